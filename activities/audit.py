@@ -1,0 +1,46 @@
+"""audit: what happened to runs is on record."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from temporalio import activity
+
+from activities.contracts import AuditBatch, Transition
+from activities.heartbeat import heartbeating
+from models.domain.audit import Actor, ActorKind
+from models.store import transitions
+from models.store.session import Database
+from models.store.transitions import NewTransition
+
+
+class AuditActivities:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def methods(self) -> list[Callable[..., Any]]:
+        return [self.record_audit]
+
+    @activity.defn(name="record_audit")
+    async def record_audit(self, batch: AuditBatch) -> None:
+        """Timeline, run projection and audit chain hold these transitions.
+
+        Safe to run twice: (run, sequence) is unique, and all three are written in one transaction.
+        """
+        async with heartbeating(), self.database.organization(batch.scope.organization_id) as session:
+            await transitions.record(session, [_new(transition) for transition in batch.transitions])
+
+
+def _new(told: Transition) -> NewTransition:
+    return NewTransition(
+        run_id=told.run_id,
+        sequence=told.sequence,
+        kind=told.kind,
+        phase=told.phase,
+        occurred_at=told.occurred_at,
+        step_id=told.step_id,
+        visit=told.visit,
+        wake_at=told.wake_at,
+        reason=told.reason,
+        actor=Actor(cast(ActorKind, told.actor_kind), told.actor_id),
+        details=told.details,
+    )

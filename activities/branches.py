@@ -1,0 +1,37 @@
+"""Choosing branches."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from temporalio import activity
+
+from activities.contracts import Choice, VisitBatch
+from activities.heartbeat import heartbeating
+from activities.versions import Versions, branch_step
+from models.store import branches
+from models.store.session import Database
+
+
+class BranchActivities:
+    def __init__(self, database: Database, versions: Versions) -> None:
+        self.database = database
+        self.versions = versions
+
+    def methods(self) -> list[Callable[..., Any]]:
+        return [self.choose_branches]
+
+    @activity.defn(name="choose_branches")
+    async def choose_branches(self, batch: VisitBatch) -> list[Choice]:
+        """The branch each run takes now. Reads only, so running it twice is harmless."""
+        by_step: defaultdict[str, dict[UUID, UUID]] = defaultdict(dict)
+        for visit in batch.visits:
+            by_step[visit.step_id][visit.run_id] = visit.contact_id
+        chosen: dict[UUID, int | None] = {}
+        async with heartbeating(), self.database.organization(batch.scope.organization_id) as session:
+            definition = await self.versions.definition(session, batch.scope.version_id)
+            for step_id, contacts in by_step.items():
+                conditions = [condition.when for condition in branch_step(definition, step_id).conditions]
+                chosen |= await branches.choose(session, conditions, contacts, batch.now)
+        return [Choice(run_id=visit.run_id, index=chosen[visit.run_id]) for visit in batch.visits]

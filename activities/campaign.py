@@ -1,0 +1,163 @@
+"""Campaigns: the audience's snapshot, the workflows of its pages, and its end."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from activities.contracts import (
+    CAMPAIGN_ID,
+    JOURNEY_ID,
+    JOURNEY_WORKFLOW,
+    ORGANIZATION_ID,
+    VERSION_ID,
+    AudiencePages,
+    CampaignProgress,
+    CampaignRef,
+    Control,
+    ControlledKind,
+    JourneyInput,
+    PageRange,
+    Scope,
+    fair_share,
+)
+from activities.heartbeat import heartbeating
+from activities.signals import signal_all
+from activities.versions import Versions
+from models.domain.journey import workflow_id
+from models.domain.journey.definition import Definition
+from models.domain.journey.run import RunState
+from models.settings import Settings
+from models.store import audience
+from models.store.audience import Flags, PagedRun
+from models.store.session import Database
+
+STARTS_AT_ONCE = 8
+
+
+class CampaignActivities:
+    def __init__(self, database: Database, settings: Settings, versions: Versions, temporal: Client) -> None:
+        self.database = database
+        self.versions = versions
+        self.temporal = temporal
+        self.task_queue = settings.task_queue
+
+    def methods(self) -> list[Callable[..., Any]]:
+        return [self.snapshot_audience, self.start_pages, self.finish_campaign]
+
+    @activity.defn(name="snapshot_audience")
+    async def snapshot_audience(self, campaign: CampaignRef) -> AudiencePages:
+        """The campaign's runs exist, one per selected contact, divided into pages.
+
+        Safe to run twice: one transaction, and a campaign whose audience is taken keeps it.
+        """
+        async with heartbeating(), self.database.organization(campaign.organization_id) as session:
+            taken = await audience.snapshot(session, campaign.campaign_id)
+        scope = Scope(
+            organization_id=campaign.organization_id,
+            journey_id=taken.journey_id,
+            version_id=taken.version_id,
+            campaign_id=campaign.campaign_id,
+        )
+        return AudiencePages(scope=scope, runs=taken.runs, pages=taken.pages)
+
+    @activity.defn(name="start_pages")
+    async def start_pages(self, pages: PageRange) -> None:
+        """The JourneyWorkflow of each page is running (or has run).
+
+        Safe to run twice: a workflow id is made from the page's number and never used again. What operators say while
+        pages are starting, too late for the workflow's input and too early for its signal, is signalled here.
+        """
+        async with heartbeating():
+            definition, runs, before = await self._read(pages)
+            by_page: defaultdict[int, list[PagedRun]] = defaultdict(list)
+            for run in runs:
+                by_page[run.page].append(run)
+            limit = asyncio.Semaphore(STARTS_AT_ONCE)
+            starts = (self._start(pages.scope, page, definition, by_page[page], before, limit) for page in by_page)
+            started = await asyncio.gather(*starts)
+            # A page that an earlier attempt started may have heard of nothing: it is told all flags that are in force.
+            await self._tell_changes(pages.scope, [name for name, new in started if new], before)
+            await self._tell_changes(pages.scope, [name for name, new in started if not new], Flags(frozenset(), False))
+
+    async def _read(self, pages: PageRange) -> tuple[Definition, list[PagedRun], Flags]:
+        campaign_id = _campaign_id(pages.scope)
+        async with self.database.organization(pages.scope.organization_id) as session:
+            definition = await self.versions.definition(session, pages.scope.version_id)
+            runs = await audience.page_runs(session, campaign_id, pages.first, pages.end)
+            return definition, runs, await audience.flags(session, campaign_id)
+
+    async def _start(
+        self, scope: Scope, page: int, definition: Definition, runs: Sequence[PagedRun], flags: Flags, limit: asyncio.Semaphore
+    ) -> tuple[str, bool]:
+        """The page's workflow id, and whether it was started just now."""
+        name = workflow_id.campaign_page(scope.organization_id, _campaign_id(scope), page)
+        states = [RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start) for run in runs]
+        given = JourneyInput(scope=scope, definition=definition, runs=states, held_by=sorted(flags.held_by), cancelled=flags.cancelled)
+        async with limit:
+            try:
+                await self.temporal.start_workflow(
+                    JOURNEY_WORKFLOW,
+                    given,
+                    id=name,
+                    task_queue=self.task_queue,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    search_attributes=_attributes(scope),
+                    priority=fair_share(str(scope.organization_id)),
+                )
+            except WorkflowAlreadyStartedError:
+                return name, False
+        return name, True
+
+    async def _tell_changes(self, scope: Scope, names: Sequence[str], before: Flags) -> None:
+        """The workflows know the flags as they are. Looks again after telling: what was told may have been taken back
+        meanwhile, and that word may have come first."""
+        while names and (after := await self._flags(scope)) != before:
+            await self._tell(scope, names, before, after)
+            before = after
+
+    async def _flags(self, scope: Scope) -> Flags:
+        async with self.database.organization(scope.organization_id) as session:
+            return await audience.flags(session, _campaign_id(scope))
+
+    async def _tell(self, scope: Scope, names: Sequence[str], before: Flags, after: Flags) -> None:
+        campaign_id = _campaign_id(scope)
+        subjects = {ControlledKind.CAMPAIGN: campaign_id, ControlledKind.JOURNEY: scope.journey_id}
+        for kind, subject_id in subjects.items():
+            if (kind in before.held_by) != (kind in after.held_by):
+                command = "pause" if kind in after.held_by else "resume"
+                control = Control(organization_id=scope.organization_id, kind=kind, id=subject_id, command=command)
+                await signal_all(self.temporal, control, names)
+        if after.cancelled and not before.cancelled:
+            kind = ControlledKind.CAMPAIGN
+            await signal_all(
+                self.temporal, Control(organization_id=scope.organization_id, kind=kind, id=campaign_id, command="cancel"), names
+            )
+
+    @activity.defn(name="finish_campaign")
+    async def finish_campaign(self, campaign: CampaignRef) -> CampaignProgress:
+        """The campaign is marked completed when no run of it is unfinished. Safe to run twice: it is marked once."""
+        async with heartbeating(), self.database.organization(campaign.organization_id) as session:
+            return CampaignProgress(finished=await audience.finish(session, campaign.campaign_id))
+
+
+def _campaign_id(scope: Scope) -> UUID:
+    assert scope.campaign_id is not None  # pages belong to a campaign
+    return scope.campaign_id
+
+
+def _attributes(scope: Scope) -> TypedSearchAttributes:
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(ORGANIZATION_ID, str(scope.organization_id)),
+            SearchAttributePair(JOURNEY_ID, str(scope.journey_id)),
+            SearchAttributePair(VERSION_ID, str(scope.version_id)),
+            SearchAttributePair(CAMPAIGN_ID, str(scope.campaign_id)),
+        ]
+    )

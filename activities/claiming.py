@@ -1,0 +1,141 @@
+"""Claiming a batch: what its runs want sent, and which of it this attempt may carry."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from activities.contracts import Scope, StepVisit, VisitBatch
+from activities.message import Message
+from activities.versions import Versions, send_step
+from models.domain.errors import NotFound
+from models.domain.journey.definition import SendStep
+from models.secrets import SecretUnreadable
+from models.store import deliveries
+from models.store.connections import SendingConnection, load_for_sending
+from models.store.deliveries import Claim, Claimed, Owner
+from models.store.eligibility import Audience, load_audience
+from models.store.session import Database, OrganizationSession
+from models.tables.base import new_id
+
+Way = tuple[SendingConnection | None, str | None]
+"""A connection, and why nothing can leave by it now (None: it can)."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One message that a run asks for. `connection` None: there is none to send it by, for the reason in `trouble`."""
+
+    claim: Claim
+    step: SendStep
+    allowed_until: datetime | None
+    connection: SendingConnection | None
+    trouble: str | None
+
+    @property
+    def run_id(self) -> UUID:
+        return self.claim.run_id
+
+    @property
+    def sendable(self) -> bool:
+        return self.trouble is None
+
+
+@dataclass(frozen=True)
+class Share:
+    """The messages of one connection that this attempt carries."""
+
+    connection: SendingConnection
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True)
+class ClaimedBatch:
+    wanted: Mapping[UUID, Wanted]  # by run: the whole batch
+    shares: Sequence[Share]
+    others: Sequence[Wanted]  # settled, carried by another attempt, or without a connection to send them by
+    organization: Mapping[str, Any]  # as templates see it
+    database_offset: float  # the database's clock (seconds since the epoch) less loop time
+
+
+class Claimer:
+    """`connection_key` is settings.derive_key("connection-secrets")."""
+
+    def __init__(self, database: Database, versions: Versions, connection_key: bytes) -> None:
+        self._database = database
+        self._versions = versions
+        self._connection_key = connection_key
+
+    async def claim(self, batch: VisitBatch, attempt: UUID) -> ClaimedBatch:
+        """One transaction, in a constant number of statements per connection: rows are claimed and all is read that
+        sending needs."""
+        async with self._database.organization(batch.scope.organization_id) as session:
+            wanted = await self._want(session, batch)
+            claims = [one.claim for one in wanted if one.sendable]
+            claimed = {one.run_id: one for one in await deliveries.claim(session, _owner(batch.scope, attempt), claims)}
+            mine = [one for one in wanted if one.run_id in claimed]
+            audience = await load_audience(session, {one.run_id: one.claim.contact_id for one in mine})
+            offset = audience.read_at.timestamp() - asyncio.get_running_loop().time()
+            shares = await self._shares(session, mine, claimed, audience)
+        others = [one for one in wanted if one.run_id not in claimed]
+        return ClaimedBatch({one.run_id: one for one in wanted}, shares, others, audience.organization, offset)
+
+    async def _want(self, session: OrganizationSession, batch: VisitBatch) -> list[Wanted]:
+        definition = await self._versions.definition(session, batch.scope.version_id)
+        steps = {visit.step_id: send_step(definition, visit.step_id) for visit in batch.visits}
+        keys = {(step.connection_id, step.channel) for step in steps.values()}
+        ways = {key: await self._way(session, *key) for key in keys}
+        return [_wanted(visit, step := steps[visit.step_id], ways[step.connection_id, step.channel]) for visit in batch.visits]
+
+    async def _way(self, session: OrganizationSession, connection_id: UUID | None, channel: str) -> Way:
+        try:
+            connection = await load_for_sending(session, connection_id, channel, self._connection_key)
+        except NotFound:
+            return None, "no_connection"
+        except SecretUnreadable:
+            return None, "secret_unreadable"
+        return connection, None if connection.status == "active" else connection.broken_reason or "broken"
+
+    async def _shares(
+        self, session: OrganizationSession, mine: Sequence[Wanted], claimed: Mapping[UUID, Claimed], audience: Audience
+    ) -> list[Share]:
+        templates = await self._versions.templates(session, {one.claim.template_version_id for one in mine})
+        connections: dict[UUID, SendingConnection] = {}
+        messages: defaultdict[UUID, list[Message]] = defaultdict(list)
+        for one in mine:
+            assert one.connection is not None
+            connections[one.connection.id] = one.connection
+            row = claimed[one.run_id]
+            template = templates.get(one.claim.template_version_id)
+            recipient = audience.recipients.get(one.run_id)
+            until, round = one.allowed_until, one.claim.round
+            messages[one.connection.id].append(
+                Message(row.id, one.run_id, one.claim.contact_id, one.step, template, recipient, row.attempts, until, round)
+            )
+        return [Share(connections[id], messages[id]) for id in messages]
+
+
+def _owner(scope: Scope, attempt: UUID) -> Owner:
+    return Owner(scope.journey_id, scope.version_id, scope.campaign_id, attempt)
+
+
+def _wanted(visit: StepVisit, step: SendStep, way: Way) -> Wanted:
+    connection, trouble = way
+    assert step.template_version_id is not None  # always named in a published version
+    claim = Claim(
+        id=new_id(),
+        run_id=visit.run_id,
+        contact_id=visit.contact_id,
+        step_id=visit.step_id,
+        visit=visit.visit,
+        round=visit.round,
+        channel=step.channel,
+        purpose=step.purpose,
+        topic_id=step.topic_id,
+        connection_id=None if connection is None else connection.id,
+        template_version_id=step.template_version_id,
+    )
+    return Wanted(claim, step, visit.allowed_until, connection, trouble)

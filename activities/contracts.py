@@ -1,0 +1,350 @@
+"""Every activity: its name, input, output, timeouts, retry policy and task queue. Pure; workflows import only this.
+
+Payloads hold opaque ids, times and codes. All times are aware UTC. Each activity takes a batch and answers per run,
+is safe to run twice (its implementation's docstring says why), and raises only for faults of the whole batch
+(database away): what becomes of one run is a value.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from temporalio import activity
+from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
+from temporalio.workflow import ActivityConfig
+
+from models.domain.journey.definition import Definition
+from models.domain.journey.run import RunState
+
+
+class Payload(BaseModel):
+    """Evolves by additions with defaults only: a payload that fails validation would wedge its workflow."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Scope(Payload):
+    """Whose runs these are. The same for every run of a workflow."""
+
+    organization_id: UUID
+    journey_id: UUID
+    version_id: UUID
+    campaign_id: UUID | None = None
+
+
+class StepVisit(Payload):
+    """One run at one step, for the `visit`-th time, asking for the `round`-th time."""
+
+    run_id: UUID
+    contact_id: UUID
+    step_id: str
+    visit: int = 1
+    round: int = 0
+    allowed_until: datetime | None = None  # what quiet-hours said: a send still queued then must ask again
+
+
+class VisitBatch(Payload):
+    scope: Scope
+    now: datetime  # the workflow's clock: activities judge hours by it, so that virtual time works
+    visits: Sequence[StepVisit]
+
+
+class Verdict(StrEnum):
+    SEND = "send"
+    HOLD = "hold"
+    REFUSE = "refuse"
+
+
+class Judgement(Payload):
+    """The answer of consent-check or quiet-hours for one run."""
+
+    run_id: UUID
+    verdict: Verdict
+    reason: str | None = None
+    hold_until: datetime | None = None  # with HOLD
+    allowed_until: datetime | None = None  # with SEND from quiet-hours: when the permitted hours end, None: never
+
+
+class SendOutcome(StrEnum):
+    """The taxonomy of DESIGN.md section 7, plus what our own last check says."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"  # consent or suppression changed between the check and the claim
+    PAUSED = "paused"  # campaign, journey or organization was paused; nothing was sent; ask again after resuming
+    THROTTLED = "throttled"  # wait until retry_at, then ask again
+    TRANSIENT = "transient"  # certainly not sent; ask again at retry_at
+    RECIPIENT_PERMANENT = "recipient_permanent"
+    CONTENT_PERMANENT = "content_permanent"
+    OPTED_OUT = "opted_out"
+    CONNECTION_BROKEN = "connection_broken"
+    GAVE_UP = "gave_up"  # certainly not sent, after MAXIMUM_TRIES transient answers: a person decides
+    UNKNOWN = "unknown"  # may have been accepted: never sent again by itself
+
+
+class SendResult(Payload):
+    run_id: UUID
+    outcome: SendOutcome
+    reason: str | None = None
+    retry_at: datetime | None = None
+    delivery_id: UUID | None = None
+
+
+class Choice(Payload):
+    """The branch one run takes: the index of the first condition that holds, None for `otherwise`."""
+
+    run_id: UUID
+    index: int | None = None
+
+
+class Transition(Payload):
+    """Something that happened to a run. (run_id, sequence) identifies it: recording twice changes nothing."""
+
+    run_id: UUID
+    sequence: int
+    kind: str  # entered, sent, not_sent, held, waiting, woke, chose, parked, paused, resumed, retried, skipped, or the last phase
+    phase: str  # the run's phase after it
+    occurred_at: datetime
+    step_id: str | None = None
+    visit: int | None = None
+    wake_at: datetime | None = None
+    reason: str | None = None
+    actor_kind: str = "system"
+    actor_id: UUID | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class AuditBatch(Payload):
+    scope: Scope
+    transitions: Sequence[Transition]
+
+
+class ControlledKind(StrEnum):
+    CAMPAIGN = "campaign"
+    JOURNEY = "journey"
+
+
+class Control(Payload):
+    """An operator's word about every run of a campaign or a journey."""
+
+    organization_id: UUID
+    kind: ControlledKind
+    id: UUID
+    command: Literal["pause", "resume", "cancel"]
+    request_id: UUID | None = None  # the same word said twice has the same
+    pauses: int | None = None  # how often a pause had been said: a resume lifts no later one
+    actor_kind: str = "system"
+    actor_id: UUID | None = None
+    reason: str | None = None
+
+
+class WorkflowPage(Payload):
+    workflow_ids: Sequence[str]
+    after: str | None = None  # pass it back for the next page; None: that was the last
+
+
+class ControlPage(Payload):
+    control: Control
+    after: str | None = None
+
+
+class ControlTargets(Payload):
+    control: Control
+    workflow_ids: Sequence[str]
+
+
+class CampaignRef(Payload):
+    organization_id: UUID
+    campaign_id: UUID
+    started: bool = False  # every page's workflow has been started
+
+
+class AudiencePages(Payload):
+    """The snapshot of a campaign's audience: how many runs, in how many pages of one workflow each."""
+
+    scope: Scope
+    runs: int
+    pages: int
+
+
+class PageRange(Payload):
+    """The campaign's pages from `first` up to, but not including, `end`."""
+
+    scope: Scope
+    first: int
+    end: int
+
+
+class CampaignProgress(Payload):
+    finished: bool
+
+
+class Upkeep(Payload):
+    """What the upkeep workflow asks of an activity: everything, in every organization."""
+
+
+class JourneyInput(Payload):
+    """What a JourneyWorkflow starts with, and what it hands itself over continue-as-new."""
+
+    scope: Scope
+    definition: Definition
+    runs: Sequence[RunState]
+    held_by: Sequence[str] = ()  # "campaign", "journey": whole-workflow pauses in force
+    cancelled: bool = False  # the campaign was cancelled before this workflow started
+
+
+class RunControl(Payload):
+    """An operator's word about some runs of one workflow; sent as the update `control_runs`."""
+
+    command: Literal["pause", "resume", "cancel", "retry", "skip"]
+    run_ids: Sequence[UUID]
+    actor_kind: str = "user"
+    actor_id: UUID | None = None
+    reason: str | None = None
+
+
+class RunControlled(Payload):
+    """What `control_runs` answers for one run: its phase now, and whether the command changed anything."""
+
+    run_id: UUID
+    phase: str
+    changed: bool
+
+
+# Search attributes: ids only, for they are not encrypted.
+ORGANIZATION_ID = SearchAttributeKey.for_keyword("OrganizationId")
+JOURNEY_ID = SearchAttributeKey.for_keyword("JourneyId")
+VERSION_ID = SearchAttributeKey.for_keyword("VersionId")
+CAMPAIGN_ID = SearchAttributeKey.for_keyword("CampaignId")
+SEARCH_ATTRIBUTES = (ORGANIZATION_ID, JOURNEY_ID, VERSION_ID, CAMPAIGN_ID)
+
+JOURNEY_WORKFLOW = "JourneyWorkflow"
+CAMPAIGN_WORKFLOW = "CampaignWorkflow"
+CONTROL_WORKFLOW = "ControlWorkflow"
+UPKEEP_WORKFLOW = "UpkeepWorkflow"
+UPKEEP_EVERY = timedelta(minutes=1)
+
+
+# --- How each is run. Timeouts are per attempt unless said. ---------------------------------------------------------
+
+# Database work of one batch. A lost worker is noticed by the missing heartbeat, not by the long timeout.
+
+# A version or step that does not exist, or a malformed rule, does not come right by trying again: the runs park.
+HOPELESS = ["NotFound", "Invalid", "UnknownProvider"]
+
+RECORDS = ActivityConfig(
+    start_to_close_timeout=timedelta(minutes=5),
+    heartbeat_timeout=timedelta(seconds=10),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=20), non_retryable_error_types=HOPELESS
+    ),
+)
+# A batch may wait for its connection's rate limit, so it is long. The SDK passes heartbeats on at 80 % of their timeout, each of them a
+# write of the server's: with hundreds of batches waiting, a timeout of 10 s was half of the server's work.
+SENDS = ActivityConfig(
+    start_to_close_timeout=timedelta(hours=2),
+    heartbeat_timeout=timedelta(seconds=20),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=20), non_retryable_error_types=HOPELESS
+    ),
+)
+HEARTBEAT_EVERY = timedelta(seconds=3)
+
+TRANSITIONS_AT_ONCE = 1000  # about 310 bytes each; Temporal takes payloads of up to 2 MiB
+
+# --- A send's limits ------------------------------------------------------------------------------------------------
+
+TRANSMIT_LEASE = timedelta(seconds=30)  # a message handed over this long ago, its attempt silent, is unknown
+MAXIMUM_TRIES = 8  # transient and throttled answers to one message before it gives up
+FIRST_RETRY = timedelta(seconds=15)  # doubled after every try, when the provider named no time
+LONGEST_RETRY = timedelta(minutes=15)
+SETTLE_PATIENCE = timedelta(seconds=60)  # how long a heard answer waits for an absent database
+
+
+def fair_share(organization_id: str) -> Priority:
+    """For every start: one organization's million does not delay another's ten. Activities inherit it."""
+    return Priority(fairness_key=organization_id)
+
+
+def send_queue(task_queue: str) -> str:
+    """Sends have a queue of their own, so that sends waiting for a rate limit do not keep checks and records waiting."""
+    return f"{task_queue}-send"
+
+
+# The stubs below carry name and types only. `activities/*.py` registers an implementation under the same name.
+
+
+@activity.defn(name="check_consent")
+async def check_consent(batch: VisitBatch) -> list[Judgement]:
+    """May each of these messages be sent as far as consent, suppression, topic and address say? Never holds."""
+    raise NotImplementedError
+
+
+@activity.defn(name="check_quiet_hours")
+async def check_quiet_hours(batch: VisitBatch) -> list[Judgement]:
+    """Is it a permitted hour at each contact's place? Holds until the window's end where not."""
+    raise NotImplementedError
+
+
+@activity.defn(name="choose_branches")
+async def choose_branches(batch: VisitBatch) -> list[Choice]:
+    """The branch each run takes, evaluated on the contact as it is now."""
+    raise NotImplementedError
+
+
+@activity.defn(name="send_messages")
+async def send_messages(batch: VisitBatch) -> list[SendResult]:
+    """Each message is claimed, handed to the provider at most once, and its outcome settled."""
+    raise NotImplementedError
+
+
+@activity.defn(name="record_audit")
+async def record_audit(batch: AuditBatch) -> None:
+    """Timeline, run projection and audit chain hold these transitions."""
+    raise NotImplementedError
+
+
+@activity.defn(name="snapshot_audience")
+async def snapshot_audience(campaign: CampaignRef) -> AudiencePages:
+    """The campaign's runs exist, one per selected contact, divided into pages."""
+    raise NotImplementedError
+
+
+@activity.defn(name="start_pages")
+async def start_pages(pages: PageRange) -> None:
+    """The JourneyWorkflow of each page is running (or has run)."""
+    raise NotImplementedError
+
+
+@activity.defn(name="finish_campaign")
+async def finish_campaign(campaign: CampaignRef) -> CampaignProgress:
+    """The campaign is marked completed when no run of it is unfinished."""
+    raise NotImplementedError
+
+
+@activity.defn(name="apply_control")
+async def apply_control(control: Control) -> bool:
+    """The flag on the campaign or journey is as commanded: from now on the last check before a send obeys it.
+
+    False: a later word stands against this one, and nobody need be told of it."""
+    raise NotImplementedError
+
+
+@activity.defn(name="controlled_workflows")
+async def controlled_workflows(page: ControlPage) -> WorkflowPage:
+    """The next page of workflows that carry unfinished runs of the campaign or journey."""
+    raise NotImplementedError
+
+
+@activity.defn(name="signal_workflows")
+async def signal_workflows(targets: ControlTargets) -> None:
+    """Each workflow has been told. A workflow that is closed needs no telling."""
+    raise NotImplementedError
+
+
+@activity.defn(name="start_missing_workflows")
+async def start_missing_workflows(upkeep: Upkeep) -> int:
+    """Campaigns and runs whose rows were written, but whose workflow was never started, are started; how many were looked at."""
+    raise NotImplementedError

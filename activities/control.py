@@ -1,0 +1,49 @@
+"""Pause, resume and cancel for every run of a campaign or a journey."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from temporalio import activity
+from temporalio.client import Client
+
+from activities.contracts import Control, ControlPage, ControlTargets, WorkflowPage
+from activities.heartbeat import heartbeating
+from activities.signals import signal_all
+from models.domain.audit import Actor, ActorKind
+from models.store import controls
+from models.store.session import Database
+
+WORKFLOWS_PER_PAGE = 200
+
+
+class ControlActivities:
+    def __init__(self, database: Database, temporal: Client) -> None:
+        self.database = database
+        self.temporal = temporal
+
+    def methods(self) -> list[Callable[..., Any]]:
+        return [self.apply_control, self.controlled_workflows, self.signal_workflows]
+
+    @activity.defn(name="apply_control")
+    async def apply_control(self, control: Control) -> bool:
+        """The flag on the campaign or journey is as commanded: from now on the last check before a send obeys it.
+
+        Safe to run twice: a flag that stands already is left alone, without another audit entry.
+        """
+        actor = Actor(cast(ActorKind, control.actor_kind), control.actor_id)
+        async with heartbeating(), self.database.organization(control.organization_id) as session:
+            return await controls.apply(session, control.kind.value, control.id, control.command, actor, control.pauses)
+
+    @activity.defn(name="controlled_workflows")
+    async def controlled_workflows(self, page: ControlPage) -> WorkflowPage:
+        """The next page of workflows that carry unfinished runs of the campaign or journey. Reads only."""
+        control = page.control
+        async with heartbeating(), self.database.organization(control.organization_id) as session:
+            found = await controls.unfinished_workflows(session, control.kind.value, control.id, page.after, WORKFLOWS_PER_PAGE)
+        return WorkflowPage(workflow_ids=found, after=found[-1] if len(found) == WORKFLOWS_PER_PAGE else None)
+
+    @activity.defn(name="signal_workflows")
+    async def signal_workflows(self, targets: ControlTargets) -> None:
+        """Each workflow has been told. Safe to run twice: a command that is in force already changes nothing."""
+        async with heartbeating():
+            await signal_all(self.temporal, targets.control, targets.workflow_ids)

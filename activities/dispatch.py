@@ -1,0 +1,233 @@
+"""Carrying the claimed messages of one batch over one connection: paced, fenced, settled."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from activities.contracts import Scope, SendOutcome, SendResult
+from activities.ledger import Ledger
+from activities.lines import Line
+from activities.message import Composer, Message, Unsendable
+from activities.outcomes import Teller, Told
+from activities.pace import Pace
+from activities.providers.port import ABORTED, ProviderAnswer
+from models.domain.audit import NewEntry
+from models.domain.decision import Reason
+from models.domain.errors import Unavailable
+from models.store import audit, connections, deliveries
+from models.store.fence import Passage, Verdict, Word
+from models.store.session import Database
+from models.store.suppressions import address_hash
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 2.0  # seconds between looks at the pause flags while waiting for a slot
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What every dispatch of a process works with."""
+
+    database: Database
+    ledger: Ledger
+    composer: Composer
+    suppression_key: bytes
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a batch begins no further messages. `outcome` None: this attempt cannot go on, another one will."""
+
+    outcome: SendOutcome | None
+    reason: str | None
+
+
+@dataclass
+class Dispatch:
+    """The messages of one batch that leave over one line."""
+
+    tools: Tools
+    scope: Scope
+    line: Line
+    messages: Sequence[Message]
+    organization: Mapping[str, Any]
+    teller: Teller
+    now: Callable[[], datetime]  # the workflow's clock
+    pace: Pace
+    stop: Stop | None = None
+    results: dict[UUID, SendResult] = field(default_factory=dict)
+    lost: list[Message] = field(default_factory=list)  # another attempt owns them
+    settling: "list[asyncio.Future[None]]" = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Every message has a result, is `lost`, or was never begun because of `stop`.
+
+        Raises what a message's task raised, after all the others have ended.
+        """
+        waiting = deque(self.messages)
+        carrying: list[asyncio.Task[None]] = []
+        try:
+            while waiting:
+                if waiting[0].too_late(self.now()):
+                    self._ask_again(waiting.popleft())
+                elif await self._may_begin(waiting):
+                    carrying.append(asyncio.create_task(self._carry_and_leave(waiting.popleft())))
+                else:
+                    break
+        finally:
+            ended = await asyncio.gather(*carrying, return_exceptions=True)
+        for fault in ended:
+            if fault is not None:
+                raise fault
+        self._answer_the_rest(waiting)
+        await asyncio.gather(*self.settling)
+
+    def _ask_again(self, message: Message) -> None:
+        """Quiet hours have begun while it waited: the checks are asked again, and hold it."""
+        self._tell(self.teller.released(message, SendOutcome.PAUSED, Reason.QUIET_HOURS, self.now()))
+
+    def _answer_the_rest(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            if self.stop is None:
+                self._tell(self.teller.released(message, SendOutcome.THROTTLED, "rate_limited", self.pace.back_at))
+            elif self.stop.outcome is not None:
+                self._tell(self.teller.released(message, self.stop.outcome, self.stop.reason))
+
+    # --- pace ------------------------------------------------------------------------------------------------------
+
+    async def _may_begin(self, waiting: Sequence[Message]) -> bool:
+        """The next message's slot has come and it has a place. False: the batch stops here, and these are not begun."""
+        slot = await self.pace.slot(waiting)
+        if slot is None:
+            return False
+        await self._sleep_until(slot)
+        if self.stop is None:
+            await self.line.places.acquire()
+            if self.stop is None:
+                return True
+            self.line.places.release()
+        return False
+
+    async def _sleep_until(self, slot: float) -> None:
+        """Sleeps until this loop time, or until the batch is stopped or paused."""
+        loop = asyncio.get_running_loop()
+        while self.stop is None and (left := slot - loop.time()) > 0:
+            await asyncio.sleep(min(left, LOOK_EVERY))
+            if left > LOOK_EVERY:
+                await self._look_for_pause()
+
+    async def _look_for_pause(self) -> None:
+        async with self.tools.database.organization(self.scope.organization_id) as session:
+            reason = await deliveries.paused_reason(session, self.scope.journey_id, self.scope.campaign_id)
+        if reason is not None:
+            self.halt(SendOutcome.PAUSED, reason)
+
+    def halt(self, outcome: SendOutcome | None, reason: str | None) -> None:
+        """No further message is begun. The first reason stands."""
+        self.stop = self.stop or Stop(outcome, reason)
+
+    # --- one message -----------------------------------------------------------------------------------------------
+
+    async def _carry_and_leave(self, message: Message) -> None:
+        try:
+            await self._carry(message)
+        finally:
+            self.line.places.release()
+
+    async def _carry(self, message: Message) -> None:
+        if message.address is None:
+            reason = Reason.CONTACT_GONE if message.recipient is None else Reason.NO_ADDRESS
+            return self._tell(self.teller.settled(message, "refused", SendOutcome.REFUSED, reason))
+        try:
+            mail = self.tools.composer.compose(message, self.line.connection, self.organization, datetime.now(UTC))
+        except Unsendable as unsendable:
+            return self._tell(self.teller.settled(message, "failed", SendOutcome.CONTENT_PERMANENT, unsendable.reason))
+        gate = _Gate(self, message, address_hash(self.tools.suppression_key, message.step.channel, message.address))
+        try:
+            answer = await self.line.provider.send(mail, gate.transmit)
+        except Exception as error:  # a provider's fault; what it means depends on how far it came
+            # Neither its text nor its trace: they may quote the message or its address.
+            where = {"provider": self.line.connection.provider, "delivery_id": str(message.id)}
+            log.error("a provider raised", extra={"error": type(error).__name__, **where})
+            outcome = SendOutcome.UNKNOWN if gate.passed else SendOutcome.TRANSIENT
+            answer = ProviderAnswer(outcome, f"provider_raised:{type(error).__name__}")
+        await self._conclude(message, answer, gate)
+
+    async def _conclude(self, message: Message, answer: ProviderAnswer, gate: "_Gate") -> None:
+        if answer.outcome == ABORTED:
+            return self._turned_back(message, gate)
+        told = self.teller.answered(message, answer, self.now())
+        if answer.outcome is SendOutcome.OPTED_OUT:
+            told = told.suppressing(message.step.channel, gate.address_hash)
+        self._tell(told)
+        if answer.outcome is SendOutcome.CONNECTION_BROKEN:
+            self.halt(SendOutcome.CONNECTION_BROKEN, answer.reason)
+            await self._mark_broken(answer.reason or "refused")
+
+    def _turned_back(self, message: Message, gate: "_Gate") -> None:
+        """Certainly not sent."""
+        match gate.verdict:
+            case None if not gate.asked and message.too_late(self.now()):
+                self._ask_again(message)
+            case None if not gate.asked:  # halted on the way to the fence
+                self._answer_the_rest([message])
+            case None:  # the database did not answer there; its row may say that it was handed over: release it, or it would end as unknown
+                self.halt(None, "database_unavailable")
+                self._tell(self.teller.released(message, SendOutcome.TRANSIENT, "database_unavailable"))
+            case Verdict(word=Word.GO) if not gate.passed:  # quiet hours began while the fence was asked; its row says it was handed over
+                self._ask_again(message)
+            case Verdict(word=Word.REFUSED, reason=reason):
+                self._tell(self.teller.settled(message, "refused", SendOutcome.REFUSED, reason))
+            case Verdict(word=Word.HELD, reason=reason):
+                self._tell(self.teller.released(message, SendOutcome.PAUSED, reason))
+            case Verdict(word=Word.PAUSED, reason=reason):
+                self.halt(SendOutcome.PAUSED, reason)
+                self._tell(self.teller.released(message, SendOutcome.PAUSED, reason))
+            case _:
+                self.lost.append(message)
+
+    def _tell(self, told: Told) -> None:
+        self.results[told.result.run_id] = told.result
+        if told.settlement is not None:
+            self.settling.append(self.tools.ledger.settle(self.scope.organization_id, told.settlement))
+
+    # --- what an answer says beyond its message ------------------------------------------------------------------------
+
+    async def _mark_broken(self, reason: str) -> None:
+        connection_id = self.line.connection.id
+        async with self.tools.database.organization(self.scope.organization_id) as session:
+            if await connections.mark_broken(session, connection_id, reason):
+                entry = NewEntry("connection.broken", "connection", str(connection_id), details={"reason": reason})
+                await audit.append(session, [entry])
+
+
+@dataclass
+class _Gate:
+    """The way of one message to the fence."""
+
+    dispatch: Dispatch
+    message: Message
+    address_hash: bytes
+    asked: bool = False
+    verdict: Verdict | None = None
+    passed: bool = False  # the provider was told to go on
+
+    async def transmit(self) -> bool:
+        dispatch = self.dispatch
+        if dispatch.stop is not None or self.message.too_late(dispatch.now()):
+            return False
+        self.asked = True
+        channel, address = self.message.step.channel, self.message.address
+        assert address is not None  # or it would not have been composed
+        passage = Passage(self.message.id, dispatch.teller.attempt, channel, self.address_hash, address)
+        try:
+            self.verdict = await dispatch.tools.ledger.fence(dispatch.scope.organization_id, passage)
+        except Unavailable:
+            return False
+        self.passed = self.verdict.word is Word.GO and not self.message.too_late(dispatch.now())
+        return self.passed

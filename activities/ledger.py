@@ -1,0 +1,165 @@
+"""The claim ledger's writer: fences and settlements of all batches of a process, many to a transaction.
+
+Whoever has something to write puts it in the queue of its organization. One transaction at a time takes everything
+that waits there, so the busier a process is, the fewer commits a message costs.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from activities.contracts import SETTLE_PATIENCE
+from models.domain.audit import SYSTEM
+from models.domain.errors import Unavailable
+from models.store import audit, deliveries, fence
+from models.store.deliveries import Settlement
+from models.store.fence import Passage, Verdict, Word
+from models.store.session import Database, OrganizationSession
+from models.store.suppressions import suppress
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between tries while the database is away
+
+
+class Ledger:
+    """Shared by all activities of a process."""
+
+    def __init__(self, database: Database, patience: float = SETTLE_PATIENCE.total_seconds()) -> None:
+        self._database = database
+        self._patience = patience
+        self._writers: dict[UUID, _Writer] = {}
+
+    async def fence(self, organization_id: UUID, passage: Passage) -> Verdict:
+        """May this message be handed over now? GO only after the row that says so is committed.
+
+        Raises:
+            Unavailable: the database did not answer. The message must not be sent; release it, for the row may say
+                that it was handed over.
+        """
+        asked = _Asked(passage)
+        self._writer(organization_id).add_fence(asked)
+        return await asked.answer
+
+    def settle(self, organization_id: UUID, settlement: Settlement) -> "asyncio.Future[None]":
+        """Done when the settlement, its audit entry and the suppression it asks for are committed.
+
+        A heard answer must not become `unknown`: while the database is away it is kept and tried again for
+        `SETTLE_PATIENCE`. After that the future raises Unavailable.
+        """
+        told = _Told(settlement, asyncio.get_running_loop().time() + self._patience)
+        self._writer(organization_id).add_settlement(told)
+        return told.done
+
+    def _writer(self, organization_id: UUID) -> "_Writer":
+        writer = self._writers.get(organization_id)
+        if writer is None or writer.idle:
+            writer = self._writers[organization_id] = _Writer(self._database, organization_id)
+        return writer
+
+
+def _future() -> "asyncio.Future[None]":
+    return asyncio.get_running_loop().create_future()
+
+
+def _verdict() -> "asyncio.Future[Verdict]":
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass
+class _Asked:
+    passage: Passage
+    answer: "asyncio.Future[Verdict]" = field(default_factory=_verdict)
+
+
+@dataclass
+class _Told:
+    settlement: Settlement
+    deadline: float  # loop time
+    done: "asyncio.Future[None]" = field(default_factory=_future)
+
+
+class _Writer:
+    """One organization's queue. Runs while there is something in it."""
+
+    def __init__(self, database: Database, organization_id: UUID) -> None:
+        self.database = database
+        self.organization_id = organization_id
+        self.asked: list[_Asked] = []
+        self.told: list[_Told] = []
+        self.writing: asyncio.Task[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        return self.writing is None or self.writing.done()
+
+    def add_fence(self, asked: _Asked) -> None:
+        self.asked.append(asked)
+        self._wake()
+
+    def add_settlement(self, told: _Told) -> None:
+        self.told.append(told)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.idle:
+            self.writing = asyncio.create_task(self._write(), name=f"ledger {self.organization_id}")
+
+    async def _write(self) -> None:
+        pause = FIRST_PAUSE
+        while self.asked or self.told:
+            await asyncio.sleep(0)  # whoever is ready in this turn of the loop joins the transaction
+            asked, self.asked = self.asked, []
+            told, self.told = self.told, []
+            try:
+                verdicts = await self._flush([one.passage for one in asked], [one.settlement for one in told])
+            except Exception as error:
+                log.warning("the ledger could not be written", extra={"error": type(error).__name__, "settlements": len(told)})
+                self._fail(asked, told)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+            else:
+                self._answer(asked, told, verdicts)
+                pause = FIRST_PAUSE
+
+    async def _flush(self, passages: Sequence[Passage], settlements: Sequence[Settlement]) -> dict[UUID, Verdict]:
+        async with self.database.organization(self.organization_id) as session:
+            verdicts = await fence.let_pass(session, passages) if passages else {}
+            if settlements:
+                entries = await deliveries.settle(session, settlements)
+                await _suppress(session, settlements)
+                await audit.append(session, entries)  # last: locks the chain's head
+        return verdicts
+
+    def _answer(self, asked: Sequence[_Asked], told: Sequence[_Told], verdicts: dict[UUID, Verdict]) -> None:
+        for one in asked:
+            if not one.answer.done():
+                one.answer.set_result(verdicts.get(one.passage.id, Verdict(Word.LOST)))
+        for two in told:
+            if not two.done.done():
+                two.done.set_result(None)
+
+    def _fail(self, asked: Sequence[_Asked], told: Sequence[_Told]) -> None:
+        """Fences fail at once, for nothing is sent without them; settlements are kept until their deadline."""
+        away = Unavailable("The database did not answer.")
+        for one in asked:
+            if not one.answer.done():
+                one.answer.set_exception(away)
+        now = asyncio.get_running_loop().time()
+        for two in told:
+            if two.deadline < now and not two.done.done():
+                two.done.set_exception(away)
+        self.told = [two for two in told if not two.done.done()] + self.told
+
+
+async def _suppress(session: OrganizationSession, settlements: Sequence[Settlement]) -> None:
+    hashes: defaultdict[str, list[bytes]] = defaultdict(list)
+    for one in settlements:
+        if one.suppress is not None:
+            channel, hashed = one.suppress
+            hashes[channel].append(hashed)
+    for channel in sorted(hashes):
+        await suppress(session, channel, hashes[channel], "unsubscribed", "provider", SYSTEM)

@@ -1,0 +1,47 @@
+"""Connections in use: the provider of each, and how many messages it may have in the air in this process."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from temporalio.exceptions import ApplicationError
+
+from activities.providers.port import Provider
+from models.store.connections import SendingConnection
+
+
+class ProviderSource(Protocol):
+    async def of(self, connection: SendingConnection) -> Provider:
+        """The provider for this connection as it is now. Raises ValueError: there is none of its kind."""
+        ...
+
+
+@dataclass(frozen=True)
+class Line:
+    connection: SendingConnection
+    provider: Provider
+    places: asyncio.Semaphore  # shared by every batch of the process that sends through the connection
+
+
+class Lines:
+    """Shared by all activities of a process."""
+
+    def __init__(self, providers: ProviderSource, concurrency: int) -> None:
+        self._providers = providers
+        self._concurrency = concurrency
+        self._places: dict[tuple[UUID, UUID, int], asyncio.Semaphore] = {}
+
+    async def line(self, connection: SendingConnection) -> Line:
+        """The connection's line.
+
+        Raises:
+            ApplicationError: this release has no provider of the connection's kind; not to be tried again.
+        """
+        limit = connection.config.get("concurrency") or self._concurrency
+        key = (connection.organization_id, connection.id, limit)
+        places = self._places.setdefault(key, asyncio.Semaphore(limit))
+        try:
+            return Line(connection, await self._providers.of(connection), places)
+        except ValueError as error:
+            raise ApplicationError(str(error), type="UnknownProvider", non_retryable=True) from error

@@ -1,0 +1,95 @@
+"""One message: what it says and where it goes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from activities.providers.port import Mailbox, OutgoingEmail
+from models.domain.journey.content_hash import TemplateContent
+from models.domain.journey.definition import SendStep
+from models.domain.unsubscribe import Unsubscribe, make_token
+from models.rendering import MissingValue, RenderingFailed, message_context, render_email
+from models.settings import Settings
+from models.store.connections import SendingConnection
+from models.store.eligibility import Recipient
+
+
+@dataclass(frozen=True)
+class Message:
+    """A claimed message, ready to be composed."""
+
+    id: UUID  # of its delivery
+    run_id: UUID
+    contact_id: UUID
+    step: SendStep
+    template: TemplateContent | None
+    recipient: Recipient | None  # None: the contact is gone
+    attempts: int  # transient and throttled answers before
+    allowed_until: datetime | None = None  # aware UTC, the workflow's clock: quiet hours begin
+    round: int = 0  # how often its visit has asked before
+
+    @property
+    def address(self) -> str | None:
+        return None if self.recipient is None else self.recipient.address(self.step.channel)
+
+    def too_late(self, now: datetime) -> bool:
+        """The permitted hours that quiet-hours spoke of are over."""
+        return self.allowed_until is not None and now >= self.allowed_until
+
+
+class Unsendable(Exception):
+    """This message's content can never go. `reason` is a code, with the path of the field where there is one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason[:200]
+
+
+class Composer:
+    """Renders messages. Shared by all activities of a process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._key = settings.derive_key("unsubscribe-links")
+        self._public_url = settings.public_url.rstrip("/")
+
+    def compose(self, message: Message, connection: SendingConnection, organization: Mapping[str, Any], sent_at: datetime) -> OutgoingEmail:
+        """The mail, with its unsubscribe link if it is marketing. `sent_at` (aware UTC) becomes its date.
+
+        Raises:
+            Unsendable: a printed value is missing, or the template cannot be rendered or sent over this channel.
+        """
+        assert message.recipient is not None and message.address is not None
+        if message.step.channel != "email":
+            raise Unsendable("unsupported_channel")
+        if message.template is None:
+            raise Unsendable("no_template")
+        link = self._unsubscribe_link(message, connection.organization_id)
+        context = message_context(message.recipient.contact, message.recipient.variables, organization["name"], link)
+        try:
+            rendered = render_email(message.template.subject, message.template.html, message.template.text, context)
+        except MissingValue as missing:
+            raise Unsendable(f"missing_value:{missing.path}") from None
+        except RenderingFailed as failed:
+            raise Unsendable(f"rendering_failed:{failed.part}") from None
+        return OutgoingEmail(
+            delivery_id=message.id,
+            sender=Mailbox(connection.config["sender_address"], connection.config.get("sender_name") or ""),
+            recipient=message.address,
+            subject=rendered.subject,
+            html=rendered.html,
+            text=rendered.text,
+            purpose=message.step.purpose,
+            sent_at=sent_at,
+            unsubscribe_url=link,
+            reply_to=connection.config.get("reply_to"),
+        )
+
+    def _unsubscribe_link(self, message: Message, organization_id: UUID) -> str | None:
+        if message.step.purpose != "marketing":
+            return None
+        if message.step.topic_id is None:
+            raise Unsendable("no_topic")
+        who = Unsubscribe(organization_id, message.contact_id, message.step.topic_id, message.step.channel, message.id)
+        return f"{self._public_url}/u/{make_token(self._key, who)}"

@@ -1,0 +1,88 @@
+"""From what a provider or the fence said to what the ledger keeps and the workflow hears."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import ceil
+from uuid import UUID
+
+from activities.contracts import FIRST_RETRY, LONGEST_RETRY, MAXIMUM_TRIES, SendOutcome, SendResult
+from activities.message import Message
+from activities.providers.port import ProviderAnswer
+from models.store.deliveries import Settlement, Standing
+
+RETRIED = (SendOutcome.TRANSIENT, SendOutcome.THROTTLED)
+SHARED_INSTANT = 5  # seconds: retries are moved to a common instant, so that the runs of a batch share one timer
+
+
+@dataclass(frozen=True)
+class Told:
+    """One message's end in this batch: what the workflow hears, and what the ledger is told (None: it knows)."""
+
+    result: SendResult
+    settlement: Settlement | None = None
+
+    def suppressing(self, channel: str, address_hash: bytes) -> "Told":
+        """The same, and nothing more goes to this address over `channel`."""
+        assert self.settlement is not None
+        return replace(self, settlement=replace(self.settlement, suppress=(channel, address_hash)))
+
+
+class Teller:
+    """Speaks for one attempt of one batch. `now` is the clock of its workflow, moved on by real time."""
+
+    def __init__(self, attempt: UUID) -> None:
+        self.attempt = attempt
+
+    def answered(self, message: Message, answer: ProviderAnswer, now: datetime) -> Told:
+        """A provider's answer other than ABORTED."""
+        outcome = SendOutcome(answer.outcome)
+        match outcome:
+            case SendOutcome.ACCEPTED:
+                return self.settled(message, "accepted", outcome, None, answer.provider_message_id)
+            case SendOutcome.UNKNOWN:
+                return self.settled(message, "unknown", outcome, answer.reason)
+            case SendOutcome.TRANSIENT | SendOutcome.THROTTLED if message.attempts + 1 >= MAXIMUM_TRIES:
+                return self.settled(message, "failed", SendOutcome.GAVE_UP, f"gave_up:{answer.reason or outcome}")
+            case SendOutcome.TRANSIENT | SendOutcome.THROTTLED:
+                wait = answer.retry_after if answer.retry_after is not None else back_off(message.attempts)
+                return self.released(message, outcome, answer.reason, shared_instant(now + wait), tries=1)
+            case SendOutcome.CONNECTION_BROKEN | SendOutcome.PAUSED:
+                return self.released(message, outcome, answer.reason)
+            case _:
+                return self.settled(message, "failed", outcome, answer.reason)
+
+    def settled(
+        self, message: Message, state: str, outcome: SendOutcome, reason: str | None, provider_message_id: str | None = None
+    ) -> Told:
+        """The end: `state` is accepted, refused, failed or unknown."""
+        result = SendResult(run_id=message.run_id, outcome=outcome, reason=reason, delivery_id=message.id)
+        kept = Settlement(message.id, self.attempt, state, outcome, _clean(reason), _clean(provider_message_id))
+        return Told(result, kept)
+
+    def released(
+        self, message: Message, outcome: SendOutcome, reason: str | None, retry_at: datetime | None = None, tries: int = 0
+    ) -> Told:
+        """Certainly not sent, to be asked for again."""
+        result = SendResult(run_id=message.run_id, outcome=outcome, reason=reason, retry_at=retry_at, delivery_id=message.id)
+        return Told(result, Settlement(message.id, self.attempt, "claimed", outcome, _clean(reason), tries=tries))
+
+
+def standing_result(standing: Standing, now: datetime) -> SendResult:
+    """What became of a message that another attempt carried, or carried before."""
+    outcome = SendOutcome(standing.outcome or SendOutcome.TRANSIENT)
+    retry_at = shared_instant(now + back_off(standing.attempts)) if outcome in RETRIED else None
+    return SendResult(run_id=standing.run_id, outcome=outcome, reason=standing.reason, retry_at=retry_at, delivery_id=standing.id)
+
+
+def back_off(tries: int) -> timedelta:
+    """How long to wait after `tries` earlier tries."""
+    return min(FIRST_RETRY * float(2**tries), LONGEST_RETRY)
+
+
+def shared_instant(at: datetime) -> datetime:
+    return datetime.fromtimestamp(ceil(at.timestamp() / SHARED_INSTANT) * SHARED_INSTANT, at.tzinfo)
+
+
+def _clean(text: str | None) -> str | None:
+    """A provider's text as PostgreSQL takes it: no NUL, no half characters, not too long."""
+    return None if text is None else text.replace("\0", "").encode(errors="replace").decode()[:500]

@@ -1,0 +1,137 @@
+"""send: each message is claimed, handed to its provider at most once, and its outcome settled."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.claiming import ClaimedBatch, Claimer
+from activities.contracts import SendResult, VisitBatch
+from activities.dispatch import Dispatch, Tools
+from activities.heartbeat import heartbeating
+from activities.ledger import Ledger
+from activities.lines import Lines, ProviderSource
+from activities.message import Composer
+from activities.others import Others
+from activities.outcomes import Teller
+from activities.pace import Pace
+from activities.versions import Versions
+from models.settings import Settings
+from models.store.session import Database
+from models.tables.base import new_id
+
+
+class SendActivities:
+    """`providers` stays the caller's to close."""
+
+    def __init__(self, database: Database, settings: Settings, versions: Versions, providers: ProviderSource) -> None:
+        self.claimer = Claimer(database, versions, settings.derive_key("connection-secrets"))
+        self.lines = Lines(providers, settings.send_concurrency)
+        self.tools = Tools(database, Ledger(database), Composer(settings), settings.derive_key("suppressions"))
+
+    def methods(self) -> list[Callable[..., Any]]:
+        return [self.send_messages]
+
+    @activity.defn(name="send_messages")
+    async def send_messages(self, batch: VisitBatch) -> list[SendResult]:
+        """Claims, calls, settles; answers per run.
+
+        Safe to run twice, also at the same time: a delivery row, unique by (run, step, visit), belongs to one attempt.
+        What is settled is answered from its row. What was certainly not handed over is taken over. What another
+        attempt has handed over is waited for, and is `unknown` when that attempt stays silent for `TRANSMIT_LEASE`:
+        so a worker that dies between the provider's yes and our record leaves an `unknown`, never a second message.
+
+        When the worker goes away, or the activity is cancelled, no message is begun any more, those handed over are
+        finished and settled, and it raises.
+        """
+        clock = _Clock(batch.now + _waited(activity.info()))
+        attempt = new_id()
+        async with heartbeating():
+            claimed = await self.claimer.claim(batch, attempt)
+            dispatches = [await self._dispatch(batch, claimed, number, attempt, clock) for number in range(len(claimed.shares))]
+            async with _halted_with_the_worker(dispatches):
+                await _run_to_a_clean_end(dispatches)
+                results = {run_id: result for dispatch in dispatches for run_id, result in dispatch.results.items()}
+                results |= await self._ask_others(batch, claimed, dispatches, clock)
+        if len(results) < len(batch.visits):
+            raise ApplicationError("this attempt was halted; the next one goes on", type="Halted")
+        return [results[visit.run_id] for visit in batch.visits]
+
+    async def _dispatch(self, batch: VisitBatch, claimed: ClaimedBatch, number: int, attempt: UUID, clock: "_Clock") -> Dispatch:
+        share = claimed.shares[number]
+        pace = Pace(self.tools.database, share.connection, clock.now, claimed.database_offset)
+        return Dispatch(
+            tools=self.tools,
+            scope=batch.scope,
+            line=await self.lines.line(share.connection),
+            messages=share.messages,
+            organization=claimed.organization,
+            teller=Teller(attempt),
+            now=clock.now,
+            pace=pace,
+        )
+
+    async def _ask_others(
+        self, batch: VisitBatch, claimed: ClaimedBatch, dispatches: Sequence[Dispatch], clock: "_Clock"
+    ) -> dict[UUID, SendResult]:
+        lost = [claimed.wanted[message.run_id] for dispatch in dispatches for message in dispatch.lost]
+        halted = lambda: any(dispatch.stop is not None and dispatch.stop.outcome is None for dispatch in dispatches)  # noqa: E731
+        others = Others(self.tools.database, batch.scope.organization_id, clock.now, halted)
+        return await others.results([*claimed.others, *lost])
+
+
+def _waited(info: activity.Info) -> timedelta:
+    """How long ago the workflow asked: the time in the task queue and that of earlier attempts have passed for it too."""
+    return max(info.started_time - info.scheduled_time, timedelta(0))
+
+
+class _Clock:
+    """The workflow's clock, from this instant of it moved on by real time."""
+
+    def __init__(self, start: datetime) -> None:
+        self._start = start
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self._loop.time() - self._began)
+
+
+@asynccontextmanager
+async def _halted_with_the_worker(dispatches: Sequence[Dispatch]) -> AsyncIterator[None]:
+    """While the block runs, a worker that shuts down halts the dispatches."""
+
+    async def watch() -> None:
+        await activity.wait_for_worker_shutdown()
+        _halt(dispatches)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _run_to_a_clean_end(dispatches: Sequence[Dispatch]) -> None:
+    """All have run. Cancelled meanwhile: what is handed over is finished and settled first."""
+    running = asyncio.gather(*(dispatch.run() for dispatch in dispatches), return_exceptions=True)
+    try:
+        ended = await asyncio.shield(running)
+    except asyncio.CancelledError:
+        _halt(dispatches)
+        await running
+        raise
+    for exception in ended:
+        if exception is not None:
+            raise exception
+
+
+def _halt(dispatches: Sequence[Dispatch]) -> None:
+    for dispatch in dispatches:
+        dispatch.halt(None, "worker_going_away")

@@ -1,0 +1,138 @@
+"""What a request's body and address may be at all, checked before anything reads them."""
+
+import contextlib
+import json
+import re
+from typing import Final, NoReturn
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import problem
+from models.domain.errors import Problem
+
+JSON_LIMIT_BYTES: Final = 2 * 1024 * 1024
+UPLOAD_LIMIT_BYTES: Final = 512 * 1024 * 1024
+# Only these make the slow check worth while: an escaped NUL or half of a surrogate pair, and numbers JSON does not have.
+_SUSPICIOUS = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|NaN|Infinity|\x00")
+
+
+class Bodies:
+    """Refuses bodies that are too large (413) and text that no database column can hold (422)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+            await _refuse_text("request")(scope, receive, send)
+        elif _is_upload(Headers(scope=scope)):
+            await self._pass_upload(scope, receive, send)
+        else:
+            await self._pass_json(scope, receive, send)
+
+    async def _pass_json(self, scope: Scope, receive: Receive, send: Send) -> None:
+        declared = Headers(scope=scope).get("content-length", "0")
+        body = b"" if not declared.isdigit() or int(declared) <= JSON_LIMIT_BYTES else None
+        if body is not None:
+            body = await read_body(receive, JSON_LIMIT_BYTES)
+        if body is None:
+            await _too_large(JSON_LIMIT_BYTES)(scope, receive, send)
+        elif _SUSPICIOUS.search(body) and not _is_storable(body):
+            await _refuse_text("body")(scope, receive, send)
+        else:
+            await self.app(scope, replay(body, receive), send)
+
+    async def _pass_upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Streams; when the limit is passed on the way, whatever the route answers becomes a 413."""
+        received = 0
+        declared = Headers(scope=scope).get("content-length", "0")
+        if declared.isdigit() and int(declared) > UPLOAD_LIMIT_BYTES:
+            await _too_large(UPLOAD_LIMIT_BYTES)(scope, receive, send)
+            return
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > UPLOAD_LIMIT_BYTES:
+                raise _TooLarge
+            return message
+
+        async def watched(message: Message) -> None:
+            if received <= UPLOAD_LIMIT_BYTES:
+                await send(message)
+
+        with contextlib.suppress(_TooLarge):
+            await self.app(scope, counted, watched)
+        if received > UPLOAD_LIMIT_BYTES:
+            await _too_large(UPLOAD_LIMIT_BYTES)(scope, receive, send)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def _is_upload(headers: Headers) -> bool:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in ("multipart/form-data", "text/csv", "application/octet-stream", "text/tab-separated-values")
+
+
+async def read_body(receive: Receive, limit_bytes: int) -> bytes | None:
+    """The whole body, or None when it is larger than the limit."""
+    parts: list[bytes] = []
+    size_bytes = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return b"".join(parts)
+        parts.append(message.get("body", b""))
+        size_bytes += len(parts[-1])
+        if size_bytes > limit_bytes:
+            return None
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read already, then what comes after it."""
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
+
+
+def _is_storable(body: bytes) -> bool:
+    """Whether JSON text holds neither NUL, nor half a character, nor NaN. Text that is not JSON is for the route to refuse."""
+    try:
+        text = json.dumps(json.loads(body, parse_constant=_refuse_constant), ensure_ascii=False)
+        return "\\u0000" not in text.replace("\\\\", "") and bool(text.encode())
+    except (UnicodeEncodeError, _NotANumber):
+        return False
+    except (ValueError, RecursionError):
+        return True
+
+
+class _NotANumber(Exception):
+    pass
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NotANumber(name)
+
+
+def _too_large(limit_bytes: int) -> ASGIApp:
+    return problem(413, "too_large", f"The body is larger than {limit_bytes // 1024**2} MiB.")
+
+
+def _refuse_text(path: str) -> ASGIApp:
+    message = "Leave out NUL characters, unpaired surrogates, NaN and Infinity: they cannot be stored."
+    return problem(422, "invalid", message, [Problem(path, "unstorable", message)])

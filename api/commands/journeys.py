@@ -1,0 +1,158 @@
+"""Checking, publishing, pausing and archiving journeys."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from activities.contracts import Control, ControlledKind
+from api.commands import temporal
+from api.dependencies import Caller
+from models.domain.audit import NewEntry
+from models.domain.errors import Conflict, Problem, StaleRevision, Unpublishable
+from models.domain.journey.check import check_definition, parse
+from models.domain.journey.content_hash import content_hash, freeze, stored, template_version_ids
+from models.domain.journey.definition import Definition
+from models.store import audit, journey_versions, journeys
+from models.store.session import OrganizationSession
+from models.tables.journeys import Journey, JourneyVersion
+
+
+@dataclass(frozen=True)
+class Published:
+    """`created` is False when the newest version says the same already."""
+
+    version: JourneyVersion
+    created: bool
+
+
+async def create_journey(caller: Caller, name: str, draft: dict[str, Any]) -> Journey:
+    """A journey with this draft exists; it need not be publishable yet."""
+    async with caller.session() as session:
+        journey = await journeys.create(session, name, draft)
+        await _append(session, caller, "journey.created", journey.id)
+    return journey
+
+
+async def save_draft(caller: Caller, journey_id: UUID, revision: int, draft: dict[str, Any] | None, name: str | None) -> Journey:
+    """The draft is saved over `revision`, which is the newest. Raises as `journeys.save_draft`."""
+    async with caller.session() as session:
+        journey = await journeys.save_draft(session, journey_id, revision, draft, name)
+        await _append(session, caller, "journey.draft_saved", journey_id, revision=journey.revision)
+    return journey
+
+
+async def check_draft(caller: Caller, journey_id: UUID) -> tuple[Journey, list[Problem]]:
+    """The journey, and everything that keeps its draft from being published."""
+    async with caller.session() as session:
+        journey = await journeys.get(session, journey_id)
+        definition = parse(journey.draft)
+        if isinstance(definition, list):
+            return journey, definition
+        return journey, check_definition(definition, await journey_versions.facts(session, definition))
+
+
+async def publish(caller: Caller, journey_id: UUID, revision: int | None = None) -> Published:
+    """The draft is frozen as the newest version, together with the template versions it names. Publishing what the newest
+    version says already changes nothing. Publications of one journey wait for each other.
+
+    Raises:
+        NotFound, Conflict: no such journey, or it is archived.
+        StaleRevision: the draft is not at `revision` (None: whichever it is at).
+        Unpublishable: with everything that is wrong.
+    """
+    async with caller.session() as session:
+        journey = await journeys.get(session, journey_id, lock=True)
+        if journey.archived_at is not None:
+            raise Conflict("This journey is archived; nothing more can be published in it.")
+        if revision is not None and revision != journey.revision:
+            raise StaleRevision(f"The draft is at revision {journey.revision} by now, not {revision}; read it, and publish again.")
+        frozen, hash_ = await _freeze(session, journey.draft)
+        newest = await journey_versions.find_newest(session, journey_id)
+        if newest is not None and newest.content_hash == hash_:
+            return Published(newest, created=False)
+        version = await journey_versions.add(session, journey_id, stored(frozen), hash_, caller.actor.id)
+        details = {"version_id": str(version.id), "number": version.number, "content_hash": hash_, "revision": journey.revision}
+        await _append(session, caller, "journey.published", journey_id, **details)
+        return Published(version, created=True)
+
+
+async def _freeze(session: OrganizationSession, draft: Any) -> tuple[Definition, str]:
+    definition = parse(draft)
+    if isinstance(definition, list):
+        raise _unpublishable(definition)
+    facts = await journey_versions.facts(session, definition)
+    if problems := check_definition(definition, facts):
+        raise _unpublishable(problems)
+    frozen = freeze(definition, facts)
+    contents = await journey_versions.template_contents(session, template_version_ids(frozen))
+    return frozen, content_hash(frozen, contents)
+
+
+def _unpublishable(problems: list[Problem]) -> Unpublishable:
+    return Unpublishable(problems, f"The draft has {len(problems)} problem{'s'[: len(problems) > 1]}; mend them and publish again.")
+
+
+async def pause(caller: Caller, journey_id: UUID, reason: str | None, key: str | None) -> Journey:
+    """Nothing of this journey is sent from now on: the flag stands before the answer, the runs are told by a workflow.
+    Repeating is harmless.
+
+    Raises:
+        Unavailable: the flag stands, but the runs could not be told yet: repeat.
+    """
+    async with caller.session() as session:
+        journey = await journeys.get(session, journey_id, lock=True)
+        if journey.paused_at is None:
+            journey = await journeys.set_paused(session, journey_id, datetime.now(UTC))
+            await _append(session, caller, "journey.paused", journey_id)
+        journey = await journeys.count_pause(session, journey_id)
+    await _control(caller, journey, "pause", reason, key)
+    return journey
+
+
+async def resume(caller: Caller, journey_id: UUID, key: str | None) -> Journey:
+    """A workflow lifts the pause and tells every run. Of a journey that is not paused nothing is asked.
+
+    Raises:
+        Unavailable: still paused: repeat.
+    """
+    async with caller.session() as session:
+        journey = await journeys.get(session, journey_id, lock=True)
+        if journey.paused_at is None:
+            return journey
+        await _append(session, caller, "journey.resume_requested", journey_id)
+    await _control(caller, journey, "resume", None, key)
+    return journey
+
+
+async def _control(caller: Caller, journey: Journey, command: Literal["pause", "resume"], reason: str | None, key: str | None) -> None:
+    """A resume names the pauses it knew of: one that is said after it is not lifted by it."""
+    organization_id, journey_id = caller.organization_id, journey.id
+    request = temporal.request_id(key or f"after {journey.pauses} pauses", organization_id, caller.actor.id, journey_id, command)
+    control = Control(
+        organization_id=organization_id,
+        kind=ControlledKind.JOURNEY,
+        id=journey_id,
+        command=command,
+        actor_kind=caller.actor.kind,
+        actor_id=caller.actor.id,
+        reason=reason,
+        request_id=request,
+        pauses=journey.pauses,
+    )
+    await temporal.control_all(caller.services, control, temporal.attributes(organization_id, journey_id))
+
+
+async def set_archived(caller: Caller, journey_id: UUID, archived: bool) -> Journey:
+    """The journey is archived, or not. An archived one takes nothing new; runs under way go on."""
+    async with caller.session() as session:
+        journey = await journeys.get(session, journey_id, lock=True)
+        if (journey.archived_at is not None) is archived:
+            return journey
+        journey = await journeys.set_archived(session, journey_id, datetime.now(UTC) if archived else None)
+        await _append(session, caller, "journey.archived" if archived else "journey.restored", journey_id)
+    return journey
+
+
+async def _append(session: OrganizationSession, caller: Caller, action: str, journey_id: UUID, **details: Any) -> None:
+    await audit.append(session, [NewEntry(action, "journey", str(journey_id), caller.actor, details)])

@@ -1,0 +1,206 @@
+"""Starting and controlling single runs. The row comes first, its workflow second: a row without a workflow can always be started."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from activities.contracts import JOURNEY_WORKFLOW, ControlledKind, JourneyInput, RunControl, RunControlled, Scope
+from api.commands import temporal
+from api.commands.temporal import NoSuchWorkflow
+from api.dependencies import Caller, Services
+from models.domain.audit import NewEntry
+from models.domain.errors import Conflict, Invalid, NotFound, Unavailable
+from models.domain.journey import workflow_id
+from models.domain.journey.definition import Definition
+from models.domain.journey.run import FINISHED, Phase, RunState
+from models.store import audit, journey_versions, journeys, runs
+from models.store.session import OrganizationSession
+from models.tables.base import new_id
+from models.tables.journeys import Journey, JourneyVersion, Run
+
+Command = Literal["pause", "resume", "cancel", "retry", "skip"]
+OVERDUE = timedelta(seconds=10)  # a run that has recorded nothing for so long may lack its workflow
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """What is asked for. `version` None: the newest."""
+
+    contact_id: UUID
+    version: int | None
+    variables: Mapping[str, Any]
+
+
+async def start_run(caller: Caller, journey_id: UUID, wanted: NewRun, key: str | None) -> Run:
+    """The contact is on its way: the run exists and its workflow is started. The same Idempotency-Key finds the same run.
+
+    Raises:
+        NotFound, Invalid: no such journey, version or contact.
+        Conflict: the journey is paused, archived or has never been published.
+        Unavailable: the run exists but its workflow could not be started yet. Repeat with the same key; without, the
+            run is started by `start_missing_workflows`.
+    """
+    request = None if key is None else temporal.request_id(key, caller.organization_id, caller.actor.id, "run", journey_id)
+    async with caller.session() as session:
+        run = None if request is None else await runs.find_by_request(session, request)
+        if run is None:
+            run = await _create(session, caller, journey_id, wanted, request)
+    await _start_workflow(caller.services, run)
+    return run
+
+
+async def _create(session: OrganizationSession, caller: Caller, journey_id: UUID, wanted: NewRun, request: UUID | None) -> Run:
+    journey = await journeys.get(session, journey_id)
+    refuse_closed(journey)
+    version = await published_version(session, journey_id, wanted.version)
+    if not await runs.contact_exists(session, wanted.contact_id):
+        raise Invalid.field("contact_id", "unknown_contact", "There is no contact with this id.")
+    run_id = new_id()
+    run = await runs.create(
+        session,
+        run_id=run_id,
+        journey_id=journey_id,
+        version_id=version.id,
+        contact_id=wanted.contact_id,
+        workflow_id=workflow_id.single_run(caller.organization_id, run_id),
+        step_id=version.definition["start"],
+        variables=wanted.variables,
+        request_id=request,
+    )
+    details = {"journey_id": str(journey_id), "version_id": str(version.id), "contact_id": str(wanted.contact_id)}
+    await audit.append(session, [NewEntry("run.started", "run", str(run_id), caller.actor, details)])
+    return run
+
+
+def refuse_closed(journey: Journey) -> None:
+    """Raises Conflict for a journey that takes nothing new."""
+    if journey.archived_at is not None:
+        raise Conflict("This journey is archived; it takes no new runs.")
+    if journey.paused_at is not None:
+        raise Conflict("This journey is paused; resume it first, then start the run.")
+
+
+async def published_version(session: OrganizationSession, journey_id: UUID, number: int | None) -> JourneyVersion:
+    """The version with this number, or the newest. Raises Conflict before the first publication, Invalid for a wrong number."""
+    newest = await journey_versions.find_newest(session, journey_id)
+    if newest is None:
+        raise Conflict("This journey has no published version yet; publish it first.")
+    if number is None or number == newest.number:
+        return newest
+    try:
+        return await journey_versions.get(session, journey_id, number)
+    except NotFound:
+        raise Invalid.field("version", "unknown_version", f"The journey's versions are 1 to {newest.number}.") from None
+
+
+async def _start_workflow(services: Services, run: Run) -> None:
+    async with services.database.organization(run.organization_id) as session:
+        version = (await journey_versions.by_id(session, [run.version_id]))[run.version_id]
+        journey = await journeys.get(session, run.journey_id)
+    definition = Definition.model_validate(version.definition)
+    scope = Scope(organization_id=run.organization_id, journey_id=run.journey_id, version_id=run.version_id)
+    # The run's variables stay in its row: branches and templates read them there, and payloads hold ids only.
+    state = RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start)
+    held_by = [str(ControlledKind.JOURNEY)] if journey.paused_at is not None else []
+    await temporal.start(
+        services,
+        JOURNEY_WORKFLOW,
+        JourneyInput(scope=scope, definition=definition, runs=[state], held_by=held_by),
+        run.workflow_id,
+        temporal.attributes(run.organization_id, run.journey_id, run.version_id),
+    )
+
+
+async def start_missing_workflows(services: Services, organization_id: UUID, alive: Callable[[], None], limit: int = 100) -> int:
+    """Every run started over the API that has recorded nothing for ten seconds has a workflow. Answers how many were looked at.
+
+    Safe to repeat and to run beside itself: a workflow that exists, or has existed, is not started again. `alive` is called
+    before each start, which may take seconds.
+    """
+    async with services.database.organization(organization_id) as session:
+        missing = await runs.never_started(session, OVERDUE, limit)
+    for run in missing:
+        alive()
+        await _start_workflow(services, run)
+    return len(missing)
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """The run as it is recorded now, its phase as its workflow says, and whether the command changed anything."""
+
+    run: Run
+    phase: str
+    changed: bool
+
+
+async def control_run(caller: Caller, run_id: UUID, command: Command, reason: str | None, key: str | None) -> Controlled:
+    """The run's workflow has obeyed the command. What is so already stays so, and is no error.
+
+    The workflow records what happened, with the caller as its actor, in timeline and audit.
+
+    Raises:
+        NotFound: no such run.
+        Conflict: the run is in a phase in which the command makes no sense.
+        Unavailable: no answer in time. The command may still be obeyed: repeat with the same key.
+    """
+    async with caller.session() as session:
+        run = await runs.get(session, run_id)
+    if run.status in FINISHED:
+        return _settled(run, command)
+    # Without a key: the same command for the run as it stands now is the same word, said again.
+    update_id = f"{command}/{run_id}/{key or run.sequence}"
+    control = RunControl(command=command, run_ids=[run_id], actor_kind=caller.actor.kind, actor_id=caller.actor.id, reason=reason)
+    try:
+        answer = await _ask(caller.services, run, control, update_id)
+    except NoSuchWorkflow:
+        return await _unanswered(caller, run_id, command)
+    async with caller.session() as session:
+        run = await runs.get(session, run_id)
+    return _judged(run, command, answer)
+
+
+def _settled(run: Run, command: Command) -> Controlled:
+    if command == "cancel" and run.status == Phase.CANCELLED:
+        return Controlled(run, run.status, changed=False)
+    raise Conflict(f"The run is {run.status} already; there is nothing left to {command}.")
+
+
+async def _ask(services: Services, run: Run, control: RunControl, update_id: str) -> RunControlled:
+    """A run that has recorded nothing may lack its workflow: that is started, and asked again."""
+    try:
+        answers = await temporal.control_runs(services, run.workflow_id, control, update_id)
+    except NoSuchWorkflow:
+        if run.campaign_id is not None or run.sequence > 0:
+            raise
+        await _start_workflow(services, run)
+        answers = await temporal.control_runs(services, run.workflow_id, control, update_id)
+    return answers[0]
+
+
+async def _unanswered(caller: Caller, run_id: UUID, command: Command) -> Controlled:
+    """Nobody carries the run: it has just finished, or its campaign has not started its workflow yet."""
+    async with caller.session() as session:
+        run = await runs.get(session, run_id)
+    if run.status in FINISHED:
+        return _settled(run, command)
+    raise Unavailable(f"The run cannot {command} just now: it is only starting, or just finishing. Repeat in a few seconds.")
+
+
+_WANTED: Mapping[Command, str] = {"pause": Phase.PAUSED, "cancel": Phase.CANCELLED}
+
+
+def _judged(run: Run, command: Command, answer: RunControlled) -> Controlled:
+    """Nothing changed is fine when it is so already, and a conflict when it cannot be so."""
+    so_already = answer.phase == _WANTED.get(command) or (command == "resume" and answer.phase not in (*FINISHED, Phase.PAUSED))
+    if answer.changed or so_already:
+        return Controlled(run, answer.phase, answer.changed)
+    if answer.phase in FINISHED:
+        raise Conflict(f"The run is {answer.phase} already; there is nothing left to {command}.")
+    if command == "resume":
+        raise Conflict("The run is paused together with its campaign or journey; resume that.")
+    if command == "cancel":  # asked for before, and still waiting for what is in flight
+        return Controlled(run, answer.phase, changed=False)
+    raise Conflict(f"The run is {answer.phase}; only a run that needs attention can {command}.")

@@ -1,0 +1,149 @@
+"""Words to Temporal, each bounded in time. A word that was not answered may still have been heard: it is repeated, not undone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.contracts import (
+    CAMPAIGN_ID,
+    CONTROL_WORKFLOW,
+    JOURNEY_ID,
+    ORGANIZATION_ID,
+    VERSION_ID,
+    Control,
+    Payload,
+    RunControl,
+    RunControlled,
+    fair_share,
+)
+from api.dependencies import Services
+from models.domain.errors import Unavailable
+from models.domain.journey import workflow_id
+
+PATIENCE = timedelta(seconds=5)
+CONTROL_RUNS = "control_runs"
+_REQUESTS = UUID("6f1c5b0e-8a43-4a6e-9d0c-6f2b7a1c9e55")  # the name space of ids made from Idempotency-Keys
+
+
+class NoSuchWorkflow(Exception):
+    """The workflow does not exist, has closed, or does not carry this run (any more)."""
+
+
+def request_id(key: str, *parts: object) -> UUID:
+    """The same id for the same Idempotency-Key (or whatever else identifies the request) in the same place."""
+    return uuid5(_REQUESTS, "/".join([*map(str, parts), key]))
+
+
+def attributes(
+    organization_id: UUID, journey_id: UUID | None = None, version_id: UUID | None = None, campaign_id: UUID | None = None
+) -> TypedSearchAttributes:
+    """Search attributes for those of the ids that are given."""
+    given = ((ORGANIZATION_ID, organization_id), (JOURNEY_ID, journey_id), (VERSION_ID, version_id), (CAMPAIGN_ID, campaign_id))
+    return TypedSearchAttributes([SearchAttributePair(key, str(value)) for key, value in given if value is not None])
+
+
+async def start(services: Services, workflow: str, argument: Payload, name: str, found_by: TypedSearchAttributes) -> None:
+    """The workflow is running, or has run: a second start of the same id changes nothing.
+
+    Raises:
+        Unavailable: Temporal did not answer; the start may still have happened, and may be repeated.
+    """
+    async with _answering():
+        try:
+            await services.temporal.start_workflow(
+                workflow,
+                argument,
+                id=name,
+                task_queue=services.settings.task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=found_by,
+                priority=fair_share(found_by[ORGANIZATION_ID]),
+                rpc_timeout=PATIENCE,
+            )
+        except WorkflowAlreadyStartedError:
+            return
+
+
+async def control_all(services: Services, control: Control, found_by: TypedSearchAttributes) -> None:
+    """The control workflow of the campaign or journey has heard the word, after all words said before.
+
+    Raises:
+        Unavailable: Temporal did not answer; the word may have been heard, and may be repeated.
+    """
+    async with _answering():
+        await services.temporal.start_workflow(
+            CONTROL_WORKFLOW,
+            id=workflow_id.control(control.organization_id, control.kind, control.id),
+            task_queue=services.settings.task_queue,
+            start_signal="control",
+            start_signal_args=[control],
+            search_attributes=found_by,
+            priority=fair_share(str(control.organization_id)),
+            rpc_timeout=PATIENCE,
+        )
+
+
+async def control_runs(services: Services, name: str, control: RunControl, update_id: str) -> list[RunControlled]:
+    """What the workflow answers to the command. The same `update_id` gets the same answer and no second effect.
+
+    Raises:
+        NoSuchWorkflow: nobody is there to obey.
+        Unavailable: no answer in time; the command may still be obeyed, and is repeated with the same `update_id`.
+    """
+    handle = services.temporal.get_workflow_handle(name)
+    async with _answering():
+        try:
+            answer: list[RunControlled] = await handle.execute_update(
+                CONTROL_RUNS, control, id=update_id, result_type=list[RunControlled], rpc_timeout=PATIENCE
+            )
+        except WorkflowUpdateFailedError as error:
+            raise _refusal(error) from error
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise NoSuchWorkflow(name) from error
+            raise
+    return answer
+
+
+def _refusal(error: WorkflowUpdateFailedError) -> Exception:
+    """Refused by the validator (the run is not carried any more), or the workflow closed before it could answer."""
+    kind = error.cause.type if isinstance(error.cause, ApplicationError) else None
+    return NoSuchWorkflow(kind or type(error.cause).__name__)
+
+
+@asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    """Whatever means that Temporal is away becomes `Unavailable`; `rpc_timeout` alone does not bound a server that is down."""
+    try:
+        async with asyncio.timeout((PATIENCE + timedelta(seconds=1)).total_seconds()):
+            yield
+    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
+        raise _away() from error
+    except RPCError as error:
+        if error.status in _AWAY:
+            raise _away() from error
+        raise
+    except RuntimeError as error:
+        if "connect" in str(error):  # what a client that has never been connected raises
+            raise _away() from error
+        raise
+
+
+_AWAY: Any = frozenset(
+    {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.CANCELLED}
+)
+
+
+def _away() -> Unavailable:
+    return Unavailable(
+        "The workflow service did not answer. What was asked is recorded where it could be and may still happen: "
+        "repeat the request with the same Idempotency-Key."
+    )

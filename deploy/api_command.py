@@ -1,0 +1,59 @@
+"""`leadstats api`: the HTTP API in this process."""
+
+import argparse
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from api.app import create_app
+from api.dependencies import Services
+from deploy.serving import serve
+from models.settings import Settings
+from models.store.session import Database
+from workflows.connection import connect
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Settings come from the environment: docs/operating.md."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return serve(serve_api)
+
+
+async def serve_api(settings: Settings) -> None:
+    """Serves until cancelled; requests in the air get a second to finish. Starts without Temporal, and heals when it comes."""
+    database = Database(settings.database_url.get_secret_value(), settings.pool_size)
+    temporal = await connect(settings, lazy=True)
+    app = create_app(Services(settings=settings, database=database, temporal=temporal))
+    configuration = uvicorn.Config(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,  # query strings may hold personal data
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    try:
+        await _serve_until_cancelled(_Server(configuration))
+    finally:
+        await database.close()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are `deploy.serving`'s; uvicorn would raise them again when it has ended, before the database is closed."""
+        yield
+
+
+async def _serve_until_cancelled(server: uvicorn.Server) -> None:
+    serving = asyncio.create_task(server.serve())
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving

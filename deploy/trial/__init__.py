@@ -1,0 +1,1 @@
+"""Private installations with campaigns in them, for chaos and benches."""

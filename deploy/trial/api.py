@@ -1,0 +1,72 @@
+"""A client of the HTTP API that outlives the deaths of the server."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import httpx2
+
+PAUSE = 0.3  # seconds between tries
+_AGAIN = (502, 503, 504)
+
+
+class Refused(Exception):
+    """The API said no, and would say so again."""
+
+    def __init__(self, method: str, path: str, status: int, body: str) -> None:
+        super().__init__(f"{method} {path}: {status} {body[:500]}")
+        self.status = status
+
+
+class Away(Exception):
+    """The API did not answer for longer than the caller's patience."""
+
+
+class Api:
+    """`patience`: for how many seconds a request is repeated while the server is away. A repeated POST carries the same
+    Idempotency-Key, so it is obeyed once."""
+
+    def __init__(self, address: str, api_key: str, patience: float = 60) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"}
+        self._client = httpx2.AsyncClient(base_url=address, headers=headers, timeout=30, trust_env=False)
+        self._patience = patience
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._client.aclose()
+
+    async def get(self, path: str, **parameters: Any) -> Any:
+        return await self._ask("GET", path, {"params": parameters})
+
+    async def post(self, path: str, body: Any = None) -> Any:
+        return await self._ask("POST", path, {"json": body, "headers": {"Idempotency-Key": uuid4().hex}})
+
+    async def patch(self, path: str, body: Any) -> Any:
+        return await self._ask("PATCH", path, {"json": body})
+
+    async def send_file(self, path: str, name: str, content: bytes, fields: Mapping[str, str]) -> Any:
+        """A multipart form with one file in the field `file`."""
+        form = {"files": {"file": (name, content, "text/csv")}, "data": dict(fields), "headers": {"Idempotency-Key": uuid4().hex}}
+        return await self._ask("POST", path, form | {"timeout": 300})
+
+    async def _ask(self, method: str, path: str, options: Mapping[str, Any]) -> Any:
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                answer = await self._client.request(method, path, **options)
+            except httpx2.TransportError as error:
+                trouble: str = type(error).__name__
+            else:
+                if answer.status_code < 300:
+                    return answer.json() if answer.content else None
+                if answer.status_code not in _AGAIN:
+                    raise Refused(method, path, answer.status_code, answer.text)
+                trouble = str(answer.status_code)
+            if time.monotonic() > deadline:
+                raise Away(f"{method} {path} was not answered within {self._patience:.0f} s ({trouble})")
+            await asyncio.sleep(PAUSE)

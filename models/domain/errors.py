@@ -1,0 +1,92 @@
+"""The error tree. Each class is one thing a caller can act on; `api/errors.py` holds the only mapping to HTTP.
+
+LeadStatsError
+├── NotFound              nothing with this id in this organization (a stranger's id included)
+├── NotAllowed            the caller is known but lacks the permission
+├── NotAuthenticated      no valid session or API key
+├── TooManyAttempts       slow down; carries `retry_after`
+├── Invalid               the input breaks a rule; carries one `Problem` per field
+│   └── Unpublishable     a journey definition that `check` refuses
+├── Conflict              the thing is in a state that does not allow this
+│   └── StaleRevision     somebody else saved first
+└── Unavailable           a part we depend on (Temporal, database, provider) cannot answer now
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One broken rule: where (`path`, dotted or JSON-pointer like), which (`code`), and what to do (`message`)."""
+
+    path: str
+    code: str
+    message: str
+
+
+class LeadStatsError(Exception):
+    """Base of everything the product raises on purpose."""
+
+    code = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class NotFound(LeadStatsError):
+    code = "not_found"
+
+    def __init__(self, kind: str, identifier: object = None) -> None:
+        super().__init__(f"There is no {kind} with this id." if identifier is None else f"There is no {kind} {identifier}.")
+        self.kind = kind
+
+
+class NotAllowed(LeadStatsError):
+    code = "not_allowed"
+
+
+class NotAuthenticated(LeadStatsError):
+    code = "not_authenticated"
+
+
+class TooManyAttempts(LeadStatsError):
+    code = "too_many_attempts"
+
+    def __init__(self, message: str, retry_after: timedelta) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Invalid(LeadStatsError):
+    code = "invalid"
+
+    def __init__(self, problems: Sequence[Problem], message: str | None = None) -> None:
+        super().__init__(message or "; ".join(f"{problem.path}: {problem.message}" for problem in problems))
+        self.problems = tuple(problems)
+
+    @classmethod
+    def field(cls, path: str, code: str, message: str) -> "Invalid":
+        return cls([Problem(path, code, message)])
+
+
+class Unpublishable(Invalid):
+    code = "unpublishable"
+
+
+class Conflict(LeadStatsError):
+    code = "conflict"
+
+
+class AttributeInUse(Conflict):
+    code = "attribute_in_use"
+
+
+class StaleRevision(Conflict):
+    code = "stale_revision"
+
+
+class Unavailable(LeadStatsError):
+    code = "unavailable"

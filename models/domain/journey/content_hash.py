@@ -1,0 +1,65 @@
+"""Freezing: what a published version fixes, and the one hash that stands for all of it. Pure."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import UUID
+
+from models.domain.journey.definition import Definition, SendStep
+from models.domain.journey.facts import Facts
+
+
+@dataclass(frozen=True)
+class TemplateContent:
+    """What a template version says. `subject` and `html` are empty where the channel has none."""
+
+    channel: str
+    subject: str
+    html: str
+    text: str
+
+
+def freeze(definition: Definition, facts: Facts) -> Definition:
+    """The definition with every send's template version and connection named, so that later changes do not touch it.
+
+    The definition has passed `check` with the same facts.
+    """
+    steps = {step_id: _frozen(step, facts) if isinstance(step, SendStep) else step for step_id, step in definition.steps.items()}
+    return definition.model_copy(update={"steps": steps})
+
+
+def _frozen(step: SendStep, facts: Facts) -> SendStep:
+    version_id = step.template_version_id or facts.templates[step.template_id].newest_version_id
+    connection_id = step.connection_id or facts.default_connection(step.channel)
+    return step.model_copy(update={"template_version_id": version_id, "connection_id": connection_id})
+
+
+def template_version_ids(definition: Definition) -> list[UUID]:
+    """The template versions that a frozen definition names, each once, in ascending order."""
+    named = {step.template_version_id for step in definition.steps.values() if isinstance(step, SendStep)}
+    return sorted(version_id for version_id in named if version_id is not None)
+
+
+def content_hash(definition: Definition, contents: Mapping[UUID, TemplateContent]) -> str:
+    """Hex SHA-256 over the frozen definition and the contents of every template version it names.
+
+    The bytes are UTF-8 JSON with sorted keys and no spaces: {"definition": …, "templates": {version id: content}}.
+    Equal for equal meaning, whatever the order of the draft's fields or steps.
+
+    Raises:
+        KeyError: the content of a named template version is not given.
+    """
+    templates = {str(version_id): asdict(contents[version_id]) for version_id in template_version_ids(definition)}
+    return hashlib.sha256(canonical({"definition": stored(definition), "templates": templates})).hexdigest()
+
+
+def stored(definition: Definition) -> dict[str, Any]:
+    """The definition as plain JSON, as it is kept in the database."""
+    return definition.model_dump(mode="json")
+
+
+def canonical(document: Any) -> bytes:
+    """One spelling for one JSON value: sorted keys, no spaces, UTF-8."""
+    return json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

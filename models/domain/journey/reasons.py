@@ -1,0 +1,147 @@
+"""Why: reason codes as clauses that can follow a colon. Pure; total: an unknown code is spelled out."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from models.domain.journey.happening import THIS_TOPIC, Happening, moment
+
+
+def reason_words(happening: Happening) -> str | None:
+    """Why, as a clause that can follow a colon; None when no reason is recorded."""
+    code = happening.reason
+    if code is None:
+        return None
+    if is_known(code):
+        return _CLAUSES[code] if code in _CLAUSES else _TOLD[code](happening)
+    if answered := _ANSWERED.fullmatch(code):
+        return f"the mail server answered {answered['code']} {_PHASES[answered['phase']]}; it was certainly not sent"
+    name, _, rest = code.partition(":")
+    if name in _WITH_DETAIL and rest:
+        return _WITH_DETAIL[name].format(rest)
+    return f"{name.replace('_', ' ')} ({rest})" if rest else name.replace("_", " ")
+
+
+def is_known(code: str) -> bool:
+    return code in _CLAUSES or code in _TOLD
+
+
+def topic(happening: Happening) -> str:
+    return happening.names.topic(happening.inputs.get("topic_id") or happening.details.get("topic_id"))
+
+
+def _topic_archived(happening: Happening) -> str:
+    name = topic(happening)
+    return f"{name} is archived" if name == THIS_TOPIC else f"the topic {name} is archived"
+
+
+def _withdrawn(happening: Happening) -> str:
+    at = consent_time(happening)
+    return f"the contact withdrew consent for {topic(happening)}{f' on {at}' if at else ''}"
+
+
+def consent_time(happening: Happening) -> str | None:
+    consent = happening.inputs.get("consent")
+    if not isinstance(consent, Mapping):
+        return None
+    try:
+        return moment(datetime.fromisoformat(str(consent.get("occurred_at"))))
+    except ValueError:
+        return None
+
+
+def _no_address(happening: Happening) -> str:
+    return f"the contact has no {'phone number' if happening.inputs.get('channel') == 'sms' else 'email address'}"
+
+
+def _quiet_hours(happening: Happening) -> str:
+    window = happening.inputs.get("window")
+    if not isinstance(window, Mapping):
+        return "quiet hours"
+    return f"quiet hours {window.get('start')}-{window.get('end')}{_whose_zone(happening)}"
+
+
+def _whose_zone(happening: Happening) -> str:
+    used, contact_zone = happening.inputs.get("zone_of"), happening.inputs.get("contact_zone")
+    if used not in ("organization", "utc"):
+        return ""
+    why = "has no valid time zone" if contact_zone == "invalid" else "has no time zone"
+    return f" (by {'the organization' if used == 'organization' else 'UTC'}, as the contact {why})"
+
+
+_CLAUSES = {
+    # our own decisions and the last check before a send
+    "suppressed": "the address is on the suppression list, which outranks consent",
+    "contact_gone": "the contact no longer exists",
+    "no_topic": "the message's topic does not exist",
+    "organization_suspended": "the organization is suspended",
+    "always_quiet": "the organization's quiet hours cover the whole day",
+    "paused": "the campaign, journey or run was paused",
+    "campaign_paused": "the campaign is paused",
+    "journey_paused": "the journey is paused",
+    "campaign_cancelled": "the campaign was cancelled",
+    "exit_step": "the journey ends here for this contact",
+    # outcomes without a closer reason
+    "throttled": "the provider asked us to slow down",
+    "transient": "the provider could not take it just now; it was certainly not sent",
+    "gave_up": "it could not be sent after many tries; it was certainly not sent",
+    "connection_broken": "the connection needs to be mended; messages wait until it works again",
+    "recipient_permanent": "the provider says that this address cannot receive messages",
+    "content_permanent": "the provider will not take this content",
+    "opted_out": "the provider says that the recipient opted out",
+    "unknown": "it may or may not have been sent: the answer was lost, and it is never sent again by itself",
+    "attempt_lost": "it may or may not have been sent: the worker stopped while handing it over, and it is never sent again by itself",
+    "connection_lost_after_data": "it may or may not have been sent: the mail server was lost before its answer; it is never sent again",
+    # what a mail server says of a recipient
+    "mailbox_unknown": "there is no such mailbox",
+    "mailbox_disabled": "the mailbox is switched off",
+    "mailbox_full": "the mailbox is full",
+    "mailbox_moved": "the mailbox has moved away",
+    "domain_unknown": "the address's domain does not exist",
+    "domain_refuses_mail": "the address's domain takes no mail",
+    "address_invalid": "the address is malformed",
+    "address_not_allowed": "the address cannot be used by this connection",
+    "address_refused": "the mail server refuses this address",
+    "recipient_refused": "the mail server refuses this recipient",
+    # of a message
+    "too_large": "the message is larger than the mail server takes",
+    "policy_refused": "the mail server refused it by its policy: reputation, authentication or content",
+    "content_refused": "the mail server will not take this content",
+    "no_template": "its template is missing",
+    "unsupported_channel": "nothing can send on this channel yet",
+    # of the connection
+    "sender_refused": "the mail server does not let this connection send from its address",
+    "auth_refused": "the mail server refused the connection's login",
+    "authentication_failed": "the mail server refused the connection's login",
+    "authentication_not_offered": "the mail server offers no login",
+    "starttls_not_offered": "the mail server offers no encryption",
+    "certificate_invalid": "the mail server's certificate is not valid",
+    "tls_failed": "no encrypted connection to the mail server could be made",
+    "connect_timeout": "the mail server did not answer in time",
+    "unreachable": "the mail server could not be reached",
+    "connection_lost": "the mail server was lost before it had the message; it was certainly not sent",
+    "no_answer": "the mail server did not answer",
+}
+_TOLD: Mapping[str, Callable[[Happening], str]] = {
+    "no_address": _no_address,
+    "topic_archived": _topic_archived,
+    "no_consent": lambda happening: f"the contact never agreed to {topic(happening)} by {happening.inputs.get('channel', 'this channel')}",
+    "consent_withdrawn": _withdrawn,
+    "quiet_hours": _quiet_hours,
+}
+_WITH_DETAIL = {
+    "step_failed": "the step failed ({})",
+    "missing_value": "the template prints {}, which this contact does not have",
+    "rendering_failed": "the template's {} could not be rendered",
+    "gave_up": "it could not be sent after many tries ({}); it was certainly not sent",
+}
+_ANSWERED = re.compile(r"(?P<phase>connect|tls|auth|mail|rcpt|data|body)(_unexpected)?_(?P<code>[0-9]{3})")
+_PHASES = {
+    "connect": "when we connected",
+    "tls": "when we asked for encryption",
+    "auth": "to our login",
+    "mail": "to our sender",
+    "rcpt": "to this recipient",
+    "data": "when we offered the message",
+    "body": "to the message",
+}

@@ -1,0 +1,48 @@
+"""The explicit, serializable state of one run, and what can happen to it. Pure."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Phase(StrEnum):
+    """Where a run stands. Conservation: entered = the sum over these."""
+
+    ACTIVE = "active"
+    WAITING = "waiting"
+    HELD = "held"
+    PAUSED = "paused"
+    NEEDS_ATTENTION = "needs_attention"
+    COMPLETED = "completed"
+    EXITED = "exited"
+    CANCELLED = "cancelled"
+
+
+FINISHED = frozenset({Phase.COMPLETED, Phase.EXITED, Phase.CANCELLED})
+
+
+class RunState(BaseModel):
+    """All that a run is between two commands. Carried over continue-as-new; evolves by additions with defaults only."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run_id: UUID
+    contact_id: UUID
+    step_id: str | None  # None once finished
+    phase: Phase = Phase.ACTIVE
+    visit: int = 1  # of step_id: 1 at the first arrival
+    visits: dict[str, int] = Field(default_factory=dict)  # how often each step that lies on a loop has been arrived at
+    round: int = 0  # how often this visit has asked for a decision
+    wake_at: datetime | None = None  # aware UTC, while waiting or held
+    reason: str | None = None
+    sequence: int = 0  # of the last transition recorded
+    variables: dict[str, Any] = Field(default_factory=dict)
+    paused: bool = False  # by an operator; the phase underneath is kept, and time goes on
+
+    @property
+    def shown_phase(self) -> Phase:
+        """The phase as people see it: a pause hides what is underneath until it is lifted."""
+        return Phase.PAUSED if self.paused and self.phase not in FINISHED else self.phase

@@ -1,0 +1,192 @@
+"""A run's timeline: events, the decisions behind them and their deliveries, in order and in sentences. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from models.domain.journey.happening import Happening, Names
+from models.domain.journey.sentences import sentence
+
+Source = Literal["event", "decision", "delivery"]
+BEGINNINGS = ("entered", "woke", "resumed", "retried", "skipped")  # events after which a step asks its questions
+Place = tuple[str | None, int | None]  # step id and visit
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of the run's record. Times are aware UTC."""
+
+    sequence: int
+    kind: str
+    occurred_at: datetime
+    step_id: str | None = None
+    visit: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The answer to one question: may this message leave now?"""
+
+    check: str
+    outcome: str  # send | hold | refuse
+    decided_at: datetime
+    step_id: str
+    visit: int
+    round: int = 0
+    reason: str | None = None
+    hold_until: datetime | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """One message and what became of it."""
+
+    id: str
+    state: str
+    at: datetime  # of the last thing known about it
+    step_id: str
+    visit: int
+    outcome: str | None = None
+    reason: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line to be read. `decision` and `delivery` are the raw records behind it, where there are any."""
+
+    at: datetime
+    kind: str
+    sentence: str
+    source: Source
+    step_id: str | None = None
+    visit: int | None = None
+    reason: str | None = None
+    until: datetime | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    decision: Decided | None = None
+    delivery: Delivered | None = None
+
+
+def timeline(events: Sequence[Event], decisions: Sequence[Decided], deliveries: Sequence[Delivered], names: Names) -> list[Entry]:
+    """Every event in its sequence; decisions and deliveries that no event tells of stand at their own time.
+
+    A decision to hold or refuse is told by the `held` or `not_sent` it led to, a settled delivery by its `sent` or
+    `not_sent`, so that nothing is said twice.
+    """
+    ordered = sorted(events, key=lambda event: event.sequence)
+    blocking = _blocking(decisions)
+    by_place: dict[Place, Delivered] = {(delivery.step_id, delivery.visit): delivery for delivery in deliveries}
+    entries: list[Entry] = []
+    told: list[Decided | Delivered] = []
+    for event in ordered:
+        decision = _decision_behind(event, blocking)
+        delivery = by_place.get((event.step_id, event.visit)) if event.kind in ("sent", "not_sent", "parked") else None
+        told += [record for record in (decision, delivery) if record is not None]
+        entries.append(_event_entry(event, decision, delivery, names))
+    entries += [_decision_entry(decision, names) for decision in decisions if not _is_among(decision, told)]
+    entries += [_delivery_entry(delivery, names) for delivery in deliveries if not _is_among(delivery, told)]
+    return _in_order(entries, len(ordered))
+
+
+def _blocking(decisions: Sequence[Decided]) -> dict[Place, list[Decided]]:
+    found: dict[Place, list[Decided]] = {}
+    for decision in sorted(decisions, key=lambda decision: decision.round):
+        if decision.outcome != "send":
+            found.setdefault((decision.step_id, decision.visit), []).append(decision)
+    return found
+
+
+def _decision_behind(event: Event, blocking: Mapping[Place, list[Decided]]) -> Decided | None:
+    """The oldest decision not yet told that explains this hold or refusal."""
+    outcome = {"held": "hold", "not_sent": "refuse"}.get(event.kind)
+    waiting = blocking.get((event.step_id, event.visit), [])
+    for index, decision in enumerate(waiting):
+        if decision.outcome == outcome and decision.reason == event.details.get("reason"):
+            return waiting.pop(index)
+    return None
+
+
+def _is_among(record: object, records: Sequence[object]) -> bool:
+    return any(record is other for other in records)
+
+
+def _in_order(entries: list[Entry], event_count: int) -> list[Entry]:
+    """By time. At the same instant, what began with an event stands behind it, and what led to an event before it. Events
+    keep their sequence whatever the clocks say."""
+    keyed: list[tuple[tuple[datetime, int, int], Entry]] = []
+    latest: datetime | None = None
+    for index, entry in enumerate(entries):
+        at = entry.at
+        if index < event_count:
+            latest = at = at if latest is None else max(at, latest)
+        rank = 1 if index >= event_count else 0 if entry.kind in BEGINNINGS else 2
+        keyed.append(((at, rank, index), entry))
+    return [entry for _, entry in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def _event_entry(event: Event, decision: Decided | None, delivery: Delivered | None, names: Names) -> Entry:
+    reason = event.details.get("reason")
+    until = _moment_of(event.details.get("wake_at")) or (decision.hold_until if decision else None)
+    inputs = {**(delivery.details if delivery else {}), **(decision.inputs if decision else {})}
+    happening = Happening(event.kind, names, event.step_id, event.visit, reason, until, event.details, inputs)
+    return Entry(
+        at=event.occurred_at,
+        kind=event.kind,
+        sentence=sentence(happening),
+        source="event",
+        step_id=event.step_id,
+        visit=event.visit,
+        reason=reason,
+        until=until,
+        details=event.details,
+        decision=decision,
+        delivery=delivery,
+    )
+
+
+def _moment_of(value: object) -> datetime | None:
+    if isinstance(value, datetime):
+        return value
+    try:
+        return datetime.fromisoformat(str(value)) if value else None
+    except ValueError:
+        return None
+
+
+def _decision_entry(decision: Decided, names: Names) -> Entry:
+    details = {"check": decision.check, "outcome": decision.outcome, "round": decision.round}
+    happening = Happening(
+        "decision", names, decision.step_id, decision.visit, decision.reason, decision.hold_until, details, decision.inputs
+    )
+    return Entry(
+        at=decision.decided_at,
+        kind="decision",
+        sentence=sentence(happening),
+        source="decision",
+        step_id=decision.step_id,
+        visit=decision.visit,
+        reason=decision.reason,
+        until=decision.hold_until,
+        details=details,
+        decision=decision,
+    )
+
+
+def _delivery_entry(delivery: Delivered, names: Names) -> Entry:
+    details = {**delivery.details, "state": delivery.state, "outcome": delivery.outcome}
+    happening = Happening("delivery", names, delivery.step_id, delivery.visit, delivery.reason, None, details, delivery.details)
+    return Entry(
+        at=delivery.at,
+        kind="delivery",
+        sentence=sentence(happening),
+        source="delivery",
+        step_id=delivery.step_id,
+        visit=delivery.visit,
+        reason=delivery.reason,
+        details=details,
+        delivery=delivery,
+    )

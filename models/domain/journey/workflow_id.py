@@ -1,0 +1,23 @@
+"""Workflow ids: organization first, made here and nowhere else. Pure."""
+
+from uuid import UUID
+
+
+def campaign(organization_id: UUID, campaign_id: UUID) -> str:
+    """The workflow that fans a campaign's audience out."""
+    return f"{organization_id}/campaign/{campaign_id}"
+
+
+def campaign_page(organization_id: UUID, campaign_id: UUID, page: int) -> str:
+    """The workflow that carries one page of a campaign's runs."""
+    return f"{organization_id}/campaign/{campaign_id}/page/{page}"
+
+
+def single_run(organization_id: UUID, run_id: UUID) -> str:
+    """The workflow that carries one run started over the API."""
+    return f"{organization_id}/run/{run_id}"
+
+
+def control(organization_id: UUID, kind: str, subject_id: UUID) -> str:
+    """The workflow that tells every run of a campaign or journey to pause, resume or cancel."""
+    return f"{organization_id}/control/{kind}/{subject_id}"

@@ -1,0 +1,1 @@
+"""Alembic migrations. Run by `leadstats migrate` as the database's owner."""

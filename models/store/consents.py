@@ -1,0 +1,133 @@
+"""The consent ledger: what contacts agreed to, line by line. Nothing in it changes or goes away.
+
+The current state of a contact, channel and topic is the line with the greatest (occurred_at, id).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlmodel import col
+
+from models.domain.audit import Actor, NewEntry
+from models.store import audit
+from models.store.session import OrganizationSession
+from models.tables.base import new_id
+from models.tables.contacts import Consent, Contact
+
+Status = Literal["granted", "withdrawn"]
+
+
+@dataclass(frozen=True)
+class NewConsent:
+    """A line to be written. `occurred_at` (aware) is when the person said so, not when we heard of it."""
+
+    contact_id: UUID
+    topic_id: UUID
+    channel: str
+    status: Status
+    method: str
+    source: str
+    evidence: dict[str, Any]
+    actor: Actor
+    occurred_at: datetime
+
+
+_WRITE = text(
+    """
+    INSERT INTO consents (organization_id, created_at, id, contact_id, topic_id, channel, status, method, source, evidence,
+                          actor_kind, actor_id, occurred_at)
+    SELECT :o, now(), line.* FROM unnest(
+      CAST(:ids AS uuid[]), CAST(:contact_ids AS uuid[]), CAST(:topic_ids AS uuid[]), CAST(:channels AS text[]),
+      CAST(:statuses AS text[]), CAST(:methods AS text[]), CAST(:sources AS text[]), CAST(CAST(:evidence AS text[]) AS jsonb[]),
+      CAST(:actor_kinds AS text[]), CAST(:actor_ids AS uuid[]), CAST(:times AS timestamptz[])) AS line
+    """
+)
+
+
+async def record(session: OrganizationSession, lines: Sequence[NewConsent]) -> list[UUID]:
+    """The lines stand in the ledger, each with its audit entry. Answers their ids, in order.
+
+    Locks the audit chain's head: call it last in a transaction. Contacts and topics must exist in the organization.
+    """
+    if not lines:
+        return []
+    ids = [new_id() for _ in lines]
+    await session.execute(_WRITE, {"o": session.organization_id, "ids": ids} | _columns(lines))
+    await audit.append(session, [_entry(identifier, line) for identifier, line in zip(ids, lines, strict=True)])
+    return ids
+
+
+def _columns(lines: Sequence[NewConsent]) -> dict[str, Any]:
+    return {
+        "contact_ids": [line.contact_id for line in lines],
+        "topic_ids": [line.topic_id for line in lines],
+        "channels": [line.channel for line in lines],
+        "statuses": [line.status for line in lines],
+        "methods": [line.method for line in lines],
+        "sources": [line.source for line in lines],
+        "evidence": [json.dumps(line.evidence) for line in lines],
+        "actor_kinds": [line.actor.kind for line in lines],
+        "actor_ids": [line.actor.id for line in lines],
+        "times": [line.occurred_at for line in lines],
+    }
+
+
+def _entry(identifier: UUID, line: NewConsent) -> NewEntry:
+    details = {"consent_id": str(identifier), "topic_id": str(line.topic_id), "channel": line.channel, "method": line.method}
+    return NewEntry(f"consent.{line.status}", "contact", str(line.contact_id), line.actor, details)
+
+
+@dataclass(frozen=True)
+class Current:
+    """What a contact's ledger says now about one topic and channel."""
+
+    consent_id: UUID
+    topic_id: UUID
+    topic_key: str
+    channel: str
+    status: str
+    method: str
+    source: str
+    occurred_at: datetime
+
+
+_CURRENT = text(
+    """
+    SELECT DISTINCT ON (k.channel, k.topic_id) k.id, k.topic_id, t.key, k.channel, k.status, k.method, k.source, k.occurred_at
+    FROM consents k JOIN topics t ON t.id = k.topic_id
+    WHERE k.organization_id = :o AND k.contact_id = :contact_id
+    ORDER BY k.channel, k.topic_id, k.occurred_at DESC, k.id DESC
+    """
+)
+
+
+async def current(session: OrganizationSession, contact_id: UUID) -> list[Current]:
+    """The contact's present consents, by channel and topic. Nothing for a topic about which nothing was ever said."""
+    rows = await session.execute(_CURRENT, {"o": session.organization_id, "contact_id": contact_id})
+    return [Current(*row) for row in rows]
+
+
+async def list_lines(session: OrganizationSession, contact_id: UUID, limit: int, after: UUID | None = None) -> Sequence[Consent]:
+    """At most `limit` lines of the contact's ledger, in the order they were written, after the id `after`."""
+    query = select(Consent).where(col(Consent.organization_id) == session.organization_id, col(Consent.contact_id) == contact_id)
+    if after is not None:
+        query = query.where(col(Consent.id) > after)
+    return (await session.scalars(query.order_by(col(Consent.id)).limit(limit))).all()
+
+
+async def lines_by_id(session: OrganizationSession, ids: Sequence[UUID]) -> list[Consent]:
+    """These lines, in the order of `ids`."""
+    query = select(Consent).where(col(Consent.organization_id) == session.organization_id, col(Consent.id).in_(ids))
+    found = {line.id: line for line in (await session.scalars(query)).all()}
+    return [found[identifier] for identifier in ids]
+
+
+async def missing_contacts(session: OrganizationSession, contact_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the ids that no contact of the organization has."""
+    query = select(col(Contact.id)).where(col(Contact.organization_id) == session.organization_id, col(Contact.id).in_(set(contact_ids)))
+    return set(contact_ids) - set((await session.scalars(query)).all())

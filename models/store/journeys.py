@@ -1,0 +1,110 @@
+"""Journeys and their drafts."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
+
+from models.domain.errors import Conflict, NotFound, StaleRevision
+from models.store.session import OrganizationSession
+from models.tables.base import new_id
+from models.tables.journeys import Journey
+
+
+async def create(session: OrganizationSession, name: str, draft: dict[str, Any]) -> Journey:
+    """A journey with this draft exists, at revision 1.
+
+    Raises:
+        Conflict: the name is taken.
+    """
+    row = {"id": new_id(), "organization_id": session.organization_id, "name": name, "draft": draft, "revision": 1}
+    statement = insert(Journey).values(**row).on_conflict_do_nothing(index_elements=["organization_id", "name"])
+    created = (await session.execute(statement.returning(Journey))).scalar_one_or_none()
+    if created is None:
+        raise Conflict(f"There is already a journey named {name!r}; choose another name.")
+    return created
+
+
+async def page(session: OrganizationSession, limit: int, after: UUID | None, archived: bool | None = None) -> Sequence[Journey]:
+    """Up to `limit` journeys, oldest first, beginning after the id `after`; `archived` None: all."""
+    statement = select(Journey).where(col(Journey.organization_id) == session.organization_id)
+    if after is not None:
+        statement = statement.where(col(Journey.id) > after)
+    if archived is not None:
+        statement = statement.where(col(Journey.archived_at).is_not(None) if archived else col(Journey.archived_at).is_(None))
+    return (await session.execute(statement.order_by(col(Journey.id)).limit(limit))).scalars().all()
+
+
+async def get(session: OrganizationSession, journey_id: UUID, *, lock: bool = False) -> Journey:
+    """The journey; with `lock`, nobody else publishes, launches or changes it before this transaction ends.
+
+    Raises:
+        NotFound: no such journey in this organization.
+    """
+    statement = select(Journey).where(col(Journey.organization_id) == session.organization_id, col(Journey.id) == journey_id)
+    if lock:
+        statement = statement.with_for_update(key_share=True)
+    found = (await session.execute(statement)).scalar_one_or_none()
+    if found is None:
+        raise NotFound("journey", journey_id)
+    return found
+
+
+async def save_draft(
+    session: OrganizationSession, journey_id: UUID, revision: int, draft: dict[str, Any] | None, name: str | None
+) -> Journey:
+    """The draft and the name are as given (None: as before), and the revision is one higher.
+
+    Raises:
+        NotFound: no such journey.
+        StaleRevision: the draft is not at `revision` any more; nothing is changed.
+        Conflict: the journey is archived, or another one has this name.
+    """
+    journey = await get(session, journey_id, lock=True)
+    if journey.archived_at is not None:
+        raise Conflict("This journey is archived; its draft cannot be changed.")
+    if journey.revision != revision:
+        raise StaleRevision(f"Somebody saved revision {journey.revision} since revision {revision} was read; read it, and save again.")
+    if name is not None and name != journey.name:
+        await _refuse_taken(session, name)
+    values = {"draft": journey.draft if draft is None else draft, "name": name or journey.name}
+    return await _update(session, journey_id, **values, revision=revision + 1)
+
+
+async def _refuse_taken(session: OrganizationSession, name: str) -> None:
+    same = select(func.count()).where(col(Journey.organization_id) == session.organization_id, col(Journey.name) == name)
+    if (await session.execute(same)).scalar_one():
+        raise Conflict(f"There is already a journey named {name!r}; choose another name.")
+
+
+async def set_paused(session: OrganizationSession, journey_id: UUID, paused_at: datetime | None) -> Journey:
+    """The flag is as given: while it is set, the last check before a send holds every run of the journey."""
+    return await _update(session, journey_id, paused_at=paused_at)
+
+
+async def count_pause(session: OrganizationSession, journey_id: UUID) -> Journey:
+    """One more pause was said; a resume that was said before does not lift it."""
+    return await _update(session, journey_id, pauses=Journey.pauses + 1)
+
+
+async def set_archived(session: OrganizationSession, journey_id: UUID, archived_at: datetime | None) -> Journey:
+    """The flag is as given: an archived journey takes no new runs, campaigns or versions; its runs go on."""
+    return await _update(session, journey_id, archived_at=archived_at)
+
+
+async def _update(session: OrganizationSession, journey_id: UUID, **values: Any) -> Journey:
+    statement = (
+        update(Journey)
+        .where(col(Journey.organization_id) == session.organization_id, col(Journey.id) == journey_id)
+        .values(**values, updated_at=func.now())
+        .returning(Journey)
+        .execution_options(populate_existing=True)
+    )
+    changed = (await session.execute(statement)).scalar_one_or_none()
+    if changed is None:
+        raise NotFound("journey", journey_id)
+    return changed

@@ -1,0 +1,112 @@
+"""Runs: the projection of each contact's trip. Written here only at creation; afterwards `transitions` keeps it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select
+from sqlmodel import col
+
+from models.domain.errors import NotFound
+from models.domain.journey.run import Phase
+from models.store.session import OrganizationSession
+from models.tables.contacts import Contact
+from models.tables.journeys import Run
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """None: whatever."""
+
+    journey_id: UUID | None = None
+    version_id: UUID | None = None
+    campaign_id: UUID | None = None
+    contact_id: UUID | None = None
+    status: Phase | None = None
+    step_id: str | None = None
+
+
+async def create(
+    session: OrganizationSession,
+    *,
+    run_id: UUID,
+    journey_id: UUID,
+    version_id: UUID,
+    contact_id: UUID,
+    workflow_id: str,
+    step_id: str,
+    variables: Mapping[str, Any],
+    request_id: UUID | None,
+) -> Run:
+    """A run outside any campaign exists, active, with no transition recorded: its workflow may be started."""
+    run = Run(
+        id=run_id,
+        organization_id=session.organization_id,
+        journey_id=journey_id,
+        version_id=version_id,
+        contact_id=contact_id,
+        workflow_id=workflow_id,
+        step_id=step_id,
+        variables=dict(variables),
+        request_id=request_id,
+    )
+    session.add(run)
+    await session.flush()
+    return run
+
+
+async def contact_exists(session: OrganizationSession, contact_id: UUID) -> bool:
+    statement = select(col(Contact.id)).where(col(Contact.organization_id) == session.organization_id, col(Contact.id) == contact_id)
+    return (await session.execute(statement)).first() is not None
+
+
+async def get(session: OrganizationSession, run_id: UUID) -> Run:
+    """The run.
+
+    Raises:
+        NotFound: no such run in this organization.
+    """
+    found = (await session.execute(select(Run).where(_mine(session), col(Run.id) == run_id))).scalar_one_or_none()
+    if found is None:
+        raise NotFound("run", run_id)
+    return found
+
+
+async def find_by_request(session: OrganizationSession, request_id: UUID) -> Run | None:
+    """The run that a request with the same Idempotency-Key has made."""
+    return (await session.execute(select(Run).where(_mine(session), col(Run.request_id) == request_id))).scalar_one_or_none()
+
+
+async def page(session: OrganizationSession, wanted: RunFilter, limit: int, after: UUID | None) -> Sequence[Run]:
+    """Up to `limit` runs that fit, oldest first, beginning after the id `after`."""
+    statement = select(Run).where(_mine(session))
+    for name, value in vars(wanted).items():
+        if value is not None:
+            statement = statement.where(col(getattr(Run, name)) == value)
+    if after is not None:
+        statement = statement.where(col(Run.id) > after)
+    return (await session.execute(statement.order_by(col(Run.id)).limit(limit))).scalars().all()
+
+
+async def never_started(session: OrganizationSession, older_than: timedelta, limit: int) -> Sequence[Run]:
+    """Runs outside campaigns that have been active for longer than `older_than` without a first transition:
+    the start of their workflow may have failed. Starting them again is harmless."""
+    statement = (
+        select(Run)
+        .where(
+            _mine(session),
+            col(Run.campaign_id).is_(None),
+            col(Run.status) == Phase.ACTIVE,
+            col(Run.sequence) == 0,
+            col(Run.created_at) < func.now() - older_than,
+        )
+        .order_by(col(Run.id))
+        .limit(limit)
+    )
+    return (await session.execute(statement)).scalars().all()
+
+
+def _mine(session: OrganizationSession) -> ColumnElement[bool]:
+    return col(Run.organization_id) == session.organization_id

@@ -1,0 +1,83 @@
+"""Reading what a run's timeline is made of."""
+
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlmodel import col
+
+from models.domain.journey.definition import Definition
+from models.domain.journey.happening import Names
+from models.domain.journey.timeline import Decided, Delivered, Entry, Event, timeline
+from models.store.session import OrganizationSession
+from models.tables.journeys import JourneyVersion, Run, RunEvent
+from models.tables.messaging import Decision, Delivery
+
+_TOPICS = text("SELECT id, name FROM topics WHERE organization_id = :organization_id")
+_ACTORS = text("""
+    SELECT user_id, coalesce(nullif(name, ''), 'a user') FROM memberships
+    WHERE organization_id = :organization_id AND user_id = ANY(:ids)
+    UNION ALL
+    SELECT id, 'the API key ' || name FROM api_keys WHERE organization_id = :organization_id AND id = ANY(:ids)""")
+
+
+async def read(session: OrganizationSession, run: Run) -> list[Entry]:
+    """The run's timeline, oldest first."""
+    events = await _events(session, run.id)
+    return timeline(events, await _decisions(session, run.id), await _deliveries(session, run.id), await _names(session, run, events))
+
+
+async def _events(session: OrganizationSession, run_id: UUID) -> list[Event]:
+    statement = select(RunEvent).where(col(RunEvent.organization_id) == session.organization_id, col(RunEvent.run_id) == run_id)
+    rows = (await session.execute(statement.order_by(col(RunEvent.sequence)))).scalars()
+    return [Event(row.sequence, row.kind, row.occurred_at, row.step_id, row.visit, row.details) for row in rows]
+
+
+async def _decisions(session: OrganizationSession, run_id: UUID) -> list[Decided]:
+    statement = select(Decision).where(col(Decision.organization_id) == session.organization_id, col(Decision.run_id) == run_id)
+    rows = (await session.execute(statement.order_by(col(Decision.decided_at), col(Decision.id)))).scalars()
+    return [
+        Decided(
+            check=row.check,
+            outcome=row.outcome,
+            decided_at=row.decided_at,
+            step_id=row.step_id,
+            visit=row.visit,
+            round=row.round,
+            reason=row.reason,
+            hold_until=row.hold_until,
+            inputs=row.inputs,
+        )
+        for row in rows
+    ]
+
+
+async def _deliveries(session: OrganizationSession, run_id: UUID) -> list[Delivered]:
+    statement = select(Delivery).where(col(Delivery.organization_id) == session.organization_id, col(Delivery.run_id) == run_id)
+    rows = (await session.execute(statement.order_by(col(Delivery.id)))).scalars()
+    return [
+        Delivered(
+            id=str(row.id),
+            state=row.state,
+            at=row.settled_at or row.transmitting_at or row.claimed_at,
+            step_id=row.step_id,
+            visit=row.visit,
+            outcome=row.outcome,
+            reason=row.reason,
+            details={"channel": row.channel, "purpose": row.purpose, "topic_id": row.topic_id and str(row.topic_id)},
+        )
+        for row in rows
+    ]
+
+
+async def _names(session: OrganizationSession, run: Run, events: list[Event]) -> Names:
+    mine = {"organization_id": session.organization_id}
+    version = select(col(JourneyVersion.definition)).where(
+        col(JourneyVersion.organization_id) == session.organization_id, col(JourneyVersion.id) == run.version_id
+    )
+    definition = Definition.model_validate((await session.execute(version)).scalar_one())
+    actors = [UUID(str(event.details["actor_id"])) for event in events if event.details.get("actor_id")]
+    return Names(
+        steps={step_id: step.name for step_id, step in definition.steps.items() if step.name},
+        topics={str(id): name for id, name in await session.execute(_TOPICS, mine)},
+        actors={str(id): name for id, name in await session.execute(_ACTORS, {**mine, "ids": actors})} if actors else {},
+    )

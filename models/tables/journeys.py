@@ -1,0 +1,115 @@
+"""Journeys, their frozen versions, campaigns and runs."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Index, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field
+
+from models.tables.base import OrganizationRow, document, moment
+
+
+class Journey(OrganizationRow, table=True):
+    __tablename__ = "journeys"
+    __table_args__ = (UniqueConstraint("organization_id", "name"),)
+
+    name: str
+    draft: dict[str, Any] = document()  # a definition, possibly not yet valid
+    revision: int = 1  # of the draft; the ETag
+    paused_at: datetime | None = moment(nullable=True)
+    pauses: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # how often a pause was said; a resume lifts those it knew
+    archived_at: datetime | None = moment(nullable=True)
+    updated_at: datetime = moment(default_now=True)
+
+
+class JourneyVersion(OrganizationRow, table=True):
+    """Frozen at publication: UPDATE and DELETE are refused by the database."""
+
+    __tablename__ = "journey_versions"
+    __table_args__ = (UniqueConstraint("journey_id", "number"),)
+
+    journey_id: UUID = Field(foreign_key="journeys.id")
+    number: int
+    definition: dict[str, Any] = document()  # every `send` names the template version it is frozen to
+    content_hash: str  # hex SHA-256 over the definition and the contents of everything it names
+    published_by: UUID | None = None
+
+
+class Campaign(OrganizationRow, table=True):
+    __tablename__ = "campaigns"
+    __table_args__ = (
+        Index("ix_campaigns_page", "organization_id", "id"),
+        Index("ix_campaigns_unstarted", "organization_id", "created_at", postgresql_where=text("status = 'starting'")),
+        Index("uq_campaigns_request", "organization_id", "request_id", unique=True, postgresql_where=text("request_id IS NOT NULL")),
+    )
+
+    name: str
+    journey_id: UUID = Field(foreign_key="journeys.id")
+    version_id: UUID = Field(foreign_key="journey_versions.id")
+    segment_id: UUID | None = Field(default=None, foreign_key="segments.id")  # NULL: every contact
+    segment_rule: dict[str, Any] | None = Field(default=None, sa_type=JSONB, nullable=True)  # as it was at launch
+    status: str = "starting"  # starting | running | paused | completed | cancelled
+    page_size: int = 200
+    audience: int | None = None  # size of the snapshot; NULL until it is taken
+    paused_at: datetime | None = moment(nullable=True)
+    pauses: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # how often a pause was said; a resume lifts those it knew
+    cancelled_at: datetime | None = moment(nullable=True)
+    started_at: datetime | None = moment(nullable=True)
+    finished_at: datetime | None = moment(nullable=True)
+    created_by: UUID | None = None
+    request_id: UUID | None = None  # made of the launching request's Idempotency-Key: a repeated request finds its campaign
+
+
+class Run(OrganizationRow, table=True):
+    """The projection of one contact's trip through one version. Temporal is the truth of its progress."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index("ix_runs_page", "organization_id", "id"),
+        Index("ix_runs_journey_status", "organization_id", "journey_id", "status"),
+        Index("ix_runs_campaign_status", "organization_id", "campaign_id", "status"),
+        Index("ix_runs_contact", "organization_id", "contact_id"),
+        Index("ix_runs_workflow", "workflow_id"),
+        Index(
+            "ix_runs_unstarted",
+            "organization_id",
+            "created_at",
+            postgresql_where=text("campaign_id IS NULL AND status = 'active' AND sequence = 0"),
+        ),
+        Index("uq_runs_campaign_contact", "campaign_id", "contact_id", unique=True),
+        Index("uq_runs_request", "organization_id", "request_id", unique=True, postgresql_where=text("request_id IS NOT NULL")),
+    )
+
+    journey_id: UUID = Field(foreign_key="journeys.id")
+    version_id: UUID = Field(foreign_key="journey_versions.id")
+    campaign_id: UUID | None = Field(default=None, foreign_key="campaigns.id")
+    contact_id: UUID = Field(foreign_key="contacts.id")
+    workflow_id: str
+    page: int = 0  # of the campaign's audience
+    status: str = "active"  # active | waiting | held | paused | needs_attention | completed | exited | cancelled
+    step_id: str | None = None
+    wake_at: datetime | None = moment(nullable=True)
+    reason: str | None = None
+    cancel_requested_at: datetime | None = moment(nullable=True)  # something was in flight when it was cancelled; the fence obeys this
+    sequence: int = 0  # of the last transition applied; an older one is ignored
+    variables: dict[str, Any] = document()
+    request_id: UUID | None = None  # made of the starting request's Idempotency-Key: a repeated request finds its run
+    updated_at: datetime = moment(default_now=True)
+    finished_at: datetime | None = moment(nullable=True)
+
+
+class RunEvent(OrganizationRow, table=True):
+    """One line of a run's timeline."""
+
+    __tablename__ = "run_events"
+    __table_args__ = (UniqueConstraint("run_id", "sequence"),)
+
+    run_id: UUID
+    sequence: int
+    kind: str
+    step_id: str | None = None
+    visit: int | None = None
+    details: dict[str, Any] = document()
+    occurred_at: datetime = moment()

@@ -1,0 +1,28 @@
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.send import SendActivities
+from activities.versions import Versions
+from models.settings import Settings
+from models.store.session import Database
+from tests.activities.world import FakeProvider, World
+
+
+@pytest.fixture
+async def world(database: Database, settings: Settings) -> World:
+    return await World(database, settings).build()
+
+
+@pytest.fixture
+def provider() -> FakeProvider:
+    return FakeProvider()
+
+
+@pytest.fixture
+def sending(world: World, provider: FakeProvider) -> SendActivities:
+    return SendActivities(world.database, world.settings, Versions(), provider)
+
+
+@pytest.fixture
+def environment() -> ActivityEnvironment:
+    return ActivityEnvironment()

@@ -1,0 +1,69 @@
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from temporalio.testing import ActivityEnvironment
+
+from activities.audit import AuditActivities
+from activities.contracts import AuditBatch, Transition
+from models.tables.base import new_id
+from tests.activities.world import NOON, World
+
+
+async def record(world: World, *transitions: Transition) -> None:
+    batch = AuditBatch(scope=world.scope, transitions=transitions)
+    await ActivityEnvironment().run(AuditActivities(world.database).record_audit, batch)
+
+
+def happened(run_id: UUID, sequence: int, kind: str, phase: str, **values: Any) -> Transition:
+    return Transition(run_id=run_id, sequence=sequence, kind=kind, phase=phase, occurred_at=NOON + timedelta(seconds=sequence), **values)
+
+
+async def run_row(world: World, run_id: UUID) -> Any:
+    (row,) = await world.sql("SELECT * FROM runs WHERE id = :id", id=run_id)
+    return row
+
+
+async def test_timeline_projection_and_chain_hold_what_happened(world: World) -> None:
+    first, second = await world.people(2)
+    wake = NOON + timedelta(days=3)
+    await record(
+        world,
+        happened(first, 1, "entered", "active", step_id="news"),
+        happened(first, 2, "waiting", "waiting", step_id="pause", visit=1, wake_at=wake),
+        happened(second, 1, "entered", "active", step_id="news"),
+        happened(second, 2, "exited", "exited", step_id="news", visit=1, reason="goal"),
+    )
+    row = await run_row(world, first)
+    assert (row["status"], row["step_id"], row["wake_at"], row["sequence"], row["finished_at"]) == ("waiting", "pause", wake, 2, None)
+    row = await run_row(world, second)
+    assert (row["status"], row["reason"], row["finished_at"]) == ("exited", "goal", NOON + timedelta(seconds=2))
+    events = await world.sql("SELECT kind, details FROM run_events WHERE run_id = :id ORDER BY sequence", id=first)
+    assert [event["kind"] for event in events] == ["entered", "waiting"]
+    assert events[1]["details"] == {"phase": "waiting", "wake_at": wake.isoformat(), "actor_kind": "system"}
+    assert await world.actions("run.") == ["run.exited"]
+
+
+async def test_recording_twice_changes_nothing(world: World) -> None:
+    run = await world.contact()
+    parked = happened(run, 1, "parked", "needs_attention", step_id="news", reason="missing_value")
+    for _ in range(2):
+        await record(world, parked)
+    assert await world.one("SELECT count(*) FROM run_events") == 1
+    assert await world.actions("run.") == ["run.parked"]
+
+
+async def test_an_older_transition_does_not_turn_the_projection_back(world: World) -> None:
+    run = await world.contact()
+    await record(world, happened(run, 2, "completed", "completed", step_id="news"))
+    await record(world, happened(run, 1, "entered", "active", step_id="news"))
+    assert (await run_row(world, run))["status"] == "completed"
+    assert await world.one("SELECT count(*) FROM run_events") == 2
+
+
+async def test_an_operators_act_is_recorded_under_their_name(world: World) -> None:
+    run, user = await world.contact(), new_id()
+    await record(world, happened(run, 1, "paused", "paused", actor_kind="user", actor_id=user, reason="asked by the customer"))
+    (entry,) = await world.sql("SELECT * FROM audit_entries WHERE action = 'run.paused'")
+    assert (entry["actor_kind"], entry["actor_id"], entry["subject_id"]) == ("user", user, str(run))
+    assert entry["occurred_at"] == NOON + timedelta(seconds=1)

@@ -1,0 +1,266 @@
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
+from temporalio.worker import Worker
+
+from activities.campaign import CampaignActivities
+from activities.contracts import (
+    JOURNEY_WORKFLOW,
+    AudiencePages,
+    CampaignRef,
+    Control,
+    ControlledKind,
+    ControlPage,
+    ControlTargets,
+    JourneyInput,
+    PageRange,
+)
+from activities.control import ControlActivities
+from activities.versions import Versions
+from models.domain.journey import workflow_id
+from models.settings import Settings
+from tests.activities.world import World
+from tests.temporal import client_of, temporal_server
+
+
+@workflow.defn(name=JOURNEY_WORKFLOW, sandboxed=False)
+class Recorder:
+    """Stands in for the journey workflow: keeps what it was started with and told."""
+
+    @workflow.init
+    def __init__(self, given: JourneyInput) -> None:
+        self.given = given
+        self.told: list[str] = []
+
+    @workflow.run
+    async def run(self, given: JourneyInput) -> None:
+        await workflow.wait_condition(lambda: "end" in self.told)
+
+    @workflow.signal(name="control")
+    def control(self, control: Control) -> None:
+        self.told.append(f"{control.command} {control.kind}")
+
+    @workflow.query(name="given")
+    def what_was_given(self) -> JourneyInput:
+        return self.given
+
+    @workflow.query(name="told")
+    def what_was_told(self) -> list[str]:
+        return self.told
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def temporal(settings: Settings) -> AsyncIterator[Client]:
+    async with temporal_server(settings) as server:
+        client = client_of(server)
+        async with Worker(client, task_queue=settings.task_queue, workflows=[Recorder]):
+            yield client
+
+
+def campaigns(world: World, temporal: Client | None = None) -> CampaignActivities:
+    return CampaignActivities(world.database, world.settings, Versions(), cast(Client, temporal))
+
+
+def reference(world: World) -> CampaignRef:
+    assert world.campaign_id is not None
+    return CampaignRef(organization_id=world.organization_id, campaign_id=world.campaign_id)
+
+
+async def snapshot(world: World) -> AudiencePages:
+    return await ActivityEnvironment().run(campaigns(world).snapshot_audience, reference(world))
+
+
+async def crowd(world: World, count: int, country: str = "DE") -> None:
+    await world.sql(
+        """INSERT INTO contacts (id, organization_id, email, country, attributes)
+           SELECT gen_random_uuid(), :o, gen_random_uuid() || '@example.com', :country, '{}' FROM generate_series(1, :count)""",
+        count=count,
+        country=country,
+    )
+
+
+async def campaign_row(world: World) -> Any:
+    (row,) = await world.sql("SELECT * FROM campaigns WHERE id = :id", id=world.campaign_id)
+    return row
+
+
+async def test_the_audience_is_taken_once_in_pages(world: World) -> None:
+    await crowd(world, 25)
+    await crowd(world, 5, "FR")
+    await world.campaign(page_size=10, rule={"field": "country", "operator": "equals", "value": "DE"})
+    first = await snapshot(world)
+    await crowd(world, 3)
+    assert await snapshot(world) == first
+    assert (first.runs, first.pages) == (25, 3)
+    runs = await world.sql("SELECT * FROM runs ORDER BY page, contact_id")
+    assert [run["page"] for run in runs] == [0] * 10 + [1] * 10 + [2] * 5
+    assert sorted(run["contact_id"] for run in runs) == [run["contact_id"] for run in runs]
+    assert {run["workflow_id"] for run in runs if run["page"] == 2} == {
+        workflow_id.campaign_page(world.organization_id, cast(UUID, world.campaign_id), 2)
+    }
+    assert {run["id"].version for run in runs} == {7}
+    assert {(run["step_id"], run["status"], run["sequence"]) for run in runs} == {("news", "active", 0)}
+    row = await campaign_row(world)
+    assert (row["status"], row["audience"]) == ("running", 25) and row["started_at"] is not None
+    assert await world.actions("campaign.") == ["campaign.started"]
+
+
+async def test_a_campaign_for_everybody_takes_everybody(world: World) -> None:
+    await crowd(world, 3)
+    await world.campaign()
+    assert (await snapshot(world)).runs == 3
+
+
+async def test_an_empty_audience_completes_the_campaign(world: World) -> None:
+    await world.campaign()
+    assert (await snapshot(world)).pages == 0
+    assert (await campaign_row(world))["status"] == "completed"
+    assert await world.actions("campaign.") == ["campaign.started", "campaign.completed"]
+    assert (await ActivityEnvironment().run(campaigns(world).finish_campaign, reference(world))).finished
+
+
+async def test_a_campaign_cancelled_before_it_started_writes_to_nobody(world: World) -> None:
+    await crowd(world, 3)
+    await world.campaign()
+    await world.sql("UPDATE campaigns SET cancelled_at = now(), status = 'cancelled'")
+    assert (await snapshot(world)).runs == 0
+    assert (await campaign_row(world))["status"] == "cancelled"
+
+
+async def test_fifty_thousand_are_taken_within_seconds(world: World) -> None:
+    await crowd(world, 50_000)
+    await world.campaign()
+    began = asyncio.get_running_loop().time()
+    assert (await snapshot(world)).pages == 250
+    assert asyncio.get_running_loop().time() - began < 20
+
+
+async def test_a_campaign_ends_when_no_run_is_unfinished(world: World) -> None:
+    await crowd(world, 3)
+    await world.campaign()
+    await snapshot(world)
+    activities = campaigns(world)
+    finish = ActivityEnvironment().run
+    assert not (await finish(activities.finish_campaign, reference(world))).finished
+    await world.sql("UPDATE runs SET status = 'completed'")
+    await world.sql("UPDATE runs SET status = 'needs_attention' WHERE id = (SELECT id FROM runs LIMIT 1)")
+    assert not (await finish(activities.finish_campaign, reference(world))).finished
+    await world.sql("UPDATE runs SET status = 'exited'")
+    for _ in range(2):
+        assert (await finish(activities.finish_campaign, reference(world))).finished
+    row = await campaign_row(world)
+    assert row["status"] == "completed" and row["finished_at"] is not None
+    assert await world.actions("campaign.") == ["campaign.started", "campaign.completed"]
+
+
+async def test_each_page_gets_its_workflow_once(world: World, temporal: Client) -> None:
+    await crowd(world, 25)
+    await world.campaign(page_size=10)
+    audience = await snapshot(world)
+    await world.sql("UPDATE journeys SET paused_at = now()")
+    activities = campaigns(world, temporal)
+    for _ in range(2):
+        await ActivityEnvironment().run(activities.start_pages, PageRange(scope=audience.scope, first=1, end=3))
+    given = [await _given(world, temporal, page) for page in (1, 2)]
+    assert [len(one.runs) for one in given] == [10, 5]
+    assert given[0].scope == audience.scope
+    assert given[0].definition == world.definition()
+    assert given[0].held_by == ["journey"] and not given[0].cancelled
+    state = given[0].runs[0]
+    assert (state.step_id, state.phase, state.visit, state.visits, state.sequence) == ("news", "active", 1, {}, 0)
+    description = await temporal.get_workflow_handle(_page(world, 1)).describe()
+    assert {pair.key.name for pair in description.typed_search_attributes} >= {"OrganizationId", "JourneyId", "VersionId", "CampaignId"}
+
+
+async def test_a_pause_that_falls_between_reading_the_flags_and_starting_is_signalled(
+    world: World, temporal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await crowd(world, 2)
+    await world.campaign()
+    audience = await snapshot(world)
+    activities = campaigns(world, temporal)
+    really = activities._read
+
+    async def read_then_pause(pages: PageRange) -> Any:
+        read = await really(pages)
+        await world.sql("UPDATE campaigns SET paused_at = now(), cancelled_at = now()")
+        return read
+
+    monkeypatch.setattr(activities, "_read", read_then_pause)
+    await ActivityEnvironment().run(activities.start_pages, PageRange(scope=audience.scope, first=0, end=1))
+    told = await temporal.get_workflow_handle(_page(world, 0)).query("told", result_type=list[str])
+    assert told == ["pause campaign", "cancel campaign"]
+
+
+async def test_operators_words_change_the_flag_once_and_are_audited(world: World) -> None:
+    await crowd(world, 3)
+    await world.campaign()
+    await snapshot(world)
+    activities = ControlActivities(world.database, cast(Client, None))
+
+    async def say(command: Any, kind: ControlledKind = ControlledKind.CAMPAIGN) -> None:
+        subject = world.campaign_id if kind is ControlledKind.CAMPAIGN else world.journey_id
+        control = Control(organization_id=world.organization_id, kind=kind, id=cast(UUID, subject), command=command)
+        await ActivityEnvironment().run(activities.apply_control, control)
+
+    await say("pause")
+    await say("pause")
+    assert (await campaign_row(world))["status"] == "paused"
+    await say("resume")
+    assert ((await campaign_row(world))["status"], (await campaign_row(world))["paused_at"]) == ("running", None)
+    await say("cancel")
+    await say("pause")
+    assert (await campaign_row(world))["status"] == "cancelled"
+    assert await world.actions("campaign.") == ["campaign.started", "campaign.paused", "campaign.resumed", "campaign.cancelled"]
+    for command in ("pause", "resume", "cancel"):
+        await say(command, ControlledKind.JOURNEY)
+    assert await world.actions("journey.") == ["journey.paused", "journey.resumed"]
+
+
+async def test_every_workflow_with_unfinished_runs_is_found_page_by_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.control.WORKFLOWS_PER_PAGE", 2)
+    await crowd(world, 10)
+    await world.campaign(page_size=2)
+    await snapshot(world)
+    await world.sql("UPDATE runs SET status = 'completed' WHERE page = 3")
+    await world.sql("UPDATE runs SET status = 'completed' WHERE id IN (SELECT id FROM runs WHERE page = 1 LIMIT 1)")
+    activities = ControlActivities(world.database, cast(Client, None))
+    for kind, subject in ((ControlledKind.CAMPAIGN, world.campaign_id), (ControlledKind.JOURNEY, world.journey_id)):
+        control = Control(organization_id=world.organization_id, kind=kind, id=cast(UUID, subject), command="pause")
+        found: list[str] = []
+        page = ControlPage(control=control)
+        while True:
+            answer = await ActivityEnvironment().run(activities.controlled_workflows, page)
+            found += answer.workflow_ids
+            if answer.after is None:
+                break
+            page = ControlPage(control=control, after=answer.after)
+        assert found == [_page(world, number) for number in (0, 1, 2, 4)]
+
+
+async def test_workflows_are_told_and_closed_ones_need_not_be(world: World, temporal: Client) -> None:
+    await crowd(world, 2)
+    await world.campaign(page_size=1)
+    audience = await snapshot(world)
+    await ActivityEnvironment().run(campaigns(world, temporal).start_pages, PageRange(scope=audience.scope, first=0, end=2))
+    control = Control(organization_id=world.organization_id, kind=ControlledKind.JOURNEY, id=world.journey_id, command="resume")
+    targets = ControlTargets(control=control, workflow_ids=[_page(world, 0), _page(world, 1), _page(world, 99)])
+    await ActivityEnvironment().run(ControlActivities(world.database, temporal).signal_workflows, targets)
+    for page in (0, 1):
+        assert await temporal.get_workflow_handle(_page(world, page)).query("told", result_type=list[str]) == ["resume journey"]
+
+
+def _page(world: World, page: int) -> str:
+    return workflow_id.campaign_page(world.organization_id, cast(UUID, world.campaign_id), page)
+
+
+async def _given(world: World, temporal: Client, page: int) -> JourneyInput:
+    given: JourneyInput = await temporal.get_workflow_handle(_page(world, page)).query("given", result_type=JourneyInput)
+    return given

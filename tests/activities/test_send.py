@@ -1,0 +1,323 @@
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities import pace
+from activities.contracts import MAXIMUM_TRIES, SendOutcome, SendResult
+from activities.providers.port import ProviderAnswer
+from activities.send import SendActivities
+from activities.versions import Versions
+from models.settings import Settings
+from models.store import fence
+from models.store.session import Database
+from tests.activities.world import NOON, FakeProvider, World
+
+
+async def send(sending: SendActivities, world: World, run_ids: list[UUID], **asked: Any) -> list[SendResult]:
+    return await ActivityEnvironment().run(sending.send_messages, world.batch(run_ids, **asked))
+
+
+def outcomes(results: list[SendResult]) -> list[tuple[SendOutcome, str | None]]:
+    return [(result.outcome, result.reason) for result in results]
+
+
+async def test_every_message_is_claimed_sent_settled_and_audited(world: World, sending: SendActivities, provider: FakeProvider) -> None:
+    runs = await world.people(25)
+    results = await send(sending, world, runs)
+    assert [result.run_id for result in results] == runs
+    assert {result.outcome for result in results} == {SendOutcome.ACCEPTED}
+    assert len(provider.accepted) == 25
+    row = await world.delivery(runs[0])
+    assert (row["state"], row["outcome"], row["provider_message_id"]) == ("accepted", "accepted", "id-1")
+    assert (row["connection_id"], row["template_version_id"]) == (world.connection_id, world.template_version_id)
+    assert row["claimed_at"] <= row["transmitting_at"] <= row["settled_at"]
+    assert row["id"] == results[0].delivery_id
+    assert await world.actions("delivery.") == ["delivery.accepted"] * 25
+
+
+async def test_a_message_carries_its_content_and_a_one_click_link(world: World, sending: SendActivities, provider: FakeProvider) -> None:
+    await send(sending, world, [await world.contact(first_name="Grace <3")])
+    (mail,) = provider.accepted
+    assert mail.html == "<p>Hello Grace &lt;3</p>"
+    assert mail.sender.address == "hello@acme.example"
+    assert mail.unsubscribe_url is not None and mail.unsubscribe_url.startswith("http://127.0.0.1:8000/u/")
+
+
+async def test_transactional_mail_carries_no_link_and_needs_no_consent(
+    world: World, sending: SendActivities, provider: FakeProvider
+) -> None:
+    run = await world.contact(consent=None)
+    assert outcomes(await send(sending, world, [run], step_id="receipt")) == [(SendOutcome.ACCEPTED, None)]
+    assert provider.accepted[0].unsubscribe_url is None
+
+
+async def test_a_second_execution_answers_from_the_ledger(world: World, sending: SendActivities, provider: FakeProvider) -> None:
+    runs = await world.people(5)
+    first = await send(sending, world, runs)
+    assert await send(sending, world, runs) == first
+    assert len(provider.called) == 5
+
+
+async def test_a_missing_value_names_its_field_and_sends_nothing(database: Database, settings: Settings, provider: FakeProvider) -> None:
+    world = await World(database, settings).build(html="<p>{{ contact.attributes.plan }}</p>")
+    sending = SendActivities(database, settings, Versions(), provider)
+    runs = [await world.contact(), await world.contact(attributes={"plan": "gold"})]
+    results = await send(sending, world, runs)
+    assert outcomes(results) == [
+        (SendOutcome.CONTENT_PERMANENT, "missing_value:contact.attributes.plan"),
+        (SendOutcome.ACCEPTED, None),
+    ]
+    assert (await world.delivery(runs[0]))["state"] == "failed"
+    assert len(provider.called) == 1
+
+
+async def test_a_contact_without_address_is_refused(world: World, sending: SendActivities, provider: FakeProvider) -> None:
+    run = await world.contact(email=None)
+    assert outcomes(await send(sending, world, [run])) == [(SendOutcome.REFUSED, "no_address")]
+    assert (await world.delivery(run))["state"] == "refused"
+    assert provider.called == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (SendOutcome.RECIPIENT_PERMANENT, "failed"),
+        (SendOutcome.CONTENT_PERMANENT, "failed"),
+        (SendOutcome.UNKNOWN, "unknown"),
+    ],
+)
+async def test_a_final_answer_is_settled_and_never_asked_again(
+    world: World, sending: SendActivities, provider: FakeProvider, answer: SendOutcome, state: str
+) -> None:
+    provider.answer = ProviderAnswer(answer, "code_1")
+    run = await world.contact()
+    for _ in range(2):
+        assert outcomes(await send(sending, world, [run])) == [(answer, "code_1")]
+    row = await world.delivery(run)
+    assert (row["state"], row["outcome"], row["reason"]) == (state, answer, "code_1")
+    assert len(provider.called) == 1
+    assert await world.actions("delivery.") == [f"delivery.{state}"]
+
+
+async def test_an_opt_out_at_the_provider_suppresses_the_address(world: World, sending: SendActivities, provider: FakeProvider) -> None:
+    provider.answer = ProviderAnswer(SendOutcome.OPTED_OUT, "opted_out")
+    run = await world.contact()
+    await send(sending, world, [run])
+    assert await world.one("SELECT count(*) FROM suppressions") == 1
+    assert outcomes(await send(sending, world, [run], step_id="receipt")) == [(SendOutcome.REFUSED, "suppressed")]
+
+
+async def test_a_transient_answer_is_retried_and_then_given_up(world: World, sending: SendActivities, provider: FakeProvider) -> None:
+    provider.answer = ProviderAnswer(SendOutcome.TRANSIENT, "greylisted")
+    run = await world.contact()
+    for tries in range(1, MAXIMUM_TRIES):
+        (result,) = await send(sending, world, [run], round=tries - 1)
+        assert (result.outcome, result.reason) == (SendOutcome.TRANSIENT, "greylisted")
+        assert result.retry_at is not None and result.retry_at >= NOON + min(
+            timedelta(seconds=15) * 2 ** (tries - 1), timedelta(minutes=15)
+        )
+        row = await world.delivery(run)
+        assert (row["state"], row["attempts"], row["attempt"]) == ("claimed", tries, None)
+    assert outcomes(await send(sending, world, [run], round=8)) == [(SendOutcome.GAVE_UP, "gave_up:greylisted")]
+    assert len(provider.called) == MAXIMUM_TRIES
+    assert await world.actions("delivery.") == ["delivery.failed"]
+
+
+async def test_a_person_may_retry_what_has_failed_but_never_what_is_unknown(
+    world: World, sending: SendActivities, provider: FakeProvider
+) -> None:
+    failed, unknown = await world.people(2)
+    for run, answer in ((failed, SendOutcome.CONTENT_PERMANENT), (unknown, SendOutcome.UNKNOWN)):
+        provider.answer = ProviderAnswer(answer, "x")
+        await send(sending, world, [run])
+    provider.answer = ProviderAnswer(SendOutcome.ACCEPTED)
+    results = await send(sending, world, [failed, unknown], round=1)
+    assert [result.outcome for result in results] == [SendOutcome.ACCEPTED, SendOutcome.UNKNOWN]
+    assert len(provider.called) == 3
+
+
+async def test_a_throttled_message_waits_as_long_as_the_provider_says(
+    world: World, sending: SendActivities, provider: FakeProvider
+) -> None:
+    provider.answer = ProviderAnswer(SendOutcome.THROTTLED, "slow_down", timedelta(minutes=7))
+    (result,) = await send(sending, world, [await world.contact()])
+    assert result.outcome is SendOutcome.THROTTLED
+    assert result.retry_at is not None
+    assert NOON + timedelta(minutes=7) <= result.retry_at <= NOON + timedelta(minutes=7, seconds=15)
+
+
+async def test_a_broken_connection_stops_the_batch_and_is_marked_once(
+    world: World, sending: SendActivities, provider: FakeProvider
+) -> None:
+    sending.lines._concurrency = 2
+    provider.answer = ProviderAnswer(SendOutcome.CONNECTION_BROKEN, "auth_535")
+    runs = await world.people(20)
+    results = await send(sending, world, runs)
+    assert outcomes(results) == [(SendOutcome.CONNECTION_BROKEN, "auth_535")] * 20
+    assert len(provider.called) <= 4
+    assert await world.actions("connection.") == ["connection.broken"]
+    assert {row["state"] for row in await world.sql("SELECT state FROM deliveries")} == {"claimed"}
+    called = len(provider.called)
+    assert (await send(sending, world, runs, round=1))[0].outcome is SendOutcome.CONNECTION_BROKEN
+    assert len(provider.called) == called
+    await world.sql("UPDATE connections SET status = 'active', broken_reason = NULL")
+    provider.answer = ProviderAnswer(SendOutcome.ACCEPTED)
+    assert {result.outcome for result in await send(sending, world, runs, round=2)} == {SendOutcome.ACCEPTED}
+
+
+async def test_without_a_connection_runs_wait_and_nothing_is_claimed(world: World, sending: SendActivities) -> None:
+    await world.sql("UPDATE connections SET is_default = false")
+    run = await world.contact()
+    assert outcomes(await send(sending, world, [run])) == [(SendOutcome.CONNECTION_BROKEN, "no_connection")]
+    assert await world.one("SELECT count(*) FROM deliveries") == 0
+
+
+async def test_no_more_messages_than_permitted_are_in_the_air(world: World, sending: SendActivities, provider: FakeProvider) -> None:
+    in_the_air = most = 0
+
+    async def rise(_: Any) -> None:
+        nonlocal in_the_air, most
+        in_the_air += 1
+        most = max(most, in_the_air)
+        await asyncio.sleep(0.01)
+
+    async def land(_: Any) -> None:
+        nonlocal in_the_air
+        in_the_air -= 1
+
+    provider.before.append(rise)
+    provider.after.append(land)
+    first, second = await world.people(20), await world.people(20)
+    await asyncio.gather(send(sending, world, first), send(sending, world, second))
+    assert most == world.settings.send_concurrency
+
+
+async def test_the_rate_of_a_connection_is_kept(database: Database, settings: Settings, provider: FakeProvider) -> None:
+    world = await World(database, settings).build(rate=20)
+    sending = SendActivities(database, settings, Versions(), provider)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    results = await send(sending, world, await world.people(50))
+    assert {result.outcome for result in results} == {SendOutcome.ACCEPTED}
+    assert 1.2 < loop.time() - began < 4  # a burst of one second's worth, then 20 a second
+
+
+async def test_another_organizations_version_is_not_found(
+    world: World, sending: SendActivities, database: Database, settings: Settings
+) -> None:
+    other = await World(database, settings).build()
+    run = await other.contact()
+    batch = other.batch([run])
+    foreign = batch.model_copy(update={"scope": batch.scope.model_copy(update={"organization_id": world.organization_id})})
+    with pytest.raises(Exception, match="There is no version"):
+        await ActivityEnvironment().run(sending.send_messages, foreign)
+
+
+async def test_a_message_still_queued_when_quiet_hours_begin_asks_again(
+    world: World, sending: SendActivities, provider: FakeProvider
+) -> None:
+    queued, late, early = await world.people(3)
+    batch = world.batch([queued, late, early])
+    until = {queued: NOON, late: NOON + timedelta(milliseconds=200), early: NOON + timedelta(hours=9)}
+    visits = [visit.model_copy(update={"allowed_until": until[visit.run_id]}) for visit in batch.visits]
+
+    async def dawdle(_: Any) -> None:
+        await asyncio.sleep(0.3)
+
+    provider.before.append(dawdle)
+    results = await ActivityEnvironment().run(sending.send_messages, batch.model_copy(update={"visits": visits}))
+    assert outcomes(results) == [(SendOutcome.PAUSED, "quiet_hours")] * 2 + [(SendOutcome.ACCEPTED, None)]
+    assert results[0].retry_at is not None and results[0].retry_at < NOON + timedelta(seconds=5)
+    assert len(provider.called) == 2
+    assert (await world.delivery(late))["state"] == "claimed"
+
+
+async def test_the_time_in_the_queue_and_in_earlier_attempts_counts_towards_quiet_hours(
+    world: World, sending: SendActivities, provider: FakeProvider
+) -> None:
+    late, early = await world.people(2)
+    batch = world.batch([late, early])
+    until = {late: NOON + timedelta(minutes=9), early: NOON + timedelta(minutes=11)}
+    visits = [visit.model_copy(update={"allowed_until": until[visit.run_id]}) for visit in batch.visits]
+    environment = ActivityEnvironment()
+    asked = environment.info.scheduled_time
+    environment.info = replace(environment.info, attempt=3, started_time=asked + timedelta(minutes=10))
+    results = await environment.run(sending.send_messages, batch.model_copy(update={"visits": visits}))
+    assert outcomes(results) == [(SendOutcome.PAUSED, "quiet_hours"), (SendOutcome.ACCEPTED, None)]
+    assert results[0].retry_at is not None
+    assert NOON + timedelta(minutes=10) <= results[0].retry_at < NOON + timedelta(minutes=10, seconds=10)
+
+
+async def test_a_message_whose_hours_end_while_the_fence_is_asked_is_given_back(
+    world: World, sending: SendActivities, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await world.contact()
+    batch = world.batch([run])
+    visits = [visit.model_copy(update={"allowed_until": NOON + timedelta(milliseconds=500)}) for visit in batch.visits]
+    really = fence.let_pass
+
+    async def answers_late(*given: Any) -> Any:
+        verdicts = await really(*given)
+        await asyncio.sleep(0.6)
+        return verdicts
+
+    monkeypatch.setattr(fence, "let_pass", answers_late)
+    results = await ActivityEnvironment().run(sending.send_messages, batch.model_copy(update={"visits": visits}))
+    assert outcomes(results) == [(SendOutcome.PAUSED, "quiet_hours")]
+    assert provider.accepted == []
+    row = await world.delivery(run)
+    assert (row["state"], row["attempt"], row["transmitting_at"]) == ("claimed", None, None)
+
+
+async def test_a_batch_does_not_wait_for_slots_that_are_far_away(world: World, sending: SendActivities, provider: FakeProvider) -> None:
+    await world.sql("UPDATE connections SET rate_per_second = 0.01")
+    runs = await world.people(4)
+    for turn in range(3):
+        async with asyncio.timeout(5):
+            results = await send(sending, world, runs[turn:], round=turn)
+        assert outcomes(results) == [(SendOutcome.ACCEPTED, None)] + [(SendOutcome.THROTTLED, "rate_limited")] * (3 - turn)
+        (back_at,) = {result.retry_at for result in results[1:]}
+        assert back_at is not None and NOON + timedelta(seconds=95) < back_at <= NOON + timedelta(seconds=105)
+        await world.sql("UPDATE connection_rates SET next_slot_at = next_slot_at - interval '100 seconds'")
+    assert len(provider.accepted) == 3
+    row = await world.delivery(runs[3])
+    assert (row["state"], row["attempt"], row["attempts"]) == ("claimed", None, 0)
+
+
+async def test_of_many_batches_over_a_slow_connection_few_wait_and_the_others_come_back_later(
+    world: World, sending: SendActivities, provider: FakeProvider
+) -> None:
+    await world.sql("UPDATE connections SET rate_per_second = 2")
+    batches = [await world.people(4) for _ in range(4)]
+    await world.sql("UPDATE connection_rates SET next_slot_at = now() + interval '19 seconds'")
+    sends = [asyncio.create_task(send(sending, world, runs, round=5 * number)) for number, runs in enumerate(batches)]
+    done, waiting = await asyncio.wait(sends, timeout=3)
+    assert (len(done), len(waiting)) == (3, 1)  # the first one's slots fill what is near
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert {outcome for task in done for outcome in outcomes(task.result())} == {(SendOutcome.THROTTLED, "rate_limited")}
+    back_at = {result.retry_at for task in done for result in task.result()}
+    assert len(back_at) == 3 and all(at is not None and at > NOON + timedelta(seconds=20) for at in back_at)
+    assert provider.accepted == []
+
+
+async def test_a_batch_that_has_been_here_long_makes_room_for_others_but_goes_on_alone(
+    world: World, sending: SendActivities, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "HORIZON", timedelta(seconds=1))
+    monkeypatch.setattr(pace, "SLOTS_AHEAD", timedelta(seconds=0.5))
+    await world.sql("UPDATE connections SET rate_per_second = 4")
+    alone = await send(sending, world, await world.people(12))
+    assert {result.outcome for result in alone} == {SendOutcome.ACCEPTED}
+    batches = [await world.people(12) for _ in range(3)]
+    async with asyncio.timeout(6):  # 36 messages at 4 a second would keep three workers for 9 seconds
+        results = await asyncio.gather(*(send(sending, world, runs) for runs in batches))
+    told = [outcome for result in results for outcome in outcomes(result)]
+    assert set(told) == {(SendOutcome.ACCEPTED, None), (SendOutcome.THROTTLED, "rate_limited")}
+    assert sum(all(result.outcome is SendOutcome.ACCEPTED for result in batch) for batch in results) <= 1

@@ -1,0 +1,446 @@
+"""Whatever is killed whenever: no message twice, none lost, and doubt is called doubt."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities import ledger, others
+from activities.contracts import SendOutcome, SendResult
+from activities.ledger import Ledger
+from activities.providers.port import OutgoingMessage, ProviderAnswer
+from activities.send import SendActivities
+from activities.versions import Versions
+from models.store import deliveries, fence, suppressions
+from models.store.deliveries import Settlement, Standing
+from models.store.fence import Passage
+from models.tables.base import new_id
+from tests.activities.world import Crash, FakeProvider, World
+
+
+async def send(world: World, provider: FakeProvider, run_ids: list[UUID], **asked: Any) -> list[SendResult]:
+    """A fresh process's attempt."""
+    sending = SendActivities(world.database, world.settings, Versions(), provider)
+    return await ActivityEnvironment().run(sending.send_messages, world.batch(run_ids, **asked))
+
+
+async def crash(_: OutgoingMessage) -> None:
+    raise Crash
+
+
+async def let_the_lease_pass(world: World) -> None:
+    await world.sql("UPDATE deliveries SET transmitting_at = transmitting_at - interval '31 seconds' WHERE state = 'transmitting'")
+
+
+async def test_killed_between_the_providers_yes_and_our_record_the_message_is_unknown_and_not_sent_again(
+    world: World, provider: FakeProvider
+) -> None:
+    run = await world.contact()
+    provider.after.append(crash)
+    with pytest.raises(Crash):
+        await send(world, provider, [run])
+    provider.after.clear()
+    assert (await world.delivery(run))["state"] == "transmitting"
+    await let_the_lease_pass(world)
+    for _ in range(2):
+        (result,) = await send(world, provider, [run])
+        assert (result.outcome, result.reason) == (SendOutcome.UNKNOWN, "attempt_lost")
+    assert len(provider.called) == len(provider.accepted) == 1
+    assert await world.actions("delivery.") == ["delivery.unknown"]
+
+
+async def test_killed_between_claim_and_fence_the_message_is_sent_once(world: World, provider: FakeProvider) -> None:
+    runs = await world.people(3)
+    provider.before.append(crash)
+    with pytest.raises(Crash):
+        await send(world, provider, runs)
+    provider.before.clear()
+    assert {result.outcome for result in await send(world, provider, runs)} == {SendOutcome.ACCEPTED}
+    assert len(provider.accepted) == 3
+
+
+async def test_only_the_messages_in_the_air_are_in_doubt(world: World, provider: FakeProvider) -> None:
+    runs = await world.people(30)
+
+    async def crash_at_the_tenth(_: OutgoingMessage) -> None:
+        if len(provider.accepted) >= 10:
+            raise Crash
+
+    provider.after.append(crash_at_the_tenth)
+    with pytest.raises(Crash):
+        await send(world, provider, runs)
+    provider.after.clear()
+    await asyncio.sleep(0.2)  # the first process's writer ends what it had begun
+    await let_the_lease_pass(world)
+    results = await send(world, provider, runs)
+    told = [result.outcome for result in results]
+    assert set(told) == {SendOutcome.ACCEPTED, SendOutcome.UNKNOWN}
+    assert len(provider.accepted) == len({message.delivery_id for message in provider.accepted}) == 30
+    assert told.count(SendOutcome.UNKNOWN) == await world.one("SELECT count(*) FROM deliveries WHERE state = 'unknown'")
+
+
+async def test_two_attempts_at_once_send_each_message_once(world: World, provider: FakeProvider) -> None:
+    runs = await world.people(60)
+
+    async def dawdle(_: OutgoingMessage) -> None:
+        await asyncio.sleep(0.005)
+
+    provider.before.append(dawdle)
+    first = asyncio.create_task(send(world, provider, runs))
+    await asyncio.sleep(0.05)
+    second = asyncio.create_task(send(world, provider, runs))
+    for results in await asyncio.gather(first, second):
+        assert {result.outcome for result in results} == {SendOutcome.ACCEPTED}
+    sent = [message.delivery_id for message in provider.accepted]
+    assert len(sent) == len(set(sent)) == 60
+    assert await world.actions("delivery.") == ["delivery.accepted"] * 60
+
+
+async def test_an_answer_heard_late_replaces_unknown(world: World, provider: FakeProvider) -> None:
+    run = await world.contact()
+    go_on = asyncio.Event()
+
+    async def wait(_: OutgoingMessage) -> None:
+        await go_on.wait()
+
+    provider.after.append(wait)
+    first = asyncio.create_task(send(world, provider, [run]))
+    await provider.has_accepted(1)
+    await let_the_lease_pass(world)
+    (result,) = await send(world, provider, [run])
+    assert result.outcome is SendOutcome.UNKNOWN
+    go_on.set()
+    assert (await first)[0].outcome is SendOutcome.ACCEPTED
+    assert (await world.delivery(run))["state"] == "accepted"
+    assert await world.actions("delivery.") == ["delivery.unknown", "delivery.accepted"]
+    assert len(provider.accepted) == 1
+
+
+async def test_an_attempt_that_holds_messages_and_does_nothing_is_left_to_the_next_one(
+    world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await world.contact()
+
+    async def lose_it(_: OutgoingMessage) -> None:
+        await world.sql("UPDATE deliveries SET attempt = gen_random_uuid()")
+
+    provider.before.append(lose_it)
+    monkeypatch.setattr(others, "PATIENCE", 0.1)
+    with pytest.raises(ApplicationError, match="another attempt holds 1 message"):
+        await send(world, provider, [run])
+    provider.before.clear()
+    assert (await send(world, provider, [run]))[0].outcome is SendOutcome.ACCEPTED
+    assert len(provider.accepted) == 1
+
+
+# --- between the check and the fence -----------------------------------------------------------------------------------
+
+
+async def test_consent_withdrawn_meanwhile_refuses(world: World, provider: FakeProvider) -> None:
+    run, other = await world.people(2)
+    provider.before.append(once(lambda: world.consent(run, "withdrawn"), world.contacts[run]))
+    results = await send(world, provider, [run, other])
+    assert (results[0].outcome, results[0].reason) == (SendOutcome.REFUSED, "consent_withdrawn")
+    assert results[1].outcome is SendOutcome.ACCEPTED
+    assert (await world.delivery(run))["state"] == "refused"
+    assert sorted(await world.actions("delivery.")) == ["delivery.accepted", "delivery.refused"]
+
+
+async def test_a_suppression_added_meanwhile_refuses_even_transactional_mail(world: World, provider: FakeProvider) -> None:
+    run = await world.contact()
+    provider.before.append(once(lambda: world.suppress(run), world.contacts[run]))
+    (result,) = await send(world, provider, [run], step_id="receipt")
+    assert (result.outcome, result.reason) == (SendOutcome.REFUSED, "suppressed")
+    assert provider.accepted == []
+
+
+async def test_never_consented_is_refused_at_the_fence_too(world: World, provider: FakeProvider) -> None:
+    (result,) = await send(world, provider, [await world.contact(consent=None)])
+    assert (result.outcome, result.reason) == (SendOutcome.REFUSED, "no_consent")
+
+
+@pytest.mark.parametrize(
+    ("change", "undo", "reason"),
+    [
+        ("UPDATE campaigns SET paused_at = now()", "UPDATE campaigns SET paused_at = NULL", "campaign_paused"),
+        ("UPDATE journeys SET paused_at = now()", "UPDATE journeys SET paused_at = NULL", "journey_paused"),
+        ("UPDATE campaigns SET cancelled_at = now()", "UPDATE campaigns SET cancelled_at = NULL", "campaign_cancelled"),
+        ("UPDATE organizations SET status = 'suspended'", "UPDATE organizations SET status = 'active'", "organization_suspended"),
+    ],
+)
+async def test_a_pause_stops_the_batch_and_resuming_sends_the_rest_once(
+    world: World, provider: FakeProvider, change: str, undo: str, reason: str
+) -> None:
+    await world.campaign()
+    runs = await world.people(40)
+
+    async def pause_at_five(message: OutgoingMessage) -> None:
+        if provider.accepted.index(message) == 4:
+            await world.sql(change)
+
+    provider.after.append(pause_at_five)
+    results = await send(world, provider, runs)
+    paused = [result for result in results if result.outcome is SendOutcome.PAUSED]
+    accepted = [result for result in results if result.outcome is SendOutcome.ACCEPTED]
+    assert {result.reason for result in paused} == {reason}
+    assert len(accepted) == len(provider.accepted) <= 5 + 2 * world.settings.send_concurrency
+    assert len(accepted) + len(paused) == 40
+    assert len(provider.called) < 40
+    provider.after.clear()
+    await world.sql(undo)
+    assert {result.outcome for result in await send(world, provider, runs, round=1)} == {SendOutcome.ACCEPTED}
+    assert len({message.delivery_id for message in provider.accepted}) == len(provider.accepted) == 40
+
+
+async def test_a_batch_that_waits_for_its_rate_hears_of_a_pause_within_seconds(world: World, provider: FakeProvider) -> None:
+    await world.campaign()
+    await world.sql("UPDATE connections SET rate_per_second = 0.1")
+    runs = await world.people(3)
+    sending = asyncio.create_task(send(world, provider, runs))
+    await provider.has_accepted(1)
+    await world.sql("UPDATE campaigns SET paused_at = now()")
+    async with asyncio.timeout(4):
+        results = await sending
+    assert [result.outcome for result in results] == [SendOutcome.ACCEPTED, SendOutcome.PAUSED, SendOutcome.PAUSED]
+
+
+@pytest.mark.parametrize(
+    ("change", "undo", "reason"),
+    [
+        ("UPDATE runs SET status = 'paused' WHERE id = :id", "UPDATE runs SET status = 'active' WHERE id = :id", "run_paused"),
+        ("UPDATE runs SET status = 'cancelled' WHERE id = :id", None, "run_cancelled"),
+        ("UPDATE runs SET cancel_requested_at = now() WHERE id = :id", None, "run_cancelled"),
+    ],
+)
+async def test_a_run_that_is_paused_or_cancelled_meanwhile_is_held_alone(
+    world: World, provider: FakeProvider, change: str, undo: str | None, reason: str
+) -> None:
+    runs = await world.people(12)
+    provider.before.append(once(lambda: world.sql(change, id=runs[3]), world.contacts[runs[3]]))
+    results = await send(world, provider, runs)
+    held = results.pop(3)
+    assert (held.outcome, held.reason) == (SendOutcome.PAUSED, reason)
+    assert {result.outcome for result in results} == {SendOutcome.ACCEPTED}
+    row = await world.delivery(runs[3])
+    assert (row["state"], row["attempt"], row["attempts"]) == ("claimed", None, 0)
+    provider.before.clear()
+    if undo is not None:
+        await world.sql(undo, id=runs[3])
+        assert (await send(world, provider, [runs[3]], round=1))[0].outcome is SendOutcome.ACCEPTED
+    assert len(provider.accepted) == (12 if undo else 11)
+
+
+async def test_a_topic_archived_meanwhile_refuses_marketing_only(world: World, provider: FakeProvider) -> None:
+    run = await world.contact()
+
+    async def archive(_: OutgoingMessage) -> None:
+        await world.sql("UPDATE topics SET archived_at = now()")
+
+    provider.before.append(archive)
+    (result,) = await send(world, provider, [run])
+    assert (result.outcome, result.reason) == (SendOutcome.REFUSED, "topic_archived")
+    assert provider.accepted == []
+    assert (await send(world, provider, [run], step_id="receipt"))[0].outcome is SendOutcome.ACCEPTED
+
+
+async def test_an_address_changed_meanwhile_is_not_written_to_and_the_next_attempt_writes_to_the_new_one(
+    world: World, provider: FakeProvider
+) -> None:
+    run, other = await world.people(2)
+    change = "UPDATE contacts SET email = 'Änne@example.com' WHERE id = :id"
+    provider.before.append(once(lambda: world.sql(change, id=world.contacts[run]), world.contacts[run]))
+    results = await send(world, provider, [run, other])
+    assert (results[0].outcome, results[0].reason) == (SendOutcome.PAUSED, "contact_changed")
+    assert results[1].outcome is SendOutcome.ACCEPTED
+    assert (await world.delivery(run))["state"] == "claimed"
+    assert (await send(world, provider, [run], round=1))[0].outcome is SendOutcome.ACCEPTED
+    assert [message.recipient for message in provider.accepted[1:]] == ["Änne@example.com"]
+
+
+async def test_a_contact_erased_meanwhile_is_not_written_to(world: World, provider: FakeProvider) -> None:
+    run = await world.contact()
+    erase = "UPDATE contacts SET email = NULL WHERE id = :id"
+    provider.before.append(once(lambda: world.sql(erase, id=world.contacts[run]), world.contacts[run]))
+    assert (await send(world, provider, [run]))[0].reason == "contact_changed"
+    assert (await send(world, provider, [run], round=1))[0].reason == "no_address"
+    assert provider.accepted == []
+
+
+async def test_rows_are_locked_in_one_order_whatever_order_they_are_asked_in(world: World, provider: FakeProvider) -> None:
+    await send(world, provider, await world.people(2))
+    low, high = (row["id"] for row in await world.sql("SELECT id FROM deliveries ORDER BY id"))
+    passages = [Passage(id, new_id(), "email", b"", "") for id in (high, low)]
+    settlements = [Settlement(id, new_id(), "accepted", "accepted") for id in (high, low)]
+    lost = [Standing(id, new_id(), "transmitting", None, None, new_id(), 0, True) for id in (high, low)]
+    for statement in (
+        lambda session: fence.let_pass(session, passages),
+        lambda session: deliveries.settle(session, settlements),
+        lambda session: deliveries.abandon(session, lost, timedelta(0)),
+    ):
+        await waits_without_the_higher_row(world, low, high, statement)
+
+
+async def waits_without_the_higher_row(world: World, low: UUID, high: UUID, statement: Callable[[Any], Awaitable[Any]]) -> None:
+    async def run() -> None:
+        async with world.database.organization(world.organization_id) as session:
+            await statement(session)
+
+    lock = text("SELECT id FROM deliveries WHERE id = :id FOR UPDATE NOWAIT")
+    async with world.database.organization(world.organization_id) as holder:
+        await holder.execute(lock, {"id": low})
+        waiting = asyncio.create_task(run())
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        await holder.execute(lock, {"id": high})
+    await waiting
+
+
+# --- the worker goes away ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["cancel", "worker_shutdown"])
+async def test_a_worker_that_goes_away_finishes_what_is_in_the_air_and_begins_nothing(
+    world: World, provider: FakeProvider, way: str
+) -> None:
+    runs = await world.people(40)
+    go_on = asyncio.Event()
+
+    async def wait(_: OutgoingMessage) -> None:
+        await go_on.wait()
+
+    provider.after.append(wait)
+    sending = SendActivities(world.database, world.settings, Versions(), provider)
+    environment = ActivityEnvironment()
+    running = asyncio.create_task(environment.run(sending.send_messages, world.batch(runs)))
+    await provider.has_accepted(world.settings.send_concurrency)
+    environment.cancel() if way == "cancel" else environment.worker_shutdown()
+    await asyncio.sleep(0.05)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError if way == "cancel" else ApplicationError):
+        await running
+    assert len(provider.accepted) == world.settings.send_concurrency
+    states = [row["state"] for row in await world.sql("SELECT state FROM deliveries")]
+    assert states.count("accepted") == len(provider.accepted)
+    assert states.count("claimed") == 40 - len(provider.accepted)
+    assert {result.outcome for result in await send(world, provider, runs)} == {SendOutcome.ACCEPTED}
+    assert len({message.delivery_id for message in provider.accepted}) == len(provider.accepted) == 40
+
+
+# --- the database goes away ----------------------------------------------------------------------------------------------
+
+
+def away(*_: Any, **__: Any) -> Any:
+    raise OperationalError("", {}, Exception("the server closed the connection"))
+
+
+async def test_a_heard_answer_outlives_an_absent_database(world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = await world.people(4)
+    tries = 0
+    really = deliveries.settle
+
+    async def settle(*given: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        return away() if tries < 5 else await really(*given)
+
+    monkeypatch.setattr(deliveries, "settle", settle)
+    assert {result.outcome for result in await send(world, provider, runs)} == {SendOutcome.ACCEPTED}
+    assert tries >= 5
+    assert await world.actions("delivery.") == ["delivery.accepted"] * 4
+
+
+async def test_an_opt_out_and_its_suppression_are_written_together_or_not_at_all(
+    world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await world.contact()
+    provider.answer = ProviderAnswer(SendOutcome.OPTED_OUT, "stop")
+    states: list[str] = []
+    really = suppressions.suppress
+
+    async def fails_once(*given: Any) -> Any:
+        states.append((await world.delivery(run))["state"])
+        return away() if len(states) == 1 else await really(*given)
+
+    monkeypatch.setattr(ledger, "suppress", fails_once)
+    assert (await send(world, provider, [run]))[0].outcome is SendOutcome.OPTED_OUT
+    assert states == ["transmitting", "transmitting"]
+    assert (await world.delivery(run))["state"] == "failed"
+    assert await world.one("SELECT count(*) FROM suppressions") == 1
+    assert sorted(await world.actions("suppression.") + await world.actions("delivery.")) == ["delivery.failed", "suppression.added"]
+
+
+async def test_without_the_database_nothing_passes_the_fence(world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = await world.people(20)
+    really = fence.let_pass
+
+    async def commits_unheard(*given: Any) -> Any:
+        """The worst case: the row says `transmitting`, and nobody hears it."""
+        verdicts = await really(*given)
+        session = given[0]
+        await session.commit()
+        away()
+        return verdicts
+
+    monkeypatch.setattr(fence, "let_pass", commits_unheard)
+    with pytest.raises(ApplicationError, match="halted"):
+        await send(world, provider, runs)
+    assert provider.accepted == []
+    assert {row["state"] for row in await world.sql("SELECT state FROM deliveries")} == {"claimed"}
+    monkeypatch.setattr(fence, "let_pass", really)
+    assert {result.outcome for result in await send(world, provider, runs)} == {SendOutcome.ACCEPTED}
+
+
+async def test_an_answer_is_given_up_after_its_patience(world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await world.contact()
+    sending = SendActivities(world.database, world.settings, Versions(), provider)
+    sending.tools = type(sending.tools)(
+        world.database, Ledger(world.database, patience=0.2), sending.tools.composer, sending.tools.suppression_key
+    )
+    monkeypatch.setattr(deliveries, "settle", away)
+    with pytest.raises(Exception, match="did not answer"):
+        await ActivityEnvironment().run(sending.send_messages, world.batch([run]))
+    assert (await world.delivery(run))["state"] == "transmitting"
+
+
+@pytest.mark.parametrize(("hook", "outcome"), [("before", SendOutcome.TRANSIENT), ("after", SendOutcome.UNKNOWN)])
+async def test_a_provider_that_raises_is_judged_by_how_far_it_came(
+    world: World, provider: FakeProvider, hook: str, outcome: SendOutcome
+) -> None:
+    async def fault(_: OutgoingMessage) -> None:
+        raise RuntimeError("a bug")
+
+    getattr(provider, hook).append(fault)
+    (result,) = await send(world, provider, [await world.contact()])
+    assert (result.outcome, result.reason) == (outcome, "provider_raised:RuntimeError")
+
+
+async def test_what_a_provider_raised_is_logged_without_what_it_says(
+    world: World, provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fault(message: OutgoingMessage) -> None:
+        raise RuntimeError(f"cannot write to {message.recipient}")
+
+    provider.after.append(fault)
+    (result,) = await send(world, provider, [await world.contact()])
+    (record,) = [record for record in caplog.records if record.name == "activities.dispatch"]
+    logged = vars(record)
+    assert (logged["error"], logged["provider"], logged["delivery_id"]) == ("RuntimeError", "fake", str(result.delivery_id))
+    assert record.exc_info is None
+    assert provider.called[0].recipient not in str(logged)
+
+
+def once(act: Any, contact_id: UUID) -> Any:
+    """Acts before the fence of this contact's message. Addresses are made of contact ids."""
+
+    async def step(message: OutgoingMessage) -> None:
+        if message.recipient.startswith(str(contact_id)):
+            await act()
+
+    return step

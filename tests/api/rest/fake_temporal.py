@@ -1,0 +1,84 @@
+"""Stands where Temporal's client stands, and remembers what it was told."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.contracts import Payload, RunControl, RunControlled
+
+
+@dataclass(frozen=True)
+class Started:
+    workflow: str
+    argument: Any
+    task_queue: str
+    attributes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Told:
+    workflow_id: str
+    control: RunControl
+    update_id: str
+
+
+@dataclass
+class FakeTemporal:
+    """`fault` is raised by every call; `hears` keeps what was said although the answer is lost; `phase` and `changed` are
+    what every run answers."""
+
+    started: dict[str, Started] = field(default_factory=dict)
+    told: list[Told] = field(default_factory=list)
+    fault: Exception | None = None
+    hears: bool = False
+    phase: str = "paused"
+    changed: bool = True
+
+    def away(self, *, hears: bool = False) -> None:
+        self.fault, self.hears = RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b""), hears
+
+    def silent(self) -> None:
+        self.fault = WorkflowUpdateRPCTimeoutOrCancelledError()
+
+    def refusing(self, kind: str) -> None:
+        self.fault = WorkflowUpdateFailedError(ApplicationError("refused", type=kind))
+
+    def back(self) -> None:
+        self.fault = None
+
+    async def start_workflow(self, workflow: str, argument: Payload | None = None, **options: Any) -> None:
+        """With a signal: the signal's argument is kept, under its request's id; the same request is heard once."""
+        if self.fault is not None and not self.hears:
+            raise self.fault
+        if argument is None:
+            word = options["start_signal_args"][0]
+            argument, options["id"] = word, f"{options['id']}/{word.request_id}"
+        elif options["id"] in self.started:
+            raise WorkflowAlreadyStartedError(options["id"], workflow)
+        attributes = {pair.key.name: pair.value for pair in options["search_attributes"]}
+        # As the wire would: what cannot be serialized fails here.
+        copy = type(argument).model_validate_json(argument.model_dump_json())
+        self.started[options["id"]] = Started(workflow, copy, options["task_queue"], attributes)
+        if self.fault is not None:
+            raise self.fault
+
+    def get_workflow_handle(self, workflow_id: str) -> "Handle":
+        return Handle(self, workflow_id)
+
+
+@dataclass
+class Handle:
+    temporal: FakeTemporal
+    workflow_id: str
+
+    async def execute_update(self, name: str, control: RunControl, *, id: str, **options: Any) -> list[RunControlled]:
+        assert name == "control_runs"
+        if self.temporal.fault is not None:
+            raise self.temporal.fault
+        if self.workflow_id not in self.temporal.started:
+            raise RPCError("workflow not found", RPCStatusCode.NOT_FOUND, b"")
+        self.temporal.told.append(Told(self.workflow_id, control, id))
+        return [RunControlled(run_id=run_id, phase=self.temporal.phase, changed=self.temporal.changed) for run_id in control.run_ids]

@@ -1,0 +1,117 @@
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest_asyncio
+from temporalio.client import Client
+
+from api.commands.connections import create_sandbox_connection
+from api.dependencies import Services
+from models.domain.audit import SYSTEM
+from models.settings import Settings
+from models.store.session import Database
+from tests.api.conftest import Person
+from tests.inbox import serving
+
+SMTP: dict[str, Any] = {
+    "name": "Newsletter",
+    "host": "smtp.example.com",
+    "port": 587,
+    "username": "acme",
+    "password": "open sesame",
+    "sender_address": "news@example.com",
+}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def served(settings: Settings) -> AsyncIterator[Settings]:
+    async with serving(settings) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def services(served: Settings, database: Database, temporal: Client) -> Services:
+    return Services(settings=served, database=database, temporal=temporal)
+
+
+async def create(person: Person, **changes: Any) -> dict[str, Any]:
+    answer = await person.client.post("/v1/connections", json={**SMTP, **changes})
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+async def test_a_password_goes_in_and_never_comes_out(alice: Person) -> None:
+    created = await create(alice)
+    path = f"/v1/connections/{created['id']}"
+    changed = await alice.client.patch(path, json={"password": "open barley", "sender_name": "Acme"})
+    for answer in (await alice.client.get(path), await alice.client.get("/v1/connections"), changed):
+        assert answer.status_code == 200
+        assert "open" not in answer.text and "password" not in answer.json()
+    assert (await alice.client.get(path)).json()["has_password"]
+
+
+async def test_a_password_does_not_follow_to_another_host(alice: Person) -> None:
+    path = f"/v1/connections/{(await create(alice))['id']}"
+    refused = await alice.client.patch(path, json={"host": "evil.example.com"})
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "password")
+    assert (await alice.client.patch(path, json={"host": "new.example.com", "password": "x"})).json()["host"] == "new.example.com"
+
+
+async def test_what_cannot_work_is_refused(alice: Person) -> None:
+    for changes, path in (
+        ({"security": "none"}, "security"),
+        ({"password": None}, "password"),
+        ({"username": None}, "username"),
+        ({"sender_name": "a\r\nBcc: eve"}, "sender_name"),
+        ({"sender_address": "nobody"}, "sender_address"),
+        ({"rate_per_second": 0}, "rate_per_second"),
+        ({"host": "a b"}, "host"),
+    ):
+        answer = await alice.client.post("/v1/connections", json={**SMTP, **changes})
+        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, path), answer.text
+
+
+async def test_one_default_at_a_time_and_it_is_not_deleted_first(alice: Person) -> None:
+    first = await create(alice, is_default=True)
+    second = await create(alice, name="Second", is_default=True)
+    assert not (await alice.client.get(f"/v1/connections/{first['id']}")).json()["is_default"]
+    assert (await alice.client.delete(f"/v1/connections/{second['id']}")).status_code == 409
+    assert (await alice.client.delete(f"/v1/connections/{first['id']}")).status_code == 204
+    assert (await alice.client.delete(f"/v1/connections/{second['id']}")).status_code == 204
+    assert (await alice.client.get(f"/v1/connections/{first['id']}")).status_code == 404
+
+
+async def test_a_check_says_what_to_do(alice: Person, served: Settings) -> None:
+    sandbox = {"host": "127.0.0.1", "port": served.sandbox_smtp_port, "username": str(alice.organization_id)}
+    wrong = await create(alice, **sandbox)
+    checked = (await alice.client.post(f"/v1/connections/{wrong['id']}/checks")).json()
+    assert (checked["ok"], checked["reason"]) == (False, "authentication_failed")
+    assert "password" in checked["advice"]
+    private = await create(alice, name="Private", host="127.0.0.1", port=1)
+    checked = (await alice.client.post(f"/v1/connections/{private['id']}/checks")).json()
+    assert (checked["ok"], checked["reason"]) == (False, "address_not_allowed")
+
+
+async def test_the_sandbox_connection_works_at_once(alice: Person, served: Settings, database: Database) -> None:
+    async with database.organization(alice.organization_id) as session:
+        identifier = await create_sandbox_connection(session, served, SYSTEM)
+    assert (await alice.client.post(f"/v1/connections/{identifier}/checks")).json() == {"ok": True, "reason": None, "advice": None}
+    assert (await alice.client.get(f"/v1/connections/{identifier}")).json()["is_default"]
+
+
+async def test_every_change_is_on_record_without_names_or_secrets(alice: Person) -> None:
+    created = await create(alice)
+    await alice.client.patch(f"/v1/connections/{created['id']}", json={"sender_name": "Ann Example"})
+    await alice.client.delete(f"/v1/connections/{created['id']}")
+    entries = await alice.client.get("/v1/audit-entries")
+    actions = [entry["action"] for entry in entries.json()["items"]]
+    assert [a for a in actions if a.startswith("connection.")] == ["connection.created", "connection.changed", "connection.deleted"]
+    assert "Ann" not in entries.text and "sesame" not in entries.text and "example.com" not in entries.text
+
+
+async def test_a_stranger_sees_nothing_and_a_viewer_changes_nothing(alice: Person, bob: Person, charlie: Person) -> None:
+    path = f"/v1/connections/{(await create(alice))['id']}"
+    assert (await charlie.client.get(path)).status_code == 404
+    assert (await charlie.client.patch(path, json={"sender_name": "x"})).status_code == 404
+    assert (await charlie.client.post(f"{path}/checks")).status_code == 404
+    assert (await charlie.client.delete(path)).status_code == 404
+    assert (await bob.client.delete(path)).status_code == 403

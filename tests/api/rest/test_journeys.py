@@ -1,0 +1,271 @@
+import asyncio
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client
+
+from models.store.session import Database
+from tests.api.conftest import Person
+from tests.api.rest import acme
+from tests.api.rest.acme import Surroundings, actions
+from tests.api.rest.fake_temporal import FakeTemporal
+
+
+@pytest.fixture
+def temporal() -> FakeTemporal:
+    return FakeTemporal()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def around(database: Database, alice: Person) -> Surroundings:
+    return await acme.surround(database, alice)
+
+
+async def create(person: Person, draft: object, name: str = "Welcome") -> str:
+    created = await person.client.post("/v1/journeys", json={"name": name, "draft": draft})
+    assert created.status_code == 201, created.text
+    return str(created.json()["id"])
+
+
+async def test_a_draft_need_not_be_a_journey_yet(alice: Person, database: Database) -> None:
+    created = await alice.client.post("/v1/journeys", json={"name": "Later", "draft": {"idea": ["a mail", {"b": None}]}})
+    assert created.status_code == 201
+    assert created.headers["ETag"] == '"1"'
+    read = await alice.client.get(created.headers["Location"])
+    assert read.json()["draft"] == {"idea": ["a mail", {"b": None}]}
+    check = (await alice.client.get(created.headers["Location"] + "/check")).json()
+    assert {problem["path"] for problem in check["problems"]} == {"start", "steps", "idea"}
+    assert await actions(alice, database, created.json()["id"]) == ["journey.created"]
+
+
+async def test_a_name_is_taken_once(alice: Person) -> None:
+    await create(alice, {})
+    again = await alice.client.post("/v1/journeys", json={"name": "Welcome"})
+    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": ""},
+        {"name": "x" * 201},
+        {"name": "x", "draft": []},
+        {"name": "x", "draft": {"a": "x" * 300_000}},
+        {"name": "x", "draft": {"a": "\x00"}},
+        {"name": "x", "nmae": "y"},
+    ],
+)
+async def test_what_cannot_be_a_draft_is_refused(alice: Person, body: dict[str, object]) -> None:
+    assert (await alice.client.post("/v1/journeys", json=body)).status_code == 422
+
+
+async def test_the_second_save_of_two_editors_is_refused_and_loses_nothing(alice: Person) -> None:
+    journey = await create(alice, {"v": 1})
+    first = await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": {"v": 2}}, headers={"If-Match": '"1"'})
+    assert (first.status_code, first.headers["ETag"], first.json()["draft"]) == (200, '"2"', {"v": 2})
+    second = await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": {"v": 3}}, headers={"If-Match": '"1"'})
+    assert (second.status_code, second.json()["code"]) == (412, "stale_revision")
+    blind = await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": {"v": 3}})
+    assert blind.status_code == 412
+    assert (await alice.client.get(f"/v1/journeys/{journey}")).json()["draft"] == {"v": 2}
+
+
+async def test_saving_only_the_name_keeps_the_draft(alice: Person) -> None:
+    journey = await create(alice, {"v": 1})
+    await create(alice, {}, "Taken")
+    renamed = await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"name": "Hello"}, headers={"If-Match": '"1"'})
+    assert (renamed.json()["name"], renamed.json()["draft"]) == ("Hello", {"v": 1})
+    taken = await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"name": "Taken"}, headers={"If-Match": '"2"'})
+    assert taken.status_code == 409
+
+
+async def test_publishing_freezes_what_the_draft_names(alice: Person, around: Surroundings, database: Database) -> None:
+    journey = await create(alice, around.welcome())
+    assert (await alice.client.get(f"/v1/journeys/{journey}/check")).json() == {"revision": 1, "problems": []}
+    published = await alice.client.post(f"/v1/journeys/{journey}/versions", headers={"If-Match": '"1"'})
+    assert published.status_code == 201
+    version = published.json()
+    step = version["definition"]["steps"]["welcome"]
+    assert version["number"] == 1
+    assert step["template_version_id"] == str(around.template_version_id)
+    assert step["connection_id"] == str(around.connection_id)
+    by_number = await alice.client.get(f"/v1/journeys/{journey}/versions/1")
+    by_id = await alice.client.get(f"/v1/journeys/{journey}/versions/{version['id']}")
+    assert by_number.json() == by_id.json() == version
+    assert (await alice.client.get(f"/v1/journeys/{journey}")).json()["newest_version"] == 1
+    assert await actions(alice, database, journey) == ["journey.created", "journey.published"]
+
+
+async def test_publishing_the_same_again_gives_the_same_version(alice: Person, around: Surroundings) -> None:
+    journey = await acme.publish(alice, around)
+    again = await alice.client.post(f"/v1/journeys/{journey}/versions")
+    assert (again.status_code, again.json()["number"]) == (200, 1)
+
+
+async def test_a_new_template_version_makes_a_new_version_of_the_journey(alice: Person, around: Surroundings, database: Database) -> None:
+    journey = await acme.publish(alice, around)
+    async with database.organization(alice.organization_id) as session:
+        newer = await acme.add_version(session, alice.organization_id, around.template_id, 2, "Hello again")
+    second = await alice.client.post(f"/v1/journeys/{journey}/versions")
+    assert (second.status_code, second.json()["number"]) == (201, 2)
+    assert second.json()["definition"]["steps"]["welcome"]["template_version_id"] == str(newer)
+    listed = (await alice.client.get(f"/v1/journeys/{journey}/versions")).json()["items"]
+    assert [version["number"] for version in listed] == [1, 2]
+    assert listed[0]["content_hash"] != listed[1]["content_hash"]
+    first = (await alice.client.get(f"/v1/journeys/{journey}/versions/1")).json()
+    assert first["definition"]["steps"]["welcome"]["template_version_id"] == str(around.template_version_id)
+
+
+async def test_publishing_at_the_same_time_makes_one_version(alice: Person, around: Surroundings) -> None:
+    journey = await create(alice, around.welcome())
+    answers = await asyncio.gather(*(alice.client.post(f"/v1/journeys/{journey}/versions") for _ in range(5)))
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 200, 201]
+    assert {answer.json()["number"] for answer in answers} == {1}
+
+
+async def test_publishing_and_saving_at_the_same_time_numbers_without_gaps(alice: Person, around: Surroundings) -> None:
+    journey = await create(alice, around.welcome())
+
+    async def publish(name: str) -> int:
+        revision = (await alice.client.get(f"/v1/journeys/{journey}")).headers["ETag"]
+        await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": around.welcome(name=name)}, headers={"If-Match": revision})
+        return (await alice.client.post(f"/v1/journeys/{journey}/versions")).status_code
+
+    statuses = await asyncio.gather(*(publish(f"Mail {n}") for n in range(4)))
+    numbers = [version["number"] for version in (await alice.client.get(f"/v1/journeys/{journey}/versions")).json()["items"]]
+    assert set(statuses) <= {200, 201}
+    assert numbers == list(range(1, statuses.count(201) + 1))
+
+
+async def test_an_unpublishable_draft_is_refused_with_every_problem(alice: Person, around: Surroundings) -> None:
+    journey = await create(alice, around.welcome(topic_id=None, channel="sms"))
+    refused = await alice.client.post(f"/v1/journeys/{journey}/versions")
+    assert (refused.status_code, refused.json()["code"]) == (422, "unpublishable")
+    found = {(error["path"], error["code"]) for error in refused.json()["errors"]}
+    assert found == {
+        ("steps.welcome.template_id", "wrong_channel"),
+        ("steps.welcome.topic_id", "required"),
+        ("steps.welcome.connection_id", "no_connection"),
+    }
+    assert (await alice.client.get(f"/v1/journeys/{journey}/versions")).json()["items"] == []
+
+
+async def test_publishing_a_revision_that_is_not_the_newest_is_refused(alice: Person, around: Surroundings) -> None:
+    journey = await create(alice, around.welcome())
+    refused = await alice.client.post(f"/v1/journeys/{journey}/versions", headers={"If-Match": '"7"'})
+    assert refused.status_code == 412
+    assert (await alice.client.post(f"/v1/journeys/{journey}/versions", headers={"If-Match": "soon"})).status_code == 422
+
+
+async def test_another_organizations_things_cannot_be_named(
+    alice: Person, charlie: Person, around: Surroundings, database: Database
+) -> None:
+    await acme.surround(database, charlie)
+    journey = await create(charlie, around.welcome())
+    problems = (await charlie.client.get(f"/v1/journeys/{journey}/check")).json()["problems"]
+    assert {problem["code"] for problem in problems} == {"unknown_template", "unknown_topic"}
+
+
+async def test_pausing_stands_at_once_and_tells_the_runs(
+    alice: Person, around: Surroundings, temporal: FakeTemporal, database: Database
+) -> None:
+    journey = await acme.publish(alice, around)
+    paused = await alice.client.put(f"/v1/journeys/{journey}/pause", json={"reason": "wrong price"})
+    assert paused.status_code == 202
+    assert paused.json()["paused_at"] is not None
+    [(name, started)] = temporal.started.items()
+    assert name.startswith(f"{alice.organization_id}/control/journey/{journey}/")
+    assert (started.workflow, started.argument.command, started.argument.actor_id) == ("ControlWorkflow", "pause", alice.api_key_id)
+    again = await alice.client.put(f"/v1/journeys/{journey}/pause")
+    assert again.json()["paused_at"] == paused.json()["paused_at"]
+    assert (await actions(alice, database, journey)).count("journey.paused") == 1
+
+
+async def test_resuming_is_left_to_the_workflow(alice: Person, around: Surroundings, temporal: FakeTemporal) -> None:
+    journey = await acme.publish(alice, around)
+    assert (await alice.client.delete(f"/v1/journeys/{journey}/pause")).status_code == 202
+    assert temporal.started == {}  # nothing to resume
+    await alice.client.put(f"/v1/journeys/{journey}/pause")
+    resumed = await alice.client.delete(f"/v1/journeys/{journey}/pause", headers={"Idempotency-Key": "k1"})
+    assert resumed.status_code == 202
+    assert resumed.json()["paused_at"] is not None
+    assert [started.argument.command for started in temporal.started.values()] == ["pause", "resume"]
+    await alice.client.delete(f"/v1/journeys/{journey}/pause", headers={"Idempotency-Key": "k1"})
+    assert len(temporal.started) == 2
+
+
+async def test_a_pause_holds_even_when_temporal_is_away(alice: Person, around: Surroundings, temporal: FakeTemporal) -> None:
+    journey = await acme.publish(alice, around)
+    temporal.away()
+    answer = await alice.client.put(f"/v1/journeys/{journey}/pause")
+    assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+    assert (await alice.client.get(f"/v1/journeys/{journey}")).json()["paused_at"] is not None
+    temporal.back()
+    assert (await alice.client.put(f"/v1/journeys/{journey}/pause")).status_code == 202
+    assert len(temporal.started) == 1
+
+
+async def test_an_archived_journey_takes_nothing_new(alice: Person, around: Surroundings) -> None:
+    journey = await acme.publish(alice, around)
+    assert (await alice.client.put(f"/v1/journeys/{journey}/archive")).json()["archived_at"] is not None
+    run = await alice.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(around.contact_id)})
+    campaign = await alice.client.post("/v1/campaigns", json={"name": "News", "journey_id": journey})
+    version = await alice.client.post(f"/v1/journeys/{journey}/versions")
+    draft = await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": {}}, headers={"If-Match": '"1"'})
+    assert {run.status_code, campaign.status_code, version.status_code, draft.status_code} == {409}
+    assert (await alice.client.get("/v1/journeys?archived=false")).json()["items"] == []
+    assert (await alice.client.delete(f"/v1/journeys/{journey}/archive")).json()["archived_at"] is None
+
+
+async def test_journeys_are_listed_in_pages(alice: Person) -> None:
+    names = [f"Journey {n}" for n in range(5)]
+    for name in names:
+        await create(alice, {}, name)
+    first = (await alice.client.get("/v1/journeys?limit=3")).json()
+    second = (await alice.client.get("/v1/journeys", params={"limit": 3, "cursor": first["next_cursor"]})).json()
+    assert [item["name"] for item in first["items"] + second["items"]] == names
+    assert second["next_cursor"] is None
+
+
+async def test_a_viewer_reads_and_changes_nothing(alice: Person, bob: Person, around: Surroundings) -> None:
+    journey = await acme.publish(alice, around)
+    assert (await bob.client.get(f"/v1/journeys/{journey}")).status_code == 200
+    refused = [
+        await bob.client.post("/v1/journeys", json={"name": "Bob's"}),
+        await bob.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": {}}, headers={"If-Match": '"1"'}),
+        await bob.client.post(f"/v1/journeys/{journey}/versions"),
+        await bob.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(around.contact_id)}),
+        await bob.client.put(f"/v1/journeys/{journey}/pause"),
+        await bob.client.put(f"/v1/journeys/{journey}/archive"),
+    ]
+    assert {answer.status_code for answer in refused} == {403}
+
+
+async def test_another_organization_sees_404(alice: Person, charlie: Person, around: Surroundings) -> None:
+    journey = await acme.publish(alice, around)
+    path, client = f"/v1/journeys/{journey}", charlie.client
+    answers = [
+        await client.get(path),
+        await client.get(f"{path}/check"),
+        await client.patch(f"{path}/draft", json={"draft": {}}, headers={"If-Match": '"1"'}),
+        await client.get(f"{path}/versions"),
+        await client.get(f"{path}/versions/1"),
+        await client.post(f"{path}/versions"),
+        await client.post(f"{path}/runs", json={"contact_id": str(uuid4())}),
+        await client.put(f"{path}/pause"),
+        await client.delete(f"{path}/pause"),
+        await client.put(f"{path}/archive"),
+        await client.delete(f"{path}/archive"),
+    ]
+    assert [answer.status_code for answer in answers] == [404] * len(answers)
+
+
+@pytest.mark.parametrize("version", ["2", "0", "latest", "999999999999", str(uuid4()), "%C2%B2"])
+async def test_a_version_that_is_not_there_is_404(alice: Person, around: Surroundings, version: str) -> None:
+    journey = await acme.publish(alice, around)
+    assert (await alice.client.get(f"/v1/journeys/{journey}/versions/{version}")).status_code == 404
+
+
+def test_the_fake_has_the_calls_of_the_client() -> None:
+    assert all(hasattr(Client, name) for name in ("start_workflow", "get_workflow_handle"))

@@ -1,0 +1,358 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+
+from api.commands import runs as commands
+from api.commands import temporal as words
+from api.dependencies import Services
+from models.store.session import Database
+from models.tables.base import new_id
+from models.tables.journeys import RunEvent
+from models.tables.messaging import Decision, Delivery
+from tests.api.conftest import Person
+from tests.api.rest import acme
+from tests.api.rest.acme import Surroundings, actions
+from tests.api.rest.fake_temporal import FakeTemporal
+
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def temporal() -> FakeTemporal:
+    return FakeTemporal()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def around(database: Database, alice: Person) -> Surroundings:
+    return await acme.surround(database, alice)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def journey(alice: Person, around: Surroundings) -> str:
+    return await acme.publish(alice, around)
+
+
+async def start(person: Person, journey: str, around: Surroundings, **headers: str) -> Any:
+    return await person.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(around.contact_id)}, headers=headers)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def run(alice: Person, journey: str, around: Surroundings) -> dict[str, Any]:
+    answer = await start(alice, journey, around)
+    assert answer.status_code == 201, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def project(database: Database, person: Person, run_id: str, **values: Any) -> None:
+    """As `record_audit` would leave the row."""
+    assignments = ", ".join(f"{name} = :{name}" for name in values)
+    async with database.organization(person.organization_id) as session:
+        await session.execute(text(f"UPDATE runs SET {assignments} WHERE id = :id"), {"id": UUID(run_id), **values})
+
+
+async def test_a_run_starts_a_workflow_that_carries_ids_only(
+    alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal, database: Database
+) -> None:
+    body = {"contact_id": str(around.contact_id), "variables": {"email": "ada@example.com"}}
+    answer = await alice.client.post(f"/v1/journeys/{journey}/runs", json=body)
+    assert (answer.status_code, answer.json()["status"], answer.json()["variables"]) == (201, "active", {"email": "ada@example.com"})
+    [(name, started)] = temporal.started.items()
+    assert name == answer.json()["workflow_id"] == f"{alice.organization_id}/run/{answer.json()['id']}"
+    assert started.workflow == "JourneyWorkflow"
+    assert started.attributes == {
+        "OrganizationId": str(alice.organization_id),
+        "JourneyId": journey,
+        "VersionId": answer.json()["version_id"],
+    }
+    [state] = started.argument.runs
+    assert (str(state.run_id), state.step_id, state.sequence) == (answer.json()["id"], "welcome", 0)
+    assert "ada@example.com" not in started.argument.model_dump_json()
+    assert await actions(alice, database, answer.json()["id"]) == ["run.started"]
+
+
+async def test_a_run_takes_the_version_it_is_told(alice: Person, journey: str, around: Surroundings) -> None:
+    await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": around.welcome(name="New")}, headers={"If-Match": '"1"'})
+    second = (await alice.client.post(f"/v1/journeys/{journey}/versions")).json()
+    first = (await alice.client.get(f"/v1/journeys/{journey}/versions/1")).json()
+    contact = {"contact_id": str(around.contact_id)}
+    newest = await alice.client.post(f"/v1/journeys/{journey}/runs", json=contact)
+    older = await alice.client.post(f"/v1/journeys/{journey}/runs", json={**contact, "version": 1})
+    wrong = await alice.client.post(f"/v1/journeys/{journey}/runs", json={**contact, "version": 3})
+    assert (newest.json()["version_id"], older.json()["version_id"]) == (second["id"], first["id"])
+    assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (422, "version")
+
+
+async def test_a_journey_that_was_never_published_takes_no_runs(alice: Person, around: Surroundings) -> None:
+    created = await alice.client.post("/v1/journeys", json={"name": "Draft", "draft": around.welcome()})
+    assert (await start(alice, created.json()["id"], around)).status_code == 409
+
+
+async def test_a_paused_journey_takes_no_runs(alice: Person, journey: str, around: Surroundings) -> None:
+    await alice.client.put(f"/v1/journeys/{journey}/pause")
+    assert (await start(alice, journey, around)).status_code == 409
+
+
+async def test_a_contact_of_nobody_or_of_strangers_is_refused(alice: Person, charlie: Person, journey: str, database: Database) -> None:
+    theirs = await acme.surround(database, charlie)
+    for contact_id in (uuid4(), theirs.contact_id):
+        answer = await alice.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(contact_id)})
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "unknown_contact")
+
+
+@pytest.mark.parametrize("variables", [{"Name": 1}, {"a b": 1}, {"a": "x" * 20_000}, {f"v{n}": n for n in range(101)}])
+async def test_variables_have_limits(alice: Person, journey: str, around: Surroundings, variables: dict[str, Any]) -> None:
+    body = {"contact_id": str(around.contact_id), "variables": variables}
+    assert (await alice.client.post(f"/v1/journeys/{journey}/runs", json=body)).status_code == 422
+
+
+@pytest.mark.parametrize("hears", [True, False])
+async def test_a_request_repeated_after_503_goes_on_with_the_same_run(
+    alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal, hears: bool
+) -> None:
+    temporal.away(hears=hears)
+    lost = await start(alice, journey, around, **{"Idempotency-Key": "once"})
+    assert (lost.status_code, "Retry-After" in lost.headers) == (503, True)
+    temporal.back()
+    again = await start(alice, journey, around, **{"Idempotency-Key": "once"})
+    listed = (await alice.client.get("/v1/runs")).json()["items"]
+    assert again.status_code == 201
+    assert [run["id"] for run in listed] == [again.json()["id"]]
+    assert list(temporal.started) == [again.json()["workflow_id"]]
+
+
+async def test_a_run_whose_start_was_lost_is_started_later(
+    alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal, database: Database, services: Services
+) -> None:
+    temporal.away()
+    assert (await start(alice, journey, around)).status_code == 503
+    temporal.back()
+    [run] = (await alice.client.get("/v1/runs")).json()["items"]
+    assert await commands.start_missing_workflows(services, alice.organization_id, lambda: None) == 0  # it may be on its way still
+    await project(database, alice, run["id"], created_at=datetime.now(UTC) - timedelta(minutes=1))
+    assert await commands.start_missing_workflows(services, alice.organization_id, lambda: None) == 1
+    assert list(temporal.started) == [run["workflow_id"]]
+    assert await commands.start_missing_workflows(services, alice.organization_id, lambda: None) == 1  # until the run records something
+    await project(database, alice, run["id"], sequence=1)
+    assert await commands.start_missing_workflows(services, alice.organization_id, lambda: None) == 0
+
+
+async def test_a_run_started_late_into_a_paused_journey_is_held(
+    alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal
+) -> None:
+    temporal.away()
+    await start(alice, journey, around, **{"Idempotency-Key": "late"})
+    temporal.back()
+    await alice.client.put(f"/v1/journeys/{journey}/pause")
+    late = await start(alice, journey, around, **{"Idempotency-Key": "late"})
+    assert list(temporal.started[late.json()["workflow_id"]].argument.held_by) == ["journey"]
+
+
+async def test_runs_are_found_by_what_they_are(
+    alice: Person, journey: str, around: Surroundings, run: dict[str, Any], database: Database
+) -> None:
+    other = (await start(alice, journey, around)).json()
+    await project(database, alice, other["id"], status="waiting", step_id="pause")
+    for query, expected in [
+        ("", [run["id"], other["id"]]),
+        (f"journey_id={journey}", [run["id"], other["id"]]),
+        (f"version_id={uuid4()}", []),
+        (f"contact_id={around.contact_id}&status=waiting", [other["id"]]),
+        ("step_id=welcome", [run["id"]]),
+        (f"campaign_id={uuid4()}", []),
+    ]:
+        assert [item["id"] for item in (await alice.client.get(f"/v1/runs?{query}")).json()["items"]] == expected, query
+    assert (await alice.client.get("/v1/runs?status=dancing")).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "command", "phase"),
+    [
+        ("PUT", "pause", "pause", "paused"),
+        ("DELETE", "pause", "resume", "active"),
+        ("PUT", "cancellation", "cancel", "cancelled"),
+        ("PUT", "retry", "retry", "active"),
+        ("PUT", "skip", "skip", "active"),
+    ],
+)
+async def test_a_command_reaches_the_runs_workflow(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal, method: str, path: str, command: str, phase: str
+) -> None:
+    temporal.phase = phase
+    answer = await alice.client.request(method, f"/v1/runs/{run['id']}/{path}", headers={"Idempotency-Key": "k1"})
+    assert (answer.status_code, answer.json()["status"], answer.json()["changed"]) == (200, phase, True)
+    [told] = temporal.told
+    assert (told.workflow_id, told.control.command) == (run["workflow_id"], command)
+    assert [str(run_id) for run_id in told.control.run_ids] == [run["id"]]
+    assert (told.control.actor_kind, told.control.actor_id) == ("api_key", alice.api_key_id)
+    assert told.update_id == f"{command}/{run['id']}/k1"
+
+
+async def test_a_command_said_again_is_the_same_update_until_the_run_moves(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database
+) -> None:
+    for _ in range(2):
+        await alice.client.put(f"/v1/runs/{run['id']}/pause")
+    await project(database, alice, run["id"], sequence=4)
+    await alice.client.put(f"/v1/runs/{run['id']}/pause")
+    ids = [told.update_id for told in temporal.told]
+    assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "phase", "status"),
+    [
+        ("PUT", "pause", "paused", 200),
+        ("PUT", "pause", "completed", 409),
+        ("DELETE", "pause", "waiting", 200),
+        ("DELETE", "pause", "paused", 409),  # with its campaign
+        ("PUT", "cancellation", "cancelled", 200),
+        ("PUT", "cancellation", "active", 200),  # asked for before; something is in flight
+        ("PUT", "cancellation", "completed", 409),
+        ("PUT", "retry", "waiting", 409),
+        ("PUT", "skip", "completed", 409),
+    ],
+)
+async def test_a_command_that_changes_nothing_is_fine_when_it_is_so_already(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal, method: str, path: str, phase: str, status: int
+) -> None:
+    temporal.phase, temporal.changed = phase, False
+    assert (await alice.client.request(method, f"/v1/runs/{run['id']}/{path}")).status_code == status
+
+
+async def test_a_finished_run_obeys_nobody(alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database) -> None:
+    await project(database, alice, run["id"], status="cancelled", sequence=5)
+    assert (await alice.client.put(f"/v1/runs/{run['id']}/pause")).status_code == 409
+    assert (await alice.client.put(f"/v1/runs/{run['id']}/cancellation")).json()["changed"] is False
+    await project(database, alice, run["id"], status="completed")
+    assert (await alice.client.put(f"/v1/runs/{run['id']}/cancellation")).status_code == 409
+    assert temporal.told == []
+
+
+async def test_an_answer_that_does_not_come_is_503(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
+    temporal.silent()
+    silent = await alice.client.put(f"/v1/runs/{run['id']}/pause")
+    temporal.away()
+    away = await alice.client.put(f"/v1/runs/{run['id']}/pause")
+    for answer in (silent, away):
+        assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+        assert "same Idempotency-Key" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("status", "answer"), [("completed", 409), ("waiting", 503)])
+async def test_a_run_that_leaves_its_workflow_meanwhile(
+    alice: Person,
+    run: dict[str, Any],
+    temporal: FakeTemporal,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    answer: int,
+) -> None:
+    await project(database, alice, run["id"], sequence=3)
+    temporal.refusing("NotFound")
+    asked = words.control_runs
+
+    async def finish_meanwhile(*arguments: Any) -> Any:
+        await project(database, alice, run["id"], status=status)
+        return await asked(*arguments)
+
+    monkeypatch.setattr(words, "control_runs", finish_meanwhile)
+    assert (await alice.client.put(f"/v1/runs/{run['id']}/pause")).status_code == answer
+
+
+async def test_a_command_starts_the_workflow_that_is_missing(
+    alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal
+) -> None:
+    temporal.away()
+    await start(alice, journey, around)
+    temporal.back()
+    [run] = (await alice.client.get("/v1/runs")).json()["items"]
+    assert (await alice.client.put(f"/v1/runs/{run['id']}/pause")).status_code == 200
+    assert list(temporal.started) == [run["workflow_id"]]
+
+
+async def test_a_timeline_reads_as_sentences(alice: Person, run: dict[str, Any], around: Surroundings, database: Database) -> None:
+    mine, run_id = alice.organization_id, UUID(run["id"])
+    place: dict[str, Any] = {"organization_id": mine, "run_id": run_id, "step_id": "welcome", "visit": 1}
+    inputs = {
+        "channel": "email",
+        "purpose": "marketing",
+        "topic_id": str(around.topic_id),
+        "consent": {"status": "withdrawn", "occurred_at": "2026-11-03T10:14:00+00:00"},
+    }
+    facts: dict[str, Any] = {"contact_id": around.contact_id, "rule_version": "1", "decided_at": NOON, **place}
+    async with database.organization(mine) as session:
+        by_alice = {"actor_kind": "api_key", "actor_id": str(alice.api_key_id)}
+        session.add_all(
+            [
+                RunEvent(**place, sequence=1, kind="entered", occurred_at=NOON),
+                Decision(**facts, check="consent", round=0, outcome="refuse", reason="consent_withdrawn", inputs=inputs),
+                RunEvent(**place, sequence=2, kind="not_sent", occurred_at=NOON, details={"reason": "consent_withdrawn"}),
+                RunEvent(**place | {"step_id": "pause"}, sequence=3, kind="cancelled", occurred_at=NOON, details=by_alice),
+            ]
+        )
+    timeline = (await alice.client.get(f"/v1/runs/{run['id']}/timeline")).json()
+    assert timeline["run"]["id"] == run["id"]
+    assert [entry["sentence"] for entry in timeline["entries"]] == [
+        'Entered the journey at "welcome"',
+        "Not sent: the contact withdrew consent for Product news on 3 Nov 2026 10:14 UTC",
+        "Cancelled by the API key Alice",
+    ]
+    assert timeline["entries"][1]["decision"]["inputs"] == inputs
+
+
+async def test_deliveries_are_found_by_what_they_are(
+    alice: Person, charlie: Person, run: dict[str, Any], around: Surroundings, journey: str, database: Database
+) -> None:
+    row = Delivery(
+        organization_id=alice.organization_id,
+        run_id=UUID(run["id"]),
+        journey_id=UUID(journey),
+        version_id=UUID(run["version_id"]),
+        contact_id=around.contact_id,
+        step_id="welcome",
+        visit=1,
+        channel="email",
+        purpose="marketing",
+        state="accepted",
+        outcome="accepted",
+    )
+    async with database.organization(alice.organization_id) as session:
+        session.add(row)
+    for query, count in [
+        (f"run_id={run['id']}", 1),
+        (f"journey_id={journey}&state=accepted&outcome=accepted", 1),
+        (f"contact_id={new_id()}", 0),
+        ("state=failed", 0),
+        (f"campaign_id={new_id()}", 0),
+    ]:
+        assert len((await alice.client.get(f"/v1/deliveries?{query}")).json()["items"]) == count, query
+    assert (await alice.client.get(f"/v1/deliveries/{row.id}")).json()["state"] == "accepted"
+    assert (await charlie.client.get(f"/v1/deliveries/{row.id}")).status_code == 404
+    assert (await charlie.client.get(f"/v1/deliveries?run_id={run['id']}")).json()["items"] == []
+
+
+async def test_another_organization_sees_404(charlie: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
+    path, client = f"/v1/runs/{run['id']}", charlie.client
+    answers = [
+        await client.get(path),
+        await client.get(f"{path}/timeline"),
+        await client.put(f"{path}/pause"),
+        await client.delete(f"{path}/pause"),
+        await client.put(f"{path}/cancellation"),
+        await client.put(f"{path}/retry"),
+        await client.put(f"{path}/skip"),
+    ]
+    assert [answer.status_code for answer in answers] == [404] * len(answers)
+    assert (await client.get("/v1/runs")).json()["items"] == []
+    assert temporal.told == []
+
+
+async def test_a_viewer_sees_runs_and_leaves_them_alone(bob: Person, run: dict[str, Any]) -> None:
+    assert (await bob.client.get(f"/v1/runs/{run['id']}/timeline")).status_code == 200
+    assert (await bob.client.put(f"/v1/runs/{run['id']}/pause")).status_code == 403

@@ -1,0 +1,126 @@
+"""`leadstats up` as a script or a person meets it: the real parts, twice over the same state."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from deploy.environment import ROOT
+
+STOP_WITHIN = 10
+
+
+@pytest.fixture(scope="module")
+def state() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="leadstats-test-up-"))
+    directory.chmod(0o711)
+    yield directory / "state"
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def start(state: Path) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    own = ("LEADSTATS_", "DATABASE_", "TEMPORAL_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    with (state.parent / "stderr.log").open("a") as errors:
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "leadstats.py", "up", "--state", state, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            cwd=state.parent,
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()  # empty when it ended without being ready
+    assert line, (state.parent / "stderr.log").read_text()[-4000:]
+    return process, json.loads(line)
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> float:
+    """Seconds until it had ended."""
+    began = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(3 * STOP_WITHIN) == 0
+    return time.monotonic() - began
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def still_there(processes: list[psutil.Process]) -> list[str]:
+    return [each.name() for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+
+def get(url: str, key: str) -> Any:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return json.load(answer)
+
+
+def test_up_prints_one_line_when_ready_stops_clean_and_goes_on_next_time(state: Path) -> None:
+    process, first = start(state)
+    try:
+        check_ready(first, state)
+        refused = subprocess.run(
+            [sys.executable, ROOT / "leadstats.py", "up", "--state", state], capture_output=True, text=True, check=False
+        )
+        assert refused.returncode == 1
+        assert f"already runs over {state} (process {process.pid})" in refused.stderr
+        children = family(process)
+        assert len(children) >= 5
+        took = stop(process, signal.SIGINT)
+    finally:
+        process.kill()
+    assert took < STOP_WITHIN
+    assert still_there(children) == []
+    assert process.stdout is not None and process.stdout.read() == ""
+    assert not (state / "processes.json").exists()
+    check_second_start(state, first)
+
+
+def check_ready(installation: dict[str, Any], state: Path) -> None:
+    assert set(installation["pids"]) == {"postgres", "temporal", "worker", "api", "sandbox"}
+    assert json.loads((state / "processes.json").read_text()) == installation["pids"]
+    assert get(f"{installation['api']}/v1/organization", installation["api_key"])["id"] == installation["organization_id"]
+    assert (state / "secrets.json").stat().st_mode & 0o777 == 0o600
+    assert (state / "installation.json").stat().st_mode & 0o777 == 0o600
+    findings = subprocess.run(
+        [sys.executable, ROOT / "leadstats.py", "doctor", "--state", state, "--json"], capture_output=True, text=True, check=False
+    )
+    assert [each for each in json.loads(findings.stdout)["findings"] if not each["ok"]] == []
+
+
+def check_second_up_is_refused(state: Path, running: int) -> None:
+    command = [sys.executable, str(ROOT / "leadstats.py"), "up", "--state", str(state)]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert f"already runs over {state} (process {running})" in refused.stderr
+
+
+def check_second_start(state: Path, first: dict[str, Any]) -> None:
+    """The same installation again; and this time `up` is killed outright."""
+    process, second = start(state)
+    try:
+        same = ("api_key", "organization_id", "admin", "api", "database_url", "temporal")
+        assert {name: second[name] for name in same} == {name: first[name] for name in same}
+        assert get(f"{second['api']}/v1/organization", first["api_key"])["id"] == first["organization_id"]
+        children = family(process)
+    finally:
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + 5
+    while still_there(children):
+        assert time.monotonic() < deadline, f"outlived their parent: {still_there(children)}"
+        time.sleep(0.1)

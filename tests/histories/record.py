@@ -1,0 +1,120 @@
+"""Record the histories that CI replays: `python -m tests.histories.record`.
+
+Run it when a step kind or an operator's command is added. A change of the command sequence of an existing history is not
+re-recorded but patched (docs/decisions/changing-workflows.md): old histories are the runs that are under way in the field.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from temporalio.client import WorkflowHandle
+from temporalio.testing import WorkflowEnvironment
+
+from activities.contracts import CampaignRef, Control, ControlledKind, SendOutcome
+from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, WaitStep
+from models.settings import Settings
+from tests.temporal import temporal_server
+from tests.workflows.fakes import Fakes
+from tests.workflows.test_journey import WELCOME, control, some_runs, start, until, working
+from workflows.campaign import CampaignWorkflow, ControlWorkflow
+from workflows.journey import JourneyWorkflow
+
+FOLDER = Path(__file__).parent
+# The key of these files only; nothing in them is anybody's data.
+SETTINGS = Settings.model_validate({"database_url": "postgresql://unused", "secret_key": b"0123456789abcdef0123456789abcdef"})
+
+Scenario = Callable[[WorkflowEnvironment, Fakes, str], Awaitable[WorkflowHandle[Any, Any]]]
+
+
+async def send_wait_send(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    handle = await start(server, queue, some_runs(3))
+    await handle.result()
+    return handle
+
+
+async def refused_held_and_thrown_out(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    runs = some_runs(4)
+    fakes.consent = lambda visit: "no_consent" if visit.run_id == runs[0].run_id else None
+    fakes.hold = lambda visit, now: now + timedelta(hours=8) if visit.run_id == runs[1].run_id and not visit.round else None
+    fakes.outcome = lambda visit: SendOutcome.TRANSIENT if visit.run_id == runs[2].run_id and not visit.round else SendOutcome.ACCEPTED
+    handle = await start(server, queue, runs)
+    await handle.result()
+    return handle
+
+
+async def branch_and_exit(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    definition = Definition(
+        start="fork",
+        steps={
+            "fork": BranchStep(conditions=(BranchCondition(when={}, next="mail"),), otherwise="leave"),
+            "mail": SendStep(template_id=uuid4(), next="pause"),
+            "pause": WaitStep(duration=timedelta(minutes=5)),
+            "leave": ExitStep(),
+        },
+    )
+    runs = some_runs(4, "fork")
+    fakes.branch = lambda visit: 0 if visit.run_id in {runs[0].run_id, runs[1].run_id} else None
+    handle = await start(server, queue, runs, definition=definition)
+    await handle.result()
+    return handle
+
+
+async def pause_resume_retry_skip_cancel(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    runs = some_runs(4)
+    broken = {run.run_id for run in runs[:3]}
+    fakes.outcome = lambda visit: SendOutcome.CONTENT_PERMANENT if visit.run_id in broken else SendOutcome.ACCEPTED
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, runs, definition=WELCOME)
+        await until(lambda: list(fakes.phases().values()).count("needs_attention") == 3)
+        broken.clear()
+        await control(handle, "pause", [runs[3].run_id])
+        await control(handle, "retry", [runs[0].run_id])
+        await control(handle, "skip", [runs[1].run_id])
+        await control(handle, "cancel", [runs[2].run_id])
+        await control(handle, "resume", [runs[3].run_id])
+    await server.fast_forward(handle, timedelta(days=4))
+    await handle.result()
+    return handle
+
+
+async def campaign_of_thirty_pages(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    campaign = CampaignRef(organization_id=uuid4(), campaign_id=uuid4())
+    handle = await server.client.start_workflow(CampaignWorkflow.run, campaign, id=f"test/{uuid4()}", task_queue=queue)
+    await handle.result()
+    return handle
+
+
+async def control_of_a_campaign(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    word = Control(organization_id=uuid4(), kind=ControlledKind.CAMPAIGN, id=uuid4(), command="pause", request_id=uuid4())
+    handle = await server.client.start_workflow(
+        ControlWorkflow.run, id=f"test/{uuid4()}", task_queue=queue, start_signal="control", start_signal_args=[word]
+    )
+    await handle.result()
+    return handle
+
+
+SCENARIOS: tuple[Scenario, ...] = (
+    campaign_of_thirty_pages,
+    control_of_a_campaign,
+    send_wait_send,
+    refused_held_and_thrown_out,
+    branch_and_exit,
+    pause_resume_retry_skip_cancel,
+)
+
+
+async def main() -> None:
+    async with temporal_server(SETTINGS) as server:
+        for scenario in SCENARIOS:
+            fakes = Fakes()
+            async with working(server, fakes) as queue:
+                handle = await scenario(server, fakes, queue)
+                (FOLDER / f"{scenario.__name__}.json").write_text((await handle.fetch_history()).to_json() + "\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

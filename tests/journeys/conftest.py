@@ -1,0 +1,75 @@
+"""The whole product in one process, over real parts: PostgreSQL, Temporal with virtual time, SMTP over sockets, the HTTP application.
+
+Each test founds its own organization and speaks to the public API. The worker's cache is off: every workflow task replays.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest_asyncio
+from httpx2 import ASGITransport, AsyncClient
+from temporalio.testing import WorkflowEnvironment
+
+from api.app import create_app
+from api.commands.organizations import create_organization
+from api.dependencies import Services
+from api.sandbox.server import serve
+from deploy.postgres import free_port
+from models.settings import Settings
+from models.store.session import Database
+from models.tables.base import new_id
+from tests.journeys.organization import Organization
+from tests.temporal import temporal_server
+from worker import Parts, workers
+
+
+@dataclass(frozen=True)
+class Stack:
+    settings: Settings
+    services: Services
+    temporal: WorkflowEnvironment
+
+    async def found(self, name: str = "acme") -> Organization:
+        """A new organization with its sandbox connection, its owner speaking."""
+        slug = f"{name}-{new_id().hex[-12:]}"
+        created = await create_organization(self.services, name, slug, f"owner@{slug}.example.com", "correct horse battery staple")
+        client = AsyncClient(
+            transport=ASGITransport(app=create_app(self.services)),
+            base_url="http://test",
+            headers={"Authorization": f"Bearer {created.api_key}"},
+            timeout=60,
+        )
+        return Organization(created.organization_id, client, self.temporal.with_time_skipping_disabled)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """A worker process's worth of workers, for as long as the block lasts."""
+        async with AsyncExitStack() as running:
+            parts = Parts.build(self.services.temporal, self.services.database, self.settings)
+            running.push_async_callback(parts.close)
+            for each in workers(parts, self.settings):
+                await running.enter_async_context(each)
+            yield
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack(settings: Settings) -> AsyncIterator[Stack]:
+    own = settings.model_copy(update={"sandbox_smtp_port": free_port(), "task_queue": f"journeys-{free_port()}", "max_cached_workflows": 0})
+    database = Database(own.database_url.get_secret_value(), pool_size=20)
+    ready = asyncio.Event()
+    sandbox = asyncio.create_task(serve(own, ready))
+    await ready.wait()
+    async with temporal_server(own) as temporal:
+        yield Stack(own, Services(settings=own, database=database, temporal=temporal.client), temporal)
+    sandbox.cancel()
+    await asyncio.gather(sandbox, return_exceptions=True)
+    await database.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def acme(stack: Stack) -> AsyncIterator[Organization]:
+    organization = await stack.found()
+    yield organization
+    await organization.client.aclose()

@@ -1,0 +1,149 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from models.domain.decision import Reason
+from models.domain.journey.happening import Happening, Names, moment
+from models.domain.journey.sentences import sentence
+from models.domain.journey.timeline import Decided, Delivered, Event, timeline
+
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+NAMES = Names(steps={"welcome": "Welcome mail"}, topics={"t1": "Product news"}, actors={"u1": "Alice"})
+WITHDRAWN = {
+    "channel": "email",
+    "purpose": "marketing",
+    "topic_id": "t1",
+    "consent": {"status": "withdrawn", "occurred_at": "2026-11-03T10:14:00+00:00"},
+}
+QUIET = {"zone": "Europe/Berlin", "zone_of": "contact", "contact_zone": "given", "window": {"start": "21:00", "end": "08:00"}}
+
+
+def say(kind: str, reason: str | None = None, **fields: Any) -> str:
+    return sentence(Happening(kind, NAMES, reason=reason, **fields))
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (say("entered", step_id="welcome"), 'Entered the journey at "Welcome mail"'),
+        (say("entered", step_id="other", details={"actor_kind": "user", "actor_id": "u1"}), 'Entered the journey at "other" by Alice'),
+        (say("step_entered", step_id="welcome", visit=2), 'Came to "Welcome mail" for the 2nd time'),
+        (say("sent", step_id="welcome"), 'Sent "Welcome mail": the provider accepted the message'),
+        (
+            say("not_sent", "consent_withdrawn", inputs=WITHDRAWN),
+            "Not sent: the contact withdrew consent for Product news on 3 Nov 2026 10:14 UTC",
+        ),
+        (say("not_sent", "no_consent", inputs=WITHDRAWN), "Not sent: the contact never agreed to Product news by email"),
+        (say("not_sent", "topic_archived", inputs=WITHDRAWN), "Not sent: the topic Product news is archived"),
+        (say("not_sent", "topic_archived", inputs={"topic_id": "gone"}), "Not sent: this topic is archived"),
+        (say("not_sent", "no_address", inputs={"channel": "sms"}), "Not sent: the contact has no phone number"),
+        (say("not_sent", "recipient_permanent"), "Not sent: the provider says that this address cannot receive messages"),
+        (
+            say("held", "quiet_hours", until=datetime(2026, 11, 24, 7, 0, tzinfo=UTC), inputs=QUIET),
+            "Held until 24 Nov 2026 08:00 in Europe/Berlin: quiet hours 21:00-08:00",
+        ),
+        (
+            say("held", "quiet_hours", until=NOON, inputs={**QUIET, "zone": "UTC", "zone_of": "organization", "contact_zone": "invalid"}),
+            "Held until 23 Nov 2026 12:00 UTC: quiet hours 21:00-08:00 (by the organization, as the contact has no valid time zone)",
+        ),
+        (say("held", "throttled", until=NOON), "Held until 23 Nov 2026 12:00 UTC: the provider asked us to slow down"),
+        (say("waiting", step_id="welcome", until=NOON), 'Waits until 23 Nov 2026 12:00 UTC at "Welcome mail"'),
+        (say("chose", step_id="x", details={"index": 0, "name": "customers"}), 'Took the way "customers" at "x"'),
+        (say("chose", step_id="x", details={"index": 1, "name": ""}), 'Took the way of condition 2 at "x"'),
+        (say("chose", step_id="x", details={"index": None}), 'No condition held at "x": took the way for all others'),
+        (
+            say("parked", "missing_value:contact.first_name", step_id="welcome"),
+            'Needs attention at "Welcome mail": the template prints contact.first_name, which this contact does not have',
+        ),
+        (say("paused", "asked by_phone", details={"actor_kind": "user", "actor_id": "u1"}), "Paused by Alice: asked by_phone"),
+        (say("cancelled", details={"actor_kind": "api_key", "actor_id": "k9"}), "Cancelled by an API key"),
+        (say("held", "rcpt_450"), "Held: the mail server answered 450 to this recipient; it was certainly not sent"),
+        (
+            say("parked", "gave_up:connect_421", step_id="x"),
+            'Needs attention at "x": it could not be sent after many tries (connect_421); it was certainly not sent',
+        ),
+        (say("not_sent", "mailbox_unknown"), "Not sent: there is no such mailbox"),
+        (say("exited", "already_customer"), "Left the journey: already customer"),
+        (say("completed"), "Completed the journey"),
+        (say("moved_to_version", "new_policy"), "Moved to version: new policy"),
+        (say(""), "Something happened"),
+    ],
+)
+def test_sentences(told: str, expected: str) -> None:
+    assert told == expected
+
+
+KINDS = [
+    *("entered", "step_entered", "sent", "not_sent", "waiting", "held", "paused", "resumed", "woke", "chose", "parked"),
+    *("retried", "skipped", "exited", "completed", "cancelled", "decision", "delivery", "something_new"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reason", [None, "", "never_heard_of", "step_failed:Timeout", "a:b:c", *Reason])
+def test_every_kind_with_every_reason_gives_a_sentence(kind: str, reason: str | None) -> None:
+    bare = sentence(Happening(kind, Names(), reason=reason))
+    strange = sentence(
+        Happening(kind, NAMES, "x", 3, reason, NOON, {"index": "?", "actor_id": "u2"}, {"consent": 3, "window": [], "zone": "Mars/Base"})
+    )
+    assert bare[0].isupper()
+    assert strange[0].isupper()
+    assert not strange.endswith((".", ": "))
+
+
+def test_every_reason_to_refuse_has_words_of_its_own() -> None:
+    told = {say("not_sent", reason, inputs=WITHDRAWN) for reason in Reason}
+    assert len(told) == len(Reason)
+    assert not any("_" in one for one in told)
+
+
+def test_a_moment_in_an_unknown_zone_is_told_in_utc() -> None:
+    assert moment(NOON, "Mars/Base") == "23 Nov 2026 12:00 UTC"
+
+
+def decided(outcome: str, reason: str | None = None, **fields: Any) -> Decided:
+    base: dict[str, Any] = {"check": "consent", "decided_at": NOON, "step_id": "welcome", "visit": 1}
+    return Decided(outcome=outcome, reason=reason, **(base | fields))
+
+
+def event(sequence: int, kind: str, **fields: Any) -> Event:
+    base: dict[str, Any] = {"occurred_at": NOON + timedelta(seconds=sequence), "step_id": "welcome", "visit": 1}
+    return Event(sequence, kind, **(base | fields))
+
+
+def test_a_refusal_is_told_once_with_the_decision_behind_it() -> None:
+    refusal = decided("refuse", "consent_withdrawn", inputs=WITHDRAWN)
+    events = [event(1, "entered"), event(2, "not_sent", details={"reason": "consent_withdrawn"}), event(3, "completed")]
+    entries = timeline(events, [refusal], [], NAMES)
+    assert [entry.kind for entry in entries] == ["entered", "not_sent", "completed"]
+    assert entries[1].decision is refusal
+    assert "3 Nov 2026 10:14 UTC" in entries[1].sentence
+
+
+def test_repeated_holds_each_tell_their_own_decision() -> None:
+    first = decided("hold", "quiet_hours", check="quiet_hours", hold_until=NOON + timedelta(hours=1), inputs=QUIET)
+    second = decided("hold", "quiet_hours", check="quiet_hours", round=1, hold_until=NOON + timedelta(hours=2), inputs=QUIET)
+    events = [event(n, "held", details={"reason": "quiet_hours"}) for n in (1, 2)]
+    entries = timeline(events, [second, first], [], NAMES)
+    assert [entry.decision for entry in entries] == [first, second]
+    assert [entry.until for entry in entries] == [first.hold_until, second.hold_until]
+
+
+def test_permissions_to_send_stand_before_the_sending_they_allowed() -> None:
+    granted = {**WITHDRAWN, "consent": {"status": "granted", "occurred_at": "2026-11-03T10:14:00+00:00"}}
+    delivery = Delivered("d1", "accepted", NOON + timedelta(seconds=2), "welcome", 1, "accepted")
+    entries = timeline([event(2, "sent", occurred_at=NOON)], [decided("send", inputs=granted)], [delivery], NAMES)
+    assert [entry.kind for entry in entries] == ["decision", "sent"]
+    assert entries[0].sentence == "Consent checked: may be sent, as the contact agreed to Product news on 3 Nov 2026 10:14 UTC"
+    assert entries[1].delivery is delivery
+
+
+def test_a_delivery_under_way_has_a_line_of_its_own() -> None:
+    entries = timeline([event(1, "entered")], [], [Delivered("d1", "transmitting", NOON + timedelta(hours=1), "welcome", 1)], NAMES)
+    assert [entry.sentence for entry in entries][1:] == ["Being handed to the provider"]
+
+
+def test_events_keep_their_sequence_whatever_the_clocks_say() -> None:
+    events = [event(2, "completed", occurred_at=NOON - timedelta(days=1)), event(1, "entered", occurred_at=NOON)]
+    assert [entry.kind for entry in timeline(events, [], [], NAMES)] == ["entered", "completed"]

@@ -1,0 +1,84 @@
+"""Managed databases give no superuser: an owner who may create roles and tables is enough."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from deploy.postgres import EmbeddedPostgres
+from leadstats import main
+from models.migrations.run import RoleRefused, application_url, migrate
+from models.store import access
+from models.store.session import Database
+from models.tables.base import new_id
+
+
+@pytest.fixture
+def superuser(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def owner_url(postgres: EmbeddedPostgres, superuser: psycopg.Connection[Any]) -> Iterator[str]:
+    superuser.execute("CREATE ROLE steward LOGIN CREATEROLE NOSUPERUSER PASSWORD 'secret'")
+    superuser.execute("GRANT leadstats_app TO steward WITH ADMIN OPTION")  # had it made the role itself, it would have this
+    superuser.execute("CREATE DATABASE managed OWNER steward")
+    yield f"postgresql://steward:secret@127.0.0.1:{postgres.port}/managed"
+    superuser.execute("DROP DATABASE managed WITH (FORCE)")
+    superuser.execute("DROP OWNED BY steward")
+    superuser.execute("DROP ROLE steward")
+
+
+async def test_an_owner_who_is_no_superuser_migrates_again_and_again_and_people_log_in(owner_url: str) -> None:
+    for _ in range(2):
+        migrate(owner_url, "app-password")
+    database = Database(application_url(owner_url, "app-password"), pool_size=1)
+    mine, user = new_id(), new_id()
+    async with database.organization(mine) as session:
+        await access.insert_organization(session, "Acme", "acme")
+        await access.insert_user(session, user, "alice@example.com", "hash")
+        await access.insert_membership(session, user, "owner")
+    async with database.outside() as outside:
+        login = await access.find_login(outside, "Alice@example.com")
+        assert login is not None and login.user_id == user
+        assert [one.slug for one in await access.login_organizations(outside, user)] == ["acme"]
+        assert (await outside.execute(text("SELECT count(*) FROM organizations"))).scalar_one() == 0
+    await database.close()
+
+
+def test_a_role_that_could_bypass_the_policies_is_refused(postgres: EmbeddedPostgres, superuser: psycopg.Connection[Any]) -> None:
+    superuser.execute("ALTER ROLE leadstats_app BYPASSRLS")
+    try:
+        with pytest.raises(ValueError, match="BYPASSRLS"):
+            migrate(postgres.url, "app-password")
+    finally:
+        superuser.execute("ALTER ROLE leadstats_app NOBYPASSRLS")
+
+
+@pytest.fixture
+def second_database(postgres: EmbeddedPostgres, superuser: psycopg.Connection[Any]) -> Iterator[str]:
+    superuser.execute("CREATE DATABASE second")
+    yield f"postgresql://leadstats:{postgres.password}@127.0.0.1:{postgres.port}/second"
+    superuser.execute("DROP DATABASE second WITH (FORCE)")
+
+
+def test_a_second_installation_on_a_server_does_not_lock_the_first_out(postgres: EmbeddedPostgres, second_database: str) -> None:
+    with pytest.raises(RoleRefused, match=r"another installation on this server made the role.*DATABASE_APP_URL"):
+        migrate(second_database, "another-password")
+    psycopg.connect(application_url(postgres.url, "app-password")).close()
+    migrate(second_database, "app-password")
+    psycopg.connect(application_url(second_database, "app-password")).close()
+
+
+def test_the_migrate_command_says_so_and_ends_with_1(
+    second_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", second_database)
+    monkeypatch.setenv("DATABASE_APP_URL", application_url(second_database, "another-password"))
+    assert main(["migrate"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("leadstats migrate: PostgreSQL has the role leadstats_app already")
+    assert "another-password" not in message

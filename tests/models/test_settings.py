@@ -1,0 +1,25 @@
+import base64
+
+import pytest
+
+from models.settings import MAXIMUM_PAGE_SIZE, Settings
+
+ENVIRONMENT = {"DATABASE_APP_URL": "postgresql://app:pw@db/leads", "LEADSTATS_SECRET_KEY": base64.b64encode(b"k" * 32).decode()}
+
+
+@pytest.mark.parametrize("size", ["1", "200", "300"])
+def test_a_page_size_within_temporals_limits_is_taken(size: str) -> None:
+    assert Settings.from_environment(ENVIRONMENT | {"LEADSTATS_PAGE_SIZE": size}).page_size == int(size) <= MAXIMUM_PAGE_SIZE
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "301", "1000", "many", ""])
+def test_another_page_size_is_refused_by_the_variables_name(size: str) -> None:
+    with pytest.raises(ValueError, match=r"^LEADSTATS_PAGE_SIZE: "):
+        Settings.from_environment(ENVIRONMENT | {"LEADSTATS_PAGE_SIZE": size})
+
+
+def test_every_wrong_variable_is_named_and_no_value_is_shown() -> None:
+    wrong = {"LEADSTATS_API_PORT": "hunter2", "LEADSTATS_POOL_SIZE": "hunter3"}
+    with pytest.raises(ValueError, match=r"LEADSTATS_API_PORT: .*LEADSTATS_POOL_SIZE: ") as caught:
+        Settings.from_environment(ENVIRONMENT | wrong)
+    assert "hunter" not in str(caught.value)

@@ -1,0 +1,143 @@
+"""Activities under their contract names that answer from a script and remember what they were asked."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from temporalio import activity
+
+from activities.contracts import (
+    AudiencePages,
+    AuditBatch,
+    CampaignProgress,
+    CampaignRef,
+    Choice,
+    Control,
+    ControlPage,
+    ControlTargets,
+    Judgement,
+    PageRange,
+    Scope,
+    SendOutcome,
+    SendResult,
+    StepVisit,
+    Transition,
+    Verdict,
+    VisitBatch,
+    WorkflowPage,
+)
+from models.tables.base import new_id
+
+
+class Fakes:
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.batches: dict[str, list[int]] = {}
+        self.sent: list[StepVisit] = []
+        self.transitions: list[Transition] = []
+        self.consent: Callable[[StepVisit], str | None] = lambda visit: None
+        self.hold: Callable[[StepVisit, datetime], datetime | None] = lambda visit, now: None
+        self.outcome: Callable[[StepVisit], SendOutcome] = lambda visit: SendOutcome.ACCEPTED
+        self.page_size = 200
+        self.words: list[str] = []  # what the control workflow was told, in order
+        self.may_send = asyncio.Event()
+        self.may_send.set()
+        self.reason: str | None = None  # of every send
+        self.branch: Callable[[StepVisit], int | None] = lambda visit: None
+
+    def all(self) -> list[Callable[..., Any]]:
+        return [
+            *(self.check_consent, self.check_quiet_hours, self.choose_branches, self.send_messages, self.record_audit),
+            *(self.snapshot_audience, self.start_pages, self.finish_campaign),
+            *(self.apply_control, self.controlled_workflows, self.signal_workflows),
+        ]
+
+    def _count(self, name: str, size: int) -> None:
+        self.calls[name] += 1
+        self.batches.setdefault(name, []).append(size)
+
+    @activity.defn(name="check_consent")
+    async def check_consent(self, batch: VisitBatch) -> list[Judgement]:
+        self._count("check_consent", len(batch.visits))
+        return [self._judge(visit, self.consent(visit)) for visit in batch.visits]
+
+    @staticmethod
+    def _judge(visit: StepVisit, refusal: str | None) -> Judgement:
+        return Judgement(run_id=visit.run_id, verdict=Verdict.REFUSE if refusal else Verdict.SEND, reason=refusal)
+
+    @activity.defn(name="check_quiet_hours")
+    async def check_quiet_hours(self, batch: VisitBatch) -> list[Judgement]:
+        self._count("check_quiet_hours", len(batch.visits))
+        answers = []
+        for visit in batch.visits:
+            until = self.hold(visit, batch.now)
+            verdict = Verdict.HOLD if until else Verdict.SEND
+            answers.append(Judgement(run_id=visit.run_id, verdict=verdict, reason="quiet_hours" if until else None, hold_until=until))
+        return answers
+
+    @activity.defn(name="choose_branches")
+    async def choose_branches(self, batch: VisitBatch) -> list[Choice]:
+        self._count("choose_branches", len(batch.visits))
+        return [Choice(run_id=visit.run_id, index=self.branch(visit)) for visit in batch.visits]
+
+    @activity.defn(name="send_messages")
+    async def send_messages(self, batch: VisitBatch) -> list[SendResult]:
+        self._count("send_messages", len(batch.visits))
+        await self.may_send.wait()
+        results = []
+        for visit in batch.visits:
+            outcome = self.outcome(visit)
+            if outcome is SendOutcome.ACCEPTED:
+                self.sent.append(visit)
+            results.append(SendResult(run_id=visit.run_id, outcome=outcome, reason=self.reason, delivery_id=new_id()))
+        return results
+
+    @activity.defn(name="record_audit")
+    async def record_audit(self, batch: AuditBatch) -> None:
+        self._count("record_audit", len(batch.transitions))
+        self.transitions += batch.transitions
+
+    @activity.defn(name="snapshot_audience")
+    async def snapshot_audience(self, campaign: CampaignRef) -> AudiencePages:
+        scope = Scope(organization_id=campaign.organization_id, journey_id=new_id(), version_id=new_id(), campaign_id=campaign.campaign_id)
+        return AudiencePages(scope=scope, runs=30 * self.page_size, pages=30)
+
+    @activity.defn(name="start_pages")
+    async def start_pages(self, pages: PageRange) -> None:
+        self._count("start_pages", pages.end - pages.first)
+
+    @activity.defn(name="finish_campaign")
+    async def finish_campaign(self, campaign: CampaignRef) -> CampaignProgress:
+        self._count("finish_campaign", 1)
+        return CampaignProgress(finished=self.calls["finish_campaign"] > 3)
+
+    @activity.defn(name="apply_control")
+    async def apply_control(self, control: Control) -> bool:
+        self.words.append(control.command)
+        return True
+
+    @activity.defn(name="controlled_workflows")
+    async def controlled_workflows(self, page: ControlPage) -> WorkflowPage:
+        return WorkflowPage(workflow_ids=["one", "two"]) if page.after else WorkflowPage(workflow_ids=["zero"], after="zero")
+
+    @activity.defn(name="signal_workflows")
+    async def signal_workflows(self, targets: ControlTargets) -> None:
+        self._count("signal_workflows", len(targets.workflow_ids))
+
+    def phases(self) -> dict[UUID, str]:
+        """The projection: the phase after each run's last transition."""
+        newest: dict[UUID, Transition] = {}
+        for transition in self.transitions:
+            if transition.run_id not in newest or newest[transition.run_id].sequence < transition.sequence:
+                newest[transition.run_id] = transition
+        return {run_id: transition.phase for run_id, transition in newest.items()}
+
+    def kinds(self, run_id: UUID) -> list[str]:
+        mine = sorted((each for each in self.transitions if each.run_id == run_id), key=lambda each: each.sequence)
+        return [each.kind for each in mine]
+
+
+TOMORROW = timedelta(days=1)

@@ -1,0 +1,292 @@
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from activities.contracts import Control, ControlledKind, JourneyInput, RunControl, RunControlled, Scope, SendOutcome, send_queue
+from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, WaitStep
+from models.domain.journey.run import RunState
+from tests.workflows.fakes import Fakes
+from workflows.campaign import CampaignWorkflow, ControlWorkflow
+from workflows.journey import JourneyWorkflow
+
+WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow)
+
+SCOPE = Scope(organization_id=uuid4(), journey_id=uuid4(), version_id=uuid4())
+WELCOME = Definition(
+    start="welcome",
+    steps={
+        "welcome": SendStep(template_id=uuid4(), next="pause"),
+        "pause": WaitStep(duration=timedelta(days=3), next="reminder"),
+        "reminder": SendStep(template_id=uuid4(), next=None),
+    },
+)
+
+
+def some_runs(count: int, start: str = "welcome") -> list[RunState]:
+    return [RunState(run_id=uuid4(), contact_id=uuid4(), step_id=start) for _ in range(count)]
+
+
+@pytest.fixture
+def fakes() -> Fakes:
+    return Fakes()
+
+
+@asynccontextmanager
+async def working(server: WorkflowEnvironment, fakes: Fakes) -> AsyncIterator[str]:
+    """A worker without a cache: every workflow task replays from the start."""
+    queue = str(uuid4())
+    async with (
+        Worker(server.client, task_queue=queue, workflows=WORKFLOWS, activities=fakes.all(), max_cached_workflows=0),
+        Worker(server.client, task_queue=send_queue(queue), activities=[fakes.send_messages]),
+    ):
+        yield queue
+
+
+async def start(server: WorkflowEnvironment, queue: str, runs: list[RunState], **given: Any) -> WorkflowHandle[JourneyWorkflow, None]:
+    definition = given.pop("definition", WELCOME)
+    journey = JourneyInput(scope=SCOPE, definition=definition, runs=runs, **given)
+    return await server.client.start_workflow(JourneyWorkflow.run, journey, id=f"test/{uuid4()}", task_queue=queue)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def control(handle: WorkflowHandle[JourneyWorkflow, None], command: str, run_ids: list[UUID]) -> list[RunControlled]:
+    word = RunControl.model_validate({"command": command, "run_ids": run_ids, "actor_id": uuid4()})
+    answer: list[RunControlled] = await handle.execute_update("control_runs", word, result_type=list[RunControlled])
+    return answer
+
+
+async def test_all_runs_of_a_workflow_share_one_activity_per_question(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(50)
+    async with working(server, fakes) as queue:
+        await (await start(server, queue, runs)).result()
+    assert fakes.calls == {"check_consent": 2, "check_quiet_hours": 2, "send_messages": 2, "record_audit": 2}
+    assert set(fakes.batches["send_messages"]) == {50}
+    assert Counter((visit.run_id, visit.step_id) for visit in fakes.sent) == Counter(
+        (run.run_id, step) for run in runs for step in ("welcome", "reminder")
+    )
+    assert fakes.kinds(runs[0].run_id) == ["entered", "sent", "waiting", "woke", "sent", "completed"]
+
+
+async def test_a_wait_takes_its_virtual_time_on_one_shared_timer(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    async with working(server, fakes) as queue:
+        handle = await start(server, queue, some_runs(20))
+        await handle.result()
+    times = {transition.kind: transition.occurred_at for transition in fakes.transitions}
+    assert timedelta(days=3) <= times["completed"] - times["entered"] < timedelta(days=3, minutes=1)
+    history = await handle.fetch_history()
+    assert sum(event.HasField("timer_started_event_attributes") for event in history.events) == 1
+
+
+async def test_a_refused_contact_goes_on_or_exits_as_its_step_says(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    leaving = Definition(
+        start="welcome", steps={"welcome": SendStep(template_id=uuid4(), on_refused="exit", next="bye"), "bye": ExitStep()}
+    )
+    runs = some_runs(2)
+    fakes.consent = lambda visit: "no_consent" if visit.run_id == runs[0].run_id else None
+    async with working(server, fakes) as queue:
+        await (await start(server, queue, runs)).result()
+        others = some_runs(1)
+        fakes.consent = lambda visit: "no_consent"
+        await (await start(server, queue, others, definition=leaving)).result()
+    assert fakes.kinds(runs[0].run_id) == ["entered", "not_sent", "waiting", "woke", "not_sent", "completed"]
+    assert fakes.kinds(others[0].run_id) == ["entered", "not_sent", "exited"]
+
+
+async def test_a_held_message_asks_everything_again(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    fakes.hold = lambda visit, now: now + timedelta(hours=9) if visit.round == 0 else None
+    runs = some_runs(3)
+    async with working(server, fakes) as queue:
+        await (await start(server, queue, runs)).result()
+    assert fakes.kinds(runs[0].run_id) == ["entered", "held", "woke", "sent", "waiting", "woke", "held", "woke", "sent", "completed"]
+    assert fakes.calls["check_consent"] == 4
+
+
+async def test_a_failed_run_parks_alone_and_can_be_retried_or_skipped(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(3)
+    broken = {runs[0].run_id, runs[1].run_id}
+    fakes.outcome = lambda visit: SendOutcome.CONTENT_PERMANENT if visit.run_id in broken else SendOutcome.ACCEPTED
+    async with working(server, fakes) as queue:
+        handle = await start(server, queue, runs)
+        await until(lambda: list(fakes.phases().values()).count("completed") == 1)
+        assert fakes.phases()[runs[0].run_id] == "needs_attention"
+        broken.clear()
+        assert [each.changed for each in await control(handle, "retry", [runs[0].run_id])] == [True]
+        await control(handle, "skip", [runs[1].run_id])
+        await handle.result()
+    assert fakes.kinds(runs[0].run_id)[:4] == ["entered", "parked", "retried", "sent"]
+    assert fakes.kinds(runs[1].run_id)[:4] == ["entered", "parked", "skipped", "waiting"]
+    assert set(fakes.phases().values()) == {"completed"}
+
+
+async def test_an_unknown_outcome_waits_for_a_person(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    fakes.outcome = lambda visit: SendOutcome.UNKNOWN
+    runs = some_runs(1)
+    async with working(server, fakes) as queue:
+        handle = await start(server, queue, runs)
+        await until(lambda: fakes.phases().get(runs[0].run_id) == "needs_attention")
+        await control(handle, "cancel", [runs[0].run_id])
+        await handle.result()
+    assert fakes.phases()[runs[0].run_id] == "cancelled"
+    assert fakes.calls["send_messages"] == 1
+
+
+async def test_a_paused_run_does_nothing_until_resumed_and_its_wait_goes_on(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(2)
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs)
+            await until(lambda: list(fakes.phases().values()) == ["waiting", "waiting"])
+            assert [each.phase for each in await control(handle, "pause", [runs[0].run_id])] == ["paused"]
+            assert [each.changed for each in await control(handle, "pause", [runs[0].run_id])] == [False]
+        await server.fast_forward(handle, timedelta(days=4))
+        await until(lambda: fakes.phases()[runs[1].run_id] == "completed")
+        assert fakes.phases()[runs[0].run_id] == "paused"
+        await control(handle, "resume", [runs[0].run_id])
+        await handle.result()
+    assert fakes.kinds(runs[0].run_id) == ["entered", "sent", "waiting", "paused", "resumed", "woke", "sent", "completed"]
+
+
+async def test_a_paused_campaign_holds_every_run_and_loses_none(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(5)
+    word = {"organization_id": SCOPE.organization_id, "kind": ControlledKind.CAMPAIGN, "id": uuid4()}
+    async with working(server, fakes) as queue:
+        handle = await start(server, queue, runs, held_by=["campaign"])
+        await until(lambda: len(fakes.phases()) == 5)
+        assert set(fakes.phases().values()) == {"paused"} and not fakes.sent
+        await handle.signal("control", Control.model_validate({**word, "command": "resume"}))
+        await handle.result()
+    assert set(fakes.phases().values()) == {"completed"} and len(fakes.sent) == 10
+
+
+async def test_a_cancelled_campaign_cancels_every_run_even_before_its_workflow_began(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(3)
+    async with working(server, fakes) as queue:
+        await (await start(server, queue, runs, cancelled=True)).result()
+    assert set(fakes.phases().values()) == {"cancelled"} and not fakes.sent
+
+
+async def test_a_run_of_another_workflow_is_refused(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    async with working(server, fakes) as queue:
+        handle = await start(server, queue, some_runs(1), held_by=["campaign"])
+        with pytest.raises(WorkflowUpdateFailedError):
+            await control(handle, "pause", [uuid4()])
+        await handle.terminate()
+
+
+async def test_branches_are_chosen_in_one_question(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    forking = Definition(
+        start="fork",
+        steps={
+            "fork": BranchStep(conditions=(BranchCondition(when={}, next="mail"),), otherwise="leave"),
+            "mail": SendStep(template_id=uuid4()),
+            "leave": ExitStep(reason="not_interested"),
+        },
+    )
+    runs = some_runs(4, "fork")
+    fakes.branch = lambda visit: 0 if visit.run_id in {runs[0].run_id, runs[1].run_id} else None
+    async with working(server, fakes) as queue:
+        await (await start(server, queue, runs, definition=forking)).result()
+    assert fakes.calls["choose_branches"] == 1
+    assert Counter(fakes.phases().values()) == {"completed": 2, "exited": 2}
+
+
+async def test_continue_as_new_carries_every_run_at_rest(short_history_server: WorkflowEnvironment, fakes: Fakes) -> None:
+    """Five rounds of mail and wait outgrow the short history; two runs are parked, one is paused on the way."""
+    steps: dict[str, Any] = {}
+    for number in range(5):
+        steps[f"mail{number}"] = SendStep(template_id=uuid4(), next=f"wait{number}")
+        steps[f"wait{number}"] = WaitStep(duration=timedelta(hours=1), next=f"mail{number + 1}" if number < 4 else None)
+    definition = Definition(start="mail0", steps=steps)
+    runs = some_runs(10, "mail0")
+    broken = {runs[0].run_id}
+    fakes.outcome = lambda visit: SendOutcome.CONTENT_PERMANENT if visit.run_id in broken else SendOutcome.ACCEPTED
+    async with working(short_history_server, fakes) as queue:
+        handle = await start(short_history_server, queue, runs, definition=definition)
+        await until(lambda: list(fakes.phases().values()).count("completed") == 9)
+        current = short_history_server.client.get_workflow_handle(handle.id)
+        assert (await current.describe()).run_id != handle.first_execution_run_id
+        broken.clear()
+        await control(current, "retry", [runs[0].run_id])
+        await current.result()
+    sends = Counter((visit.run_id, visit.step_id) for visit in fakes.sent)
+    assert set(sends.values()) == {1} and len(sends) == 50
+    for run in runs:
+        numbers = sorted(each.sequence for each in fakes.transitions if each.run_id == run.run_id)
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_a_cancellation_while_a_message_is_in_flight_is_on_record_before_it_is_answered(
+    server: WorkflowEnvironment, fakes: Fakes
+) -> None:
+    runs = some_runs(2)
+    fakes.may_send.clear()
+    async with working(server, fakes) as queue:
+        handle = await start(server, queue, runs)
+        await until(lambda: fakes.calls["send_messages"] == 1)
+        [answer] = await control(handle, "cancel", [runs[0].run_id])
+        assert answer.changed and fakes.kinds(runs[0].run_id)[-1] == "cancel_requested"
+        fakes.may_send.set()
+        await handle.result()
+    assert fakes.phases() == {runs[0].run_id: "cancelled", runs[1].run_id: "completed"}
+
+
+async def test_the_last_checks_word_that_the_campaign_was_cancelled_ends_the_run(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    fakes.outcome, fakes.reason = lambda visit: SendOutcome.PAUSED, "campaign_cancelled"
+    runs = some_runs(2)
+    async with working(server, fakes) as queue:
+        await (await start(server, queue, runs)).result()
+    assert set(fakes.phases().values()) == {"cancelled"} and fakes.calls["send_messages"] == 1
+
+
+async def test_a_run_held_only_by_a_pause_goes_on_at_once_when_it_is_lifted(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(2)
+    fakes.outcome, fakes.reason = lambda visit: SendOutcome.PAUSED, "campaign_paused"
+    word = {"organization_id": SCOPE.organization_id, "kind": ControlledKind.CAMPAIGN, "id": uuid4()}
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs)
+            await until(lambda: list(fakes.phases().values()) == ["held", "held"])
+            await handle.signal("control", Control.model_validate({**word, "command": "pause"}))
+            await until(lambda: set(fakes.phases().values()) == {"paused"} and fakes.calls["send_messages"] == 1)
+            fakes.outcome, fakes.reason = lambda visit: SendOutcome.ACCEPTED, None
+            await handle.signal("control", Control.model_validate({**word, "command": "resume"}))
+            await until(lambda: len(fakes.sent) == 2)
+        resumed = [each.occurred_at for each in fakes.transitions if each.kind == "resumed"]
+        woke = [each.occurred_at for each in fakes.transitions if each.kind == "woke"]
+        assert max(woke) - min(resumed) < timedelta(seconds=5)
+        await handle.terminate()
+
+
+async def test_a_workflow_that_somebody_cancels_cancels_its_runs(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(3)
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs)
+            await until(lambda: list(fakes.phases().values()).count("waiting") == 3)
+            await handle.cancel()
+            await handle.result()
+    assert set(fakes.phases().values()) == {"cancelled"}
+
+
+async def test_a_transient_answer_is_asked_again_after_longer_and_longer_waits(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    fakes.outcome = lambda visit: SendOutcome.CONNECTION_BROKEN if visit.round < 4 else SendOutcome.ACCEPTED
+    runs = some_runs(1)
+    async with working(server, fakes) as queue:
+        await (await start(server, queue, runs)).result()
+    holds = [each for each in fakes.transitions if each.kind == "held" and each.step_id == "welcome"]
+    waits = [round((each.wake_at - each.occurred_at).total_seconds() / 60) for each in holds if each.wake_at]
+    assert waits == [1, 2, 4, 8]

@@ -1,0 +1,104 @@
+"""The worker process: carries workflows and runs activities. Builds and connects; decides nothing."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Self
+
+from temporalio.client import Client
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.worker import Worker
+
+from activities.audit import AuditActivities
+from activities.branches import BranchActivities
+from activities.campaign import CampaignActivities
+from activities.consent import ConsentActivities
+from activities.contracts import send_queue
+from activities.control import ControlActivities
+from activities.providers.registry import Providers
+from activities.quiet_hours import QuietHoursActivities
+from activities.send import SendActivities
+from activities.versions import Versions
+from api.commands.upkeep import UpkeepActivities
+from api.dependencies import Services
+from models.settings import Settings
+from models.store.session import Database
+from workflows.campaign import CampaignWorkflow, ControlWorkflow
+from workflows.connection import connect
+from workflows.journey import JourneyWorkflow
+from workflows.schedules import ensure_upkeep
+from workflows.upkeep import UpkeepWorkflow
+
+WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow, UpkeepWorkflow)
+GRACE = timedelta(seconds=3)  # for messages that are past the point of no return; `up` kills a worker after four
+# A send activity mostly waits for its connection's rate, and its messages share a bounded number of places.
+CONCURRENT_SENDS = 200
+CONCURRENT_RECORDS = 20  # each holds a database connection
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker process runs on. `close` ends what was opened for it; client and database are the caller's."""
+
+    temporal: Client
+    providers: Providers
+    records: list[Callable[..., Any]]
+    sends: list[Callable[..., Any]]
+
+    @classmethod
+    def build(cls, temporal: Client, database: Database, settings: Settings) -> Self:
+        versions = Versions()
+        providers = Providers(settings)
+        records = (
+            ConsentActivities(database, settings, versions),
+            QuietHoursActivities(database, versions),
+            BranchActivities(database, versions),
+            AuditActivities(database),
+            CampaignActivities(database, settings, versions, temporal),
+            ControlActivities(database, temporal),
+            UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
+        )
+        sends = SendActivities(database, settings, versions, providers)
+        return cls(temporal, providers, [method for each in records for method in each.methods()], sends.methods())
+
+    async def close(self) -> None:
+        await self.providers.close()
+
+
+def workers(parts: Parts, settings: Settings) -> tuple[Worker, Worker]:
+    """One for workflows, checks and records, one for sends, which has a queue of its own."""
+    return (
+        Worker(
+            parts.temporal,
+            task_queue=settings.task_queue,
+            workflows=WORKFLOWS,
+            activities=parts.records,
+            max_cached_workflows=settings.max_cached_workflows,
+            max_concurrent_activities=CONCURRENT_RECORDS,
+            graceful_shutdown_timeout=GRACE,
+        ),
+        Worker(
+            parts.temporal,
+            task_queue=send_queue(settings.task_queue),
+            activities=parts.sends,
+            max_concurrent_activities=CONCURRENT_SENDS,
+            graceful_shutdown_timeout=GRACE,
+        ),
+    )
+
+
+async def run(settings: Settings) -> None:
+    """Works until cancelled, then finishes what must not be broken off."""
+    telemetry = TelemetryConfig(metrics=PrometheusConfig(bind_address=settings.metrics_bind)) if settings.metrics_bind else None
+    runtime = Runtime(telemetry=telemetry) if telemetry else None
+    async with AsyncExitStack() as running:
+        database = Database(settings.database_url.get_secret_value(), settings.pool_size)
+        running.push_async_callback(database.close)
+        parts = Parts.build(await connect(settings, patient=True, runtime=runtime), database, settings)
+        running.push_async_callback(parts.close)
+        for each in workers(parts, settings):
+            await running.enter_async_context(each)
+        await ensure_upkeep(parts.temporal, settings.task_queue)
+        await asyncio.Event().wait()

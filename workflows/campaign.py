@@ -1,0 +1,75 @@
+"""CampaignWorkflow: fans a campaign's audience out. ControlWorkflow: tells every run of a campaign or journey something."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from temporalio import workflow
+
+import activities.contracts as contracts
+from activities.contracts import CampaignRef, Control, ControlPage, ControlTargets, PageRange
+
+PAGES_AT_ONCE = 20
+LOOKS = 200  # how often the campaign looks whether it has finished before it continues as new
+LONGEST_LOOK = timedelta(minutes=1)  # so late a campaign may be called completed
+
+
+@workflow.defn(name=contracts.CAMPAIGN_WORKFLOW)
+class CampaignWorkflow:
+    """Takes the audience's snapshot, starts one JourneyWorkflow per page, and stays until no run is unfinished."""
+
+    @workflow.run
+    async def run(self, campaign: CampaignRef) -> None:
+        if not campaign.started:
+            await self._start(campaign)
+        pause = timedelta(seconds=1)
+        for _ in range(LOOKS):
+            progress = await workflow.execute_activity(contracts.finish_campaign, campaign, **contracts.RECORDS)
+            if progress.finished:
+                return
+            await workflow.sleep(pause, summary="until the next look at the campaign's progress")
+            pause = min(pause * 1.3, LONGEST_LOOK)
+        workflow.continue_as_new(campaign.model_copy(update={"started": True}))
+
+    async def _start(self, campaign: CampaignRef) -> None:
+        audience = await workflow.execute_activity(contracts.snapshot_audience, campaign, **contracts.RECORDS)
+        for first in range(0, audience.pages, PAGES_AT_ONCE):
+            pages = PageRange(scope=audience.scope, first=first, end=min(first + PAGES_AT_ONCE, audience.pages))
+            await workflow.execute_activity(contracts.start_pages, pages, **contracts.RECORDS)
+
+
+@workflow.defn(name=contracts.CONTROL_WORKFLOW)
+class ControlWorkflow:
+    """Passes operators' words on to every run of one campaign or journey, in the order they were said.
+
+    One per campaign or journey, started by the first word (signal-with-start), gone when none is left. Durable: an API
+    process that dies after its first word does not leave half of the runs untold, and a late pause cannot overtake the
+    resume that followed it.
+    """
+
+    def __init__(self) -> None:
+        self.words: list[Control] = []
+        self.heard: list[UUID | None] = []
+
+    @workflow.signal(name="control")
+    def control(self, control: Control) -> None:
+        if control.request_id is None or control.request_id not in self.heard:
+            self.heard.append(control.request_id)
+            self.words.append(control)
+
+    @workflow.run
+    async def run(self) -> None:
+        while self.words:
+            await self._tell(self.words.pop(0))
+
+    async def _tell(self, control: Control) -> None:
+        if not await workflow.execute_activity(contracts.apply_control, control, **contracts.RECORDS):
+            return
+        page = ControlPage(control=control)
+        while True:
+            workflows = await workflow.execute_activity(contracts.controlled_workflows, page, **contracts.RECORDS)
+            if workflows.workflow_ids:
+                targets = ControlTargets(control=control, workflow_ids=workflows.workflow_ids)
+                await workflow.execute_activity(contracts.signal_workflows, targets, **contracts.RECORDS)
+            if workflows.after is None:
+                return
+            page = ControlPage(control=control, after=workflows.after)

@@ -1,0 +1,39 @@
+"""Many sleepers, one timer per instant."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from temporalio import workflow
+
+
+class Clock:
+    """Calls `ring` of each sleeper once the workflow's time has reached its instant (aware UTC).
+
+    Sleepers of the same instant share one durable timer, which is cancelled when the last of them leaves.
+    """
+
+    def __init__(self) -> None:
+        self._sleepers: dict[datetime, dict[object, Callable[[], None]]] = {}
+        self._timers: dict[datetime, asyncio.Task[None]] = {}
+
+    def set(self, sleeper: object, at: datetime, ring: Callable[[], None]) -> None:
+        self._sleepers.setdefault(at, {})[sleeper] = ring
+        if at not in self._timers:
+            self._timers[at] = asyncio.create_task(self._run(at))
+
+    def leave(self, sleeper: object, at: datetime) -> None:
+        """The sleeper is not rung any more. Safe when it has been rung already."""
+        sleepers = self._sleepers.get(at)
+        if sleepers is None or sleepers.pop(sleeper, None) is None or sleepers:
+            return
+        del self._sleepers[at]
+        self._timers.pop(at).cancel()
+
+    async def _run(self, at: datetime) -> None:
+        delay = (at - workflow.now()).total_seconds()
+        if delay > 0:
+            await workflow.sleep(delay, summary=f"until {at:%Y-%m-%d %H:%M:%S} UTC")
+        self._timers.pop(at, None)
+        for ring in self._sleepers.pop(at, {}).values():
+            ring()

@@ -1,0 +1,387 @@
+"""JourneyWorkflow: one to several hundred runs of one journey version.
+
+The code reads as if it carried one run. Each run is a `Trip` with a coroutine of its own; their questions to activities are
+batched (`workflows.batching`), their waits share timers (`workflows.clock`), and a run that fails parks alone.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+import activities.contracts as contracts
+from activities.contracts import (
+    AuditBatch,
+    Choice,
+    Control,
+    JourneyInput,
+    Judgement,
+    RunControl,
+    RunControlled,
+    SendOutcome,
+    SendResult,
+    StepVisit,
+    Transition,
+    Verdict,
+    VisitBatch,
+)
+from models.domain.journey import interpreter
+from models.domain.journey.interpreter import AwaitOperator, Choose, Command, Progress, Send, WaitUntil
+from models.domain.journey.run import FINISHED, Phase, RunState
+from workflows.batching import Batch
+from workflows.clock import Clock
+
+# How long a run waits before it asks again when the activity named no time itself: the first time, and at most. Doubled in between,
+# since every question writes its decisions.
+ASK_AGAIN = {
+    SendOutcome.PAUSED: (timedelta(seconds=15), timedelta(minutes=5)),  # the signal that lifts the pause usually comes first
+    SendOutcome.CONNECTION_BROKEN: (timedelta(minutes=1), timedelta(minutes=30)),
+    SendOutcome.THROTTLED: (timedelta(seconds=30), timedelta(minutes=15)),
+    SendOutcome.TRANSIENT: (timedelta(seconds=30), timedelta(minutes=15)),
+}
+DOUBLINGS = 10
+CAMPAIGN_CANCELLED = "campaign_cancelled"  # how the last check before a send calls it
+Answer = TypeVar("Answer", Judgement, Choice, SendResult)
+NOT_SENT = (SendOutcome.REFUSED, SendOutcome.RECIPIENT_PERMANENT, SendOutcome.OPTED_OUT)
+
+
+class Trip:
+    """One run under way. Hashable by identity; `state` is replaced, never changed."""
+
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+        self.unrecorded: list[Transition] = []
+        self.recording: asyncio.Future[None] | None = None  # the newest write, begun or done
+        self.resting: asyncio.Future[None] | None = None  # set while nothing is in flight for it
+        self.travel: asyncio.Task[None] | None = None
+        self.cancelled_by: RunControl | None = None
+        self.actor: RunControl | None = None  # of the next change
+
+    @property
+    def finished(self) -> bool:
+        return self.state.phase in FINISHED
+
+    @property
+    def at_rest(self) -> bool:
+        done = self.travel is not None and self.travel.done()
+        return done or (self.resting is not None and not self.resting.done())
+
+    def nudge(self) -> None:
+        """The trip looks again at what it should do."""
+        if self.resting is not None and not self.resting.done():
+            self.resting.set_result(None)
+
+
+@workflow.defn(name=contracts.JOURNEY_WORKFLOW)
+class JourneyWorkflow:
+    @workflow.init
+    def __init__(self, given: JourneyInput) -> None:
+        self.scope = given.scope
+        self.definition = given.definition
+        self.trips = {state.run_id: Trip(state) for state in given.runs}
+        self.held_by = list(given.held_by)
+        self.draining = False
+        self.fault: BaseException | None = None
+        self.clock = Clock()
+        self.consent = Batch(self._asks(contracts.check_consent))
+        self.quiet_hours = Batch(self._asks(contracts.check_quiet_hours))
+        self.branches = Batch(self._asks(contracts.choose_branches))
+        sending = workflow.ActivityConfig(**contracts.SENDS, task_queue=contracts.send_queue(workflow.info().task_queue))
+        self.sends = Batch(self._asks(contracts.send_messages, sending))
+        self.records = Batch(self._record_all)
+        for trip in self.trips.values():  # here and not in run: a handler may come first, and must find every run entered
+            self._apply(trip, interpreter.enter(self.definition, trip.state, workflow.now()))
+            if given.cancelled:
+                trip.cancelled_by = RunControl(command="cancel", run_ids=(), actor_kind="system", reason="campaign_cancelled")
+
+    @workflow.run
+    async def run(self, given: JourneyInput) -> None:
+        self._describe()
+        for trip in self.trips.values():
+            trip.travel = asyncio.create_task(self._travel(trip))
+            trip.travel.add_done_callback(self._notice)
+        try:
+            await self._until(lambda: self._done() or workflow.info().is_continue_as_new_suggested())
+        except asyncio.CancelledError:  # somebody cancelled the workflow itself: its runs must not be forgotten
+            await self._command(RunControl(command="cancel", run_ids=list(self.trips), actor_kind="system", reason="workflow_cancelled"))
+            await self._until(self._done)
+        self.draining = not self._done()
+        await self._until(lambda: self._at_rest() and workflow.all_handlers_finished())
+        if not self._done():
+            await self._hand_over()
+
+    # --- one run ---------------------------------------------------------------------------------------------------
+
+    async def _travel(self, trip: Trip) -> None:
+        """The whole trip: decide, do or rest, until finished."""
+        while not trip.finished:
+            if trip.cancelled_by is not None:
+                trip.actor = trip.cancelled_by
+                self._apply(trip, interpreter.cancel(trip.state, trip.cancelled_by.reason))
+                continue
+            command = interpreter.next_command(self.definition, trip.state)
+            assert command is not None
+            if not self._must_rest(trip, command):
+                await self._perform(trip, command)
+            elif trip.unrecorded:
+                await self._record(trip)  # then look again: something may have happened meanwhile
+            else:
+                await self._rest(trip, command)
+        await self._record(trip)
+
+    def _must_rest(self, trip: Trip, command: Command) -> bool:
+        if self._is_held(trip) or self.draining or isinstance(command, AwaitOperator):
+            return True
+        return isinstance(command, WaitUntil) and command.at > workflow.now()
+
+    def _is_held(self, trip: Trip) -> bool:
+        return trip.state.paused or bool(self.held_by)
+
+    async def _rest(self, trip: Trip, command: Command) -> None:
+        """Until the time has come, an operator speaks or a pause is lifted."""
+        trip.resting = asyncio.get_running_loop().create_future()
+        at = command.at if isinstance(command, WaitUntil) and command.at > workflow.now() else None
+        if at is not None:
+            self.clock.set(trip, at, trip.nudge)
+        try:
+            await trip.resting
+        finally:
+            trip.resting = None
+            if at is not None:
+                self.clock.leave(trip, at)
+
+    async def _perform(self, trip: Trip, command: Command) -> None:
+        try:
+            match command:
+                case Send():
+                    await self._send(trip, command)
+                case Choose():
+                    choice = await self.branches.ask(self._visit(trip))
+                    self._apply(trip, interpreter.chose(self.definition, trip.state, workflow.now(), choice.index))
+                case WaitUntil():
+                    self._apply(trip, interpreter.wake(self.definition, trip.state, workflow.now()))
+        except ActivityError as error:  # the activity gave up on the whole batch: its runs park, each with its state
+            cause = error.cause
+            kind = cause.type if isinstance(cause, ApplicationError) and cause.type else type(cause or error).__name__
+            self._apply(trip, interpreter.park(trip.state, f"step_failed:{kind}"))
+
+    async def _send(self, trip: Trip, command: Send) -> None:
+        """consent-check → quiet-hours → send."""
+        visit = self._visit(trip)
+        for check in (self.consent, self.quiet_hours):
+            judgement: Judgement = await check.ask(visit)
+            if judgement.verdict is not Verdict.SEND:
+                self._obey(trip, judgement)
+                return
+            visit = visit.model_copy(update={"allowed_until": judgement.allowed_until})
+        self._settle(trip, await self.sends.ask(visit))
+
+    def _obey(self, trip: Trip, judgement: Judgement) -> None:
+        reason = judgement.reason or str(judgement.verdict)
+        if judgement.verdict is Verdict.HOLD and judgement.hold_until is not None:
+            self._apply(trip, interpreter.held(trip.state, judgement.hold_until, reason))
+        else:
+            self._apply(trip, interpreter.not_sent(self.definition, trip.state, workflow.now(), reason))
+
+    def _settle(self, trip: Trip, result: SendResult) -> None:
+        reason = result.reason or str(result.outcome)
+        if result.outcome is SendOutcome.ACCEPTED:
+            details = {"delivery_id": str(result.delivery_id)}
+            self._apply(trip, interpreter.sent(self.definition, trip.state, workflow.now(), details))
+        elif result.outcome in NOT_SENT:
+            self._apply(trip, interpreter.not_sent(self.definition, trip.state, workflow.now(), reason))
+        elif result.reason == CAMPAIGN_CANCELLED:  # its signal was missed, or is on its way
+            self._apply(trip, interpreter.cancel(trip.state, CAMPAIGN_CANCELLED))
+        elif result.outcome in ASK_AGAIN:
+            until = result.retry_at or workflow.now() + _patience(result.outcome, trip.state.round)
+            self._apply(trip, interpreter.held(trip.state, max(until, workflow.now()), reason))
+        else:  # content that can never go, or a message that may have gone: a person decides
+            self._apply(trip, interpreter.park(trip.state, reason))
+
+    def _visit(self, trip: Trip) -> StepVisit:
+        state = trip.state
+        assert state.step_id is not None
+        return StepVisit(run_id=state.run_id, contact_id=state.contact_id, step_id=state.step_id, visit=state.visit, round=state.round)
+
+    # --- what happened ---------------------------------------------------------------------------------------------
+
+    def _apply(self, trip: Trip, progress: Progress) -> None:
+        """The state is the new one, and its changes are numbered, dated and queued for the record."""
+        sequence = trip.state.sequence
+        for change in progress.changes:
+            sequence += 1
+            trip.unrecorded.append(self._transition(trip, progress.state, change, sequence))
+        trip.actor = None
+        trip.state = progress.state.model_copy(update={"sequence": sequence})
+
+    def _transition(self, trip: Trip, state: RunState, change: interpreter.Change, sequence: int) -> Transition:
+        phase = Phase.PAUSED if self._is_held(trip) and change.phase not in FINISHED else change.phase
+        return Transition(
+            run_id=state.run_id,
+            sequence=sequence,
+            kind=change.kind,
+            phase=phase,
+            occurred_at=workflow.now(),
+            step_id=change.step_id,
+            visit=change.visit,
+            wake_at=change.wake_at,
+            reason=change.reason,
+            actor_kind=trip.actor.actor_kind if trip.actor else "system",
+            actor_id=trip.actor.actor_id if trip.actor else None,
+            details=change.details,
+        )
+
+    async def _record(self, trip: Trip) -> None:
+        """All that has happened to the trip until now is on record, whoever of its coroutine and the handlers began to write it."""
+        if trip.unrecorded:
+            transitions, trip.unrecorded = trip.unrecorded, []
+            trip.recording = asyncio.ensure_future(self.records.ask(transitions))
+        if trip.recording is not None:
+            await trip.recording
+
+    async def _record_all(self, groups: Sequence[Sequence[Transition]]) -> Sequence[None]:
+        transitions = [transition for group in groups for transition in group]
+        try:
+            for first in range(0, len(transitions), contracts.TRANSITIONS_AT_ONCE):
+                batch = AuditBatch(scope=self.scope, transitions=transitions[first : first + contracts.TRANSITIONS_AT_ONCE])
+                await workflow.execute_activity(contracts.record_audit, batch, **contracts.RECORDS)
+        except ActivityError as error:  # what happened must be recorded: suspend, rather than fail and forget the runs
+            raise RuntimeError("the record could not be written") from error
+        return [None] * len(groups)
+
+    def _asks(
+        self, activity: Callable[[VisitBatch], Awaitable[list[Answer]]], options: workflow.ActivityConfig = contracts.RECORDS
+    ) -> Callable[[Sequence[StepVisit]], Awaitable[Sequence[Answer]]]:
+        """A batch call of this activity, answering in the order asked."""
+
+        async def ask(visits: Sequence[StepVisit]) -> Sequence[Answer]:
+            batch = VisitBatch(scope=self.scope, now=workflow.now(), visits=visits)
+            answers = {answer.run_id: answer for answer in await workflow.execute_activity(activity, batch, **options)}
+            return [answers[visit.run_id] for visit in visits]
+
+        return ask
+
+    # --- operators -------------------------------------------------------------------------------------------------
+
+    @workflow.signal(name="control")
+    async def control(self, control: Control) -> None:
+        """Pause, resume or cancel every run, because its campaign or journey was."""
+        match control.command:
+            case "pause" if control.kind not in self.held_by:
+                await self._hold_all(control, "paused", [*self.held_by, str(control.kind)])
+            case "resume" if control.kind in self.held_by:
+                await self._hold_all(control, "resumed", [kind for kind in self.held_by if kind != control.kind])
+            case "cancel":
+                await self._command(_said(control, list(self.trips)))
+
+    async def _hold_all(self, control: Control, kind: str, held_by: list[str]) -> None:
+        self.held_by = held_by
+        by = _said(control, ())
+        trips = [trip for trip in self.trips.values() if not trip.finished]
+        for trip in trips:
+            self._note(trip, kind, by, None if self._is_held(trip) else interpreter.unhold(trip.state, workflow.now()))
+            trip.nudge()
+        await asyncio.gather(*(self._record(trip) for trip in trips))
+
+    @workflow.update(name="control_runs", description="Pause, resume, cancel, retry or skip some runs.")
+    async def control_runs(self, control: RunControl) -> list[RunControlled]:
+        return await self._command(control)
+
+    @control_runs.validator
+    def _known(self, control: RunControl) -> None:
+        unknown = [str(run_id) for run_id in control.run_ids if run_id not in self.trips]
+        if unknown:
+            raise ApplicationError(f"not in this workflow: {', '.join(unknown[:5])}", type="NotFound")
+
+    async def _command(self, control: RunControl) -> list[RunControlled]:
+        trips = [self.trips[run_id] for run_id in control.run_ids]
+        changed = [not trip.finished and self._obey_operator(trip, control) for trip in trips]
+        await asyncio.gather(*(self._record(trip) for trip in trips))
+        return [
+            RunControlled(run_id=trip.state.run_id, phase=self._shown(trip), changed=did) for trip, did in zip(trips, changed, strict=True)
+        ]
+
+    def _obey_operator(self, trip: Trip, control: RunControl) -> bool:
+        """Whether the command changed anything."""
+        state, now = trip.state, workflow.now()
+        trip.actor = control
+        match control.command:
+            case "pause" if not state.paused:
+                self._note(trip, "paused", control, state.model_copy(update={"paused": True}))
+            case "resume" if state.paused:
+                self._note(trip, "resumed", control, interpreter.unhold(state.model_copy(update={"paused": False}), now))
+            case "retry" if state.phase is Phase.NEEDS_ATTENTION:
+                self._apply(trip, interpreter.retry(state))
+            case "skip" if state.phase is Phase.NEEDS_ATTENTION:
+                self._apply(trip, interpreter.skip(self.definition, state, now))
+            case "cancel" if trip.resting is not None:
+                self._apply(trip, interpreter.cancel(state, control.reason))
+            case "cancel" if trip.cancelled_by is None:
+                trip.cancelled_by = control  # something is in flight for it: cancelled when that has come back
+                self._note(trip, "cancel_requested", control)  # the last check before a send obeys this on record
+            case _:
+                trip.actor = None
+                return False
+        trip.nudge()
+        return True
+
+    def _note(self, trip: Trip, kind: str, control: RunControl, state: RunState | None = None) -> None:
+        """A change of the pause, which leaves the phase underneath, and the reason for it, as they are."""
+        trip.state = state or trip.state
+        trip.actor = control
+        here = trip.state
+        reason = here.reason if kind == "resumed" else control.reason
+        change = interpreter.Change(kind, here.phase, here.step_id, here.visit, here.wake_at, reason)
+        self._apply(trip, Progress(here, (change,)))
+
+    def _shown(self, trip: Trip) -> Phase:
+        return Phase.PAUSED if self._is_held(trip) and not trip.finished else trip.state.phase
+
+    @workflow.query(name="runs")
+    def runs(self) -> list[RunState]:
+        return [trip.state for trip in self.trips.values()]
+
+    # --- the workflow itself ---------------------------------------------------------------------------------------
+
+    def _describe(self) -> None:
+        workflow.set_current_details(f"{len(self.trips)} runs of version `{self.scope.version_id}`")
+
+    def _notice(self, travel: asyncio.Task[None]) -> None:
+        if not travel.cancelled() and travel.exception() is not None:
+            self.fault = travel.exception()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Until the condition holds. A fault in a trip's code suspends the workflow, which a deploy mends: never fails it."""
+        await workflow.wait_condition(lambda: self.fault is not None or condition())
+        if self.fault is not None:
+            raise RuntimeError(f"a trip broke: {type(self.fault).__name__}") from self.fault
+
+    def _done(self) -> bool:
+        return all(trip.travel is not None and trip.travel.done() for trip in self.trips.values())
+
+    def _at_rest(self) -> bool:
+        return all(trip.at_rest for trip in self.trips.values())
+
+    async def _hand_over(self) -> None:
+        """Continue as new with the runs that are not finished; all of them are at rest."""
+        for trip in self.trips.values():
+            if trip.travel is not None:
+                trip.travel.cancel()
+        runs = [trip.state for trip in self.trips.values() if not trip.finished]
+        workflow.continue_as_new(JourneyInput(scope=self.scope, definition=self.definition, runs=runs, held_by=self.held_by))
+
+
+def _patience(outcome: SendOutcome, round: int) -> timedelta:
+    first, longest = ASK_AGAIN[outcome]
+    return min(first * (1 << min(round, DOUBLINGS)), longest)
+
+
+def _said(control: Control, run_ids: Sequence[UUID]) -> RunControl:
+    """The word about the whole campaign or journey, as a word about these runs."""
+    return RunControl(
+        command=control.command, run_ids=run_ids, actor_kind=control.actor_kind, actor_id=control.actor_id, reason=control.reason
+    )
