@@ -8,8 +8,10 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import pytest_asyncio
+from sqlalchemy.engine import make_url
 
 from deploy.postgres import EmbeddedPostgres, free_port
 from models.migrations.run import application_url, migrate
@@ -31,14 +33,27 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 def settings(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return settings_of(postgres.url, tmp_path_factory.mktemp("state"))
+
+
+def settings_of(owner_url: str, state: Path) -> Settings:
     return Settings.model_validate(
         {
-            "database_url": application_url(postgres.url, "app-password"),
-            "owner_database_url": postgres.url,
+            "database_url": application_url(owner_url, "app-password"),
+            "owner_database_url": owner_url,
             "secret_key": b"0123456789abcdef0123456789abcdef",
-            "state_directory": tmp_path_factory.mktemp("state"),
+            "state_directory": state,
         }
     )
+
+
+def another_database(postgres: EmbeddedPostgres, name: str) -> str:
+    """The owner's URL of a new, migrated database on the same server: for tests that look after every organization there is."""
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    url = make_url(postgres.url).set(database=name).render_as_string(hide_password=False)
+    migrate(url, "app-password")
+    return url
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -107,6 +107,8 @@ class JourneyWorkflow:
         try:
             await self._until(lambda: self._done() or workflow.info().is_continue_as_new_suggested())
         except asyncio.CancelledError:  # somebody cancelled the workflow itself: its runs must not be forgotten
+            if workflow.cancellation_reason() is None:
+                raise  # the worker only drops it from its cache
             await self._command(RunControl(command="cancel", run_ids=list(self.trips), actor_kind="system", reason="workflow_cancelled"))
             await self._until(self._done)
         self.draining = not self._done()

@@ -201,12 +201,12 @@ async def test_a_pause_stops_the_batch_and_resuming_sends_the_rest_once(
 
 async def test_a_batch_that_waits_for_its_rate_hears_of_a_pause_within_seconds(world: World, provider: FakeProvider) -> None:
     await world.campaign()
-    await world.sql("UPDATE connections SET rate_per_second = 0.1")
+    await world.sql("UPDATE connections SET rate_per_second = 0.06")
     runs = await world.people(3)
     sending = asyncio.create_task(send(world, provider, runs))
     await provider.has_accepted(1)
     await world.sql("UPDATE campaigns SET paused_at = now()")
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(13):  # the next slot is 16 seconds away
         results = await sending
     assert [result.outcome for result in results] == [SendOutcome.ACCEPTED, SendOutcome.PAUSED, SendOutcome.PAUSED]
 

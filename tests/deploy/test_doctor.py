@@ -81,7 +81,7 @@ async def test_what_does_not_answer_is_given_up_after_a_while(tmp_path: Path, mo
         began = time.monotonic()
         address = f"127.0.0.1:{deaf.getsockname()[1]}"
         findings = {finding.check: finding for finding in await examine(StateDirectory(tmp_path), {"TEMPORAL_ADDRESS": address})}
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
     for name in ("temporal", "search attributes", "history retention", "worker"):
         assert findings[name].detail == "It did not answer within 1 s."
         assert findings[name].remedy

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import pytest
 import pytest_asyncio
 from httpx2 import ASGITransport, AsyncClient
 from temporalio.testing import WorkflowEnvironment
@@ -16,10 +17,11 @@ from api.app import create_app
 from api.commands.organizations import create_organization
 from api.dependencies import Services
 from api.sandbox.server import serve
-from deploy.postgres import free_port
+from deploy.postgres import EmbeddedPostgres, free_port
 from models.settings import Settings
 from models.store.session import Database
 from models.tables.base import new_id
+from tests.conftest import another_database, settings_of
 from tests.journeys.organization import Organization
 from tests.temporal import temporal_server
 from worker import Parts, workers
@@ -55,8 +57,10 @@ class Stack:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stack(settings: Settings) -> AsyncIterator[Stack]:
-    own = settings.model_copy(update={"sandbox_smtp_port": free_port(), "task_queue": f"journeys-{free_port()}", "max_cached_workflows": 0})
+async def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """With a database of its own: upkeep looks after every organization that it finds, other tests' leftovers included."""
+    own = settings_of(another_database(postgres, "journeys"), tmp_path_factory.mktemp("journeys"))
+    own = own.model_copy(update={"sandbox_smtp_port": free_port(), "task_queue": f"journeys-{free_port()}", "max_cached_workflows": 0})
     database = Database(own.database_url.get_secret_value(), pool_size=20)
     ready = asyncio.Event()
     sandbox = asyncio.create_task(serve(own, ready))

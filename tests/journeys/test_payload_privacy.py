@@ -96,7 +96,7 @@ async def _workflows(stack: Stack, organization: Organization) -> list[WorkflowE
     """All of the organization's. Temporal's lists lag a little behind."""
     query = f"OrganizationId = '{organization.id}'"
     expected = {f"{organization.id}/campaign/", f"{organization.id}/run/", f"{organization.id}/control/"}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             found = [workflow async for workflow in stack.temporal.client.list_workflows(query)]
             kinds = {kind for kind in expected if any(workflow.id.startswith(kind) for workflow in found)}

@@ -58,7 +58,7 @@ async def start(server: WorkflowEnvironment, queue: str, runs: list[RunState], *
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         while not condition():
             await asyncio.sleep(0.02)
 
