@@ -7,7 +7,7 @@ from uuid import UUID
 
 from temporalio import activity
 
-from activities.contracts import Choice, VisitBatch
+from activities.contracts import StepAnswer, VisitBatch
 from activities.heartbeat import heartbeating
 from activities.versions import Versions, branch_step
 from models.store import branches
@@ -23,7 +23,7 @@ class BranchActivities:
         return [self.choose_branches]
 
     @activity.defn(name="choose_branches")
-    async def choose_branches(self, batch: VisitBatch) -> list[Choice]:
+    async def choose_branches(self, batch: VisitBatch) -> list[StepAnswer]:
         """The branch each run takes now. Reads only, so running it twice is harmless."""
         by_step: defaultdict[str, dict[UUID, UUID]] = defaultdict(dict)
         for visit in batch.visits:
@@ -34,4 +34,4 @@ class BranchActivities:
             for step_id, contacts in by_step.items():
                 conditions = [condition.when for condition in branch_step(definition, step_id).conditions]
                 chosen |= await branches.choose(session, conditions, contacts, batch.now)
-        return [Choice(run_id=visit.run_id, index=chosen[visit.run_id]) for visit in batch.visits]
+        return [StepAnswer(run_id=visit.run_id, index=chosen[visit.run_id]) for visit in batch.visits]

@@ -5,7 +5,7 @@ is safe to run twice (its implementation's docstring says why), and raises only 
 (database away): what becomes of one run is a value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
@@ -43,6 +43,7 @@ class StepVisit(Payload):
     step_id: str
     visit: int = 1
     round: int = 0
+    arrived_at: datetime | None = None  # at a step where time passes
     allowed_until: datetime | None = None  # what quiet-hours said: a send still queued then must ask again
 
 
@@ -92,11 +93,21 @@ class SendResult(Payload):
     delivery_id: UUID | None = None
 
 
-class Choice(Payload):
-    """The branch one run takes: the index of the first condition that holds, None for `otherwise`."""
+class StepAnswer(Payload):
+    """The answer to a step's question for one run; which fields count depends on the question.
+
+    With `retry_at` it could not be answered now and is asked again then; with `failed` it never can, and a person decides;
+    `reason` is the code of why.
+    """
 
     run_id: UUID
-    index: int | None = None
+    index: int | None = None  # of the way taken
+    until: datetime | None = None  # when to wake
+    refused: bool = False  # it was not done; the run goes on
+    reason: str | None = None
+    details: dict[str, Any] = Field(default_factory=dict)  # ids and codes for the timeline
+    retry_at: datetime | None = None
+    failed: bool = False
 
 
 class Transition(Payload):
@@ -119,6 +130,48 @@ class Transition(Payload):
 class AuditBatch(Payload):
     scope: Scope
     transitions: Sequence[Transition]
+
+
+class RunMessage(Payload):
+    """Something outside a run that concerns it. Heard twice, or too late, it changes nothing."""
+
+    run_id: UUID
+    kind: Literal["matched", "exit", "reconsider"]
+    step_id: str | None = None  # matched: of the wait
+    visit: int | None = None
+    index: int | None = None  # matched: of the way
+    reason: str | None = None  # exit
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunMessages(Payload):
+    """What the signal `tell` carries."""
+
+    messages: Sequence[RunMessage]
+
+
+class MoveChoice(Payload):
+    """What becomes of the runs at one step of the version they are on: they move to `step_id` of the new one, or exit (None)."""
+
+    step_id: str | None = None
+
+
+class MoveOrder(Payload):
+    """A publish plan, as the update `move_runs` brings it to a workflow. Steps that are not named keep their runs."""
+
+    plan_id: UUID
+    version_id: UUID
+    choices: dict[str, MoveChoice]
+    actor_kind: str = "user"
+    actor_id: UUID | None = None
+
+
+class HandOver(Payload):
+    """Runs that leave their workflow for one of another version."""
+
+    scope: Scope
+    order: MoveOrder
+    runs: Sequence[RunState]
 
 
 class ControlledKind(StrEnum):
@@ -198,7 +251,7 @@ class JourneyInput(Payload):
 class RunControl(Payload):
     """An operator's word about some runs of one workflow; sent as the update `control_runs`."""
 
-    command: Literal["pause", "resume", "cancel", "retry", "skip"]
+    command: Literal["pause", "resume", "cancel", "retry", "skip", "approve", "reject"]
     run_ids: Sequence[UUID]
     actor_kind: str = "user"
     actor_id: UUID | None = None
@@ -289,8 +342,38 @@ async def check_quiet_hours(batch: VisitBatch) -> list[Judgement]:
 
 
 @activity.defn(name="choose_branches")
-async def choose_branches(batch: VisitBatch) -> list[Choice]:
-    """The branch each run takes, evaluated on the contact as it is now."""
+async def choose_branches(batch: VisitBatch) -> list[StepAnswer]:
+    """The branch each run takes, evaluated on the contact as it is now: `index` of the condition, None for `otherwise`."""
+    raise NotImplementedError
+
+
+@activity.defn(name="plan_waits")
+async def plan_waits(batch: VisitBatch) -> list[StepAnswer]:
+    """`until` when each run waits, by the contact's zone and dates as they are now; None and a `reason` where there is no such time."""
+    raise NotImplementedError
+
+
+@activity.defn(name="open_waits")
+async def open_waits(batch: VisitBatch) -> list[StepAnswer]:
+    """Events and conditions are watched for from now on. `index` where one has come already: then the wait is over."""
+    raise NotImplementedError
+
+
+@activity.defn(name="close_waits")
+async def close_waits(batch: VisitBatch) -> list[StepAnswer]:
+    """The wait's time is over. `index` where something came before this was written; from now on nothing does."""
+    raise NotImplementedError
+
+
+@activity.defn(name="perform_steps")
+async def perform_steps(batch: VisitBatch) -> list[StepAnswer]:
+    """What the steps (all of one kind) do is done: once, unless the kind says otherwise."""
+    raise NotImplementedError
+
+
+@activity.defn(name="hand_over_runs")
+async def hand_over_runs(handed: HandOver) -> None:
+    """A workflow of the new version carries these runs."""
     raise NotImplementedError
 
 
@@ -348,3 +431,11 @@ async def signal_workflows(targets: ControlTargets) -> None:
 async def start_missing_workflows(upkeep: Upkeep) -> int:
     """Campaigns and runs whose rows were written, but whose workflow was never started, are started; how many were looked at."""
     raise NotImplementedError
+
+
+# --- What steps ask -------------------------------------------------------------------------------------------------
+
+STEP_QUESTIONS: Mapping[str, Callable[[VisitBatch], Awaitable[list[StepAnswer]]]] = {
+    each.__name__: each for each in (choose_branches, plan_waits, open_waits, close_waits, perform_steps)
+}
+SLOW_KINDS = frozenset({"call_webhook", "notify_team"})  # speak to others' servers: they do not keep checks and records waiting

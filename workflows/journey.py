@@ -16,22 +16,27 @@ from temporalio.exceptions import ActivityError, ApplicationError
 import activities.contracts as contracts
 from activities.contracts import (
     AuditBatch,
-    Choice,
     Control,
+    HandOver,
     JourneyInput,
     Judgement,
+    MoveOrder,
     RunControl,
     RunControlled,
+    RunMessage,
+    RunMessages,
     SendOutcome,
     SendResult,
+    StepAnswer,
     StepVisit,
     Transition,
     Verdict,
     VisitBatch,
 )
 from models.domain.journey import interpreter
-from models.domain.journey.interpreter import AwaitOperator, Choose, Command, Progress, Send, WaitUntil
+from models.domain.journey.interpreter import AwaitOperator, Command, Progress, Question, Send, WaitUntil
 from models.domain.journey.run import FINISHED, Phase, RunState
+from models.domain.journey.steps.base import Answer as Answered
 from workflows.batching import Batch
 from workflows.clock import Clock
 
@@ -45,7 +50,7 @@ ASK_AGAIN = {
 }
 DOUBLINGS = 10
 CAMPAIGN_CANCELLED = "campaign_cancelled"  # how the last check before a send calls it
-Answer = TypeVar("Answer", Judgement, Choice, SendResult)
+Answer = TypeVar("Answer", Judgement, StepAnswer, SendResult)
 NOT_SENT = (SendOutcome.REFUSED, SendOutcome.RECIPIENT_PERMANENT, SendOutcome.OPTED_OUT)
 
 
@@ -60,10 +65,13 @@ class Trip:
         self.travel: asyncio.Task[None] | None = None
         self.cancelled_by: RunControl | None = None
         self.actor: RunControl | None = None  # of the next change
+        self.move: MoveOrder | None = None  # to be obeyed as soon as nothing is in flight
+        self.gone = False  # another workflow carries it
+        self.early: RunMessage | None = None  # an event that was faster than the answer to the opening of its wait
 
     @property
     def finished(self) -> bool:
-        return self.state.phase in FINISHED
+        return self.gone or self.state.phase in FINISHED
 
     @property
     def at_rest(self) -> bool:
@@ -89,10 +97,11 @@ class JourneyWorkflow:
         self.clock = Clock()
         self.consent = Batch(self._asks(contracts.check_consent))
         self.quiet_hours = Batch(self._asks(contracts.check_quiet_hours))
-        self.branches = Batch(self._asks(contracts.choose_branches))
-        sending = workflow.ActivityConfig(**contracts.SENDS, task_queue=contracts.send_queue(workflow.info().task_queue))
-        self.sends = Batch(self._asks(contracts.send_messages, sending))
+        self.sending = workflow.ActivityConfig(**contracts.SENDS, task_queue=contracts.send_queue(workflow.info().task_queue))
+        self.sends = Batch(self._asks(contracts.send_messages, self.sending))
+        self.questions: dict[tuple[str, str], Batch[StepVisit, StepAnswer]] = {}
         self.records = Batch(self._record_all)
+        self.moves = Batch(self._hand_over_all)
         for trip in self.trips.values():  # here and not in run: a handler may come first, and must find every run entered
             self._apply(trip, interpreter.enter(self.definition, trip.state, workflow.now()))
             if given.cancelled:
@@ -125,6 +134,11 @@ class JourneyWorkflow:
                 trip.actor = trip.cancelled_by
                 self._apply(trip, interpreter.cancel(trip.state, trip.cancelled_by.reason))
                 continue
+            if trip.state.leaving is not None:
+                self._apply(trip, interpreter.leave(trip.state, trip.state.leaving))
+                continue
+            if trip.move is not None and await self._moved(trip, trip.move):
+                continue
             command = interpreter.next_command(self.definition, trip.state)
             assert command is not None
             if not self._must_rest(trip, command):
@@ -138,7 +152,7 @@ class JourneyWorkflow:
     def _must_rest(self, trip: Trip, command: Command) -> bool:
         if self._is_held(trip) or self.draining or isinstance(command, AwaitOperator):
             return True
-        return isinstance(command, WaitUntil) and command.at > workflow.now()
+        return isinstance(command, WaitUntil) and (command.at is None or command.at > workflow.now())
 
     def _is_held(self, trip: Trip) -> bool:
         return trip.state.paused or bool(self.held_by)
@@ -146,7 +160,7 @@ class JourneyWorkflow:
     async def _rest(self, trip: Trip, command: Command) -> None:
         """Until the time has come, an operator speaks or a pause is lifted."""
         trip.resting = asyncio.get_running_loop().create_future()
-        at = command.at if isinstance(command, WaitUntil) and command.at > workflow.now() else None
+        at = command.at if isinstance(command, WaitUntil) and command.at and command.at > workflow.now() else None
         if at is not None:
             self.clock.set(trip, at, trip.nudge)
         try:
@@ -161,9 +175,8 @@ class JourneyWorkflow:
             match command:
                 case Send():
                     await self._send(trip, command)
-                case Choose():
-                    choice = await self.branches.ask(self._visit(trip))
-                    self._apply(trip, interpreter.chose(self.definition, trip.state, workflow.now(), choice.index))
+                case Question():
+                    self._hear(trip, command, await self._batch(command).ask(self._visit(trip)))
                 case WaitUntil():
                     self._apply(trip, interpreter.wake(self.definition, trip.state, workflow.now()))
         except ActivityError as error:  # the activity gave up on the whole batch: its runs park, each with its state
@@ -204,10 +217,36 @@ class JourneyWorkflow:
         else:  # content that can never go, or a message that may have gone: a person decides
             self._apply(trip, interpreter.park(trip.state, reason))
 
+    def _batch(self, question: Question) -> Batch[StepVisit, StepAnswer]:
+        """Runs that ask the same at steps of the same kind ask together."""
+        key = (question.name, question.kind)
+        if key not in self.questions:
+            options = self.sending if question.kind in contracts.SLOW_KINDS else contracts.RECORDS
+            self.questions[key] = Batch(self._asks(contracts.STEP_QUESTIONS[question.name], options))
+        return self.questions[key]
+
+    def _hear(self, trip: Trip, question: Question, answer: StepAnswer) -> None:
+        now, reason = workflow.now(), answer.reason or question.name
+        early, trip.early = trip.early, None
+        if answer.failed:
+            self._apply(trip, interpreter.park(trip.state, reason))
+        elif answer.retry_at is not None:
+            self._apply(trip, interpreter.held(trip.state, max(answer.retry_at, now), reason))
+        else:
+            heard = _heard(answer if early is None or answer.index is not None else early)
+            self._apply(trip, interpreter.answered(self.definition, trip.state, heard, now))
+
     def _visit(self, trip: Trip) -> StepVisit:
         state = trip.state
         assert state.step_id is not None
-        return StepVisit(run_id=state.run_id, contact_id=state.contact_id, step_id=state.step_id, visit=state.visit, round=state.round)
+        return StepVisit(
+            run_id=state.run_id,
+            contact_id=state.contact_id,
+            step_id=state.step_id,
+            visit=state.visit,
+            round=state.round,
+            arrived_at=state.arrived_at,
+        )
 
     # --- what happened ---------------------------------------------------------------------------------------------
 
@@ -320,6 +359,12 @@ class JourneyWorkflow:
                 self._apply(trip, interpreter.retry(state))
             case "skip" if state.phase is Phase.NEEDS_ATTENTION:
                 self._apply(trip, interpreter.skip(self.definition, state, now))
+            case "approve" | "reject":
+                progress = interpreter.reviewed(self.definition, state, now, control.command == "approve")
+                if progress is None:
+                    trip.actor = None
+                    return False
+                self._apply(trip, progress)
             case "cancel" if trip.resting is not None:
                 self._apply(trip, interpreter.cancel(state, control.reason))
             case "cancel" if trip.cancelled_by is None:
@@ -346,6 +391,76 @@ class JourneyWorkflow:
     @workflow.query(name="runs")
     def runs(self) -> list[RunState]:
         return [trip.state for trip in self.trips.values()]
+
+    # --- events and rules ------------------------------------------------------------------------------------------
+
+    @workflow.signal(name="tell")
+    def tell(self, told: RunMessages) -> None:
+        """What has happened outside concerns these runs. What is not (any more) of interest changes nothing."""
+        for message in told.messages:
+            trip = self.trips.get(message.run_id)
+            if trip is not None and not trip.finished:
+                self._listen(trip, message)
+                trip.nudge()
+
+    def _listen(self, trip: Trip, message: RunMessage) -> None:
+        match message.kind:
+            case "matched":
+                self._match(trip, message)
+            case "exit":
+                trip.state = trip.state.model_copy(update={"leaving": trip.state.leaving or message.reason or "exit_rule"})
+            case "reconsider":
+                trip.state = interpreter.reconsidered(self.definition, trip.state)
+
+    def _match(self, trip: Trip, message: RunMessage) -> None:
+        state = trip.state
+        if (state.step_id, state.visit) != (message.step_id, message.visit):
+            return
+        progress = interpreter.matched(self.definition, state, workflow.now(), message.step_id or "", message.visit or 1, _heard(message))
+        if progress is not None:
+            self._apply(trip, progress)
+        elif state.phase is Phase.ACTIVE and trip.resting is None:
+            trip.early = message
+
+    # --- another version -------------------------------------------------------------------------------------------
+
+    @workflow.update(name="move_runs", description="Runs at the named steps move to another version, or exit.")
+    def move_runs(self, order: MoveOrder) -> list[RunControlled]:
+        """Each does so as soon as nothing is in flight for it; if it has left its step by then, as the order says of the new one."""
+        trips = [trip for trip in self.trips.values() if not trip.finished and trip.state.step_id in order.choices]
+        for trip in trips:
+            trip.move = order
+            trip.nudge()
+        return [RunControlled(run_id=trip.state.run_id, phase=self._shown(trip), changed=True) for trip in trips]
+
+    async def _moved(self, trip: Trip, order: MoveOrder) -> bool:
+        """Nothing is in flight for the run. Whether its step, as it is now, is one that the order speaks of."""
+        state, choice = trip.state, order.choices.get(trip.state.step_id or "")
+        if choice is None:
+            trip.move = None
+            return False
+        trip.actor = RunControl(command="skip", run_ids=(), actor_kind=order.actor_kind, actor_id=order.actor_id)
+        if choice.step_id is None:
+            trip.move = None
+            self._apply(trip, interpreter.leave(state, "version_replaced"))
+            return True
+        trip.actor = None
+        await self._record(trip)  # before its new workflow goes on counting
+        await self.moves.ask((order, interpreter.moving(trip.state, choice.step_id)))
+        trip.move, trip.gone = None, True
+        return True
+
+    async def _hand_over_all(self, moving: Sequence[tuple[MoveOrder, RunState]]) -> Sequence[None]:
+        orders = {order.plan_id: order for order, _ in moving}
+        for plan_id, order in orders.items():
+            runs = [state for each, state in moving if each.plan_id == plan_id]
+            try:
+                await workflow.execute_activity(
+                    contracts.hand_over_runs, HandOver(scope=self.scope, order=order, runs=runs), **contracts.RECORDS
+                )
+            except ActivityError as error:  # nobody must be forgotten: suspend
+                raise RuntimeError("the runs could not be handed over") from error
+        return [None] * len(moving)
 
     # --- the workflow itself ---------------------------------------------------------------------------------------
 
@@ -375,6 +490,12 @@ class JourneyWorkflow:
                 trip.travel.cancel()
         runs = [trip.state for trip in self.trips.values() if not trip.finished]
         workflow.continue_as_new(JourneyInput(scope=self.scope, definition=self.definition, runs=runs, held_by=self.held_by))
+
+
+def _heard(told: StepAnswer | RunMessage) -> Answered:
+    if isinstance(told, RunMessage):
+        return Answered(index=told.index, details=told.details)
+    return Answered(told.index, told.until, told.refused, told.reason, told.details)
 
 
 def _patience(outcome: SendOutcome, round: int) -> timedelta:

@@ -1,6 +1,6 @@
 """Checking, publishing, pausing and archiving journeys."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -13,7 +13,9 @@ from models.domain.errors import Conflict, Problem, StaleRevision, Unpublishable
 from models.domain.journey.check import check_definition, parse
 from models.domain.journey.content_hash import content_hash, freeze, stored, template_version_ids
 from models.domain.journey.definition import Definition
-from models.store import audit, journey_versions, journeys
+from models.domain.journey.facts import Facts
+from models.rendering import analyze
+from models.store import audit, journey_versions, journeys, triggers
 from models.store.session import OrganizationSession
 from models.tables.journeys import Journey, JourneyVersion
 
@@ -49,7 +51,7 @@ async def check_draft(caller: Caller, journey_id: UUID) -> tuple[Journey, list[P
         definition = parse(journey.draft)
         if isinstance(definition, list):
             return journey, definition
-        return journey, check_definition(definition, await journey_versions.facts(session, definition))
+        return journey, check_definition(definition, await _facts(session, definition, journey_id))
 
 
 async def publish(caller: Caller, journey_id: UUID, revision: int | None = None) -> Published:
@@ -67,26 +69,39 @@ async def publish(caller: Caller, journey_id: UUID, revision: int | None = None)
             raise Conflict("This journey is archived; nothing more can be published in it.")
         if revision is not None and revision != journey.revision:
             raise StaleRevision(f"The draft is at revision {journey.revision} by now, not {revision}; read it, and publish again.")
-        frozen, hash_ = await _freeze(session, journey.draft)
+        frozen, hash_ = await freeze_draft(session, journey)
         newest = await journey_versions.find_newest(session, journey_id)
         if newest is not None and newest.content_hash == hash_:
             return Published(newest, created=False)
         version = await journey_versions.add(session, journey_id, stored(frozen), hash_, caller.actor.id)
+        await triggers.put_in_force(session, version, frozen)
         details = {"version_id": str(version.id), "number": version.number, "content_hash": hash_, "revision": journey.revision}
         await _append(session, caller, "journey.published", journey_id, **details)
         return Published(version, created=True)
 
 
-async def _freeze(session: OrganizationSession, draft: Any) -> tuple[Definition, str]:
-    definition = parse(draft)
+async def freeze_draft(session: OrganizationSession, journey: Journey) -> tuple[Definition, str]:
+    """The journey's draft as it would be published now, and its content hash.
+
+    Raises:
+        Unpublishable: with everything that is wrong.
+    """
+    definition = parse(journey.draft)
     if isinstance(definition, list):
         raise _unpublishable(definition)
-    facts = await journey_versions.facts(session, definition)
+    facts = await _facts(session, definition, journey.id)
     if problems := check_definition(definition, facts):
         raise _unpublishable(problems)
     frozen = freeze(definition, facts)
     contents = await journey_versions.template_contents(session, template_version_ids(frozen))
     return frozen, content_hash(frozen, contents)
+
+
+async def _facts(session: OrganizationSession, definition: Definition, journey_id: UUID) -> Facts:
+    found = await journey_versions.facts(session, definition, journey_id)
+    sources = {source for step in definition.steps.values() for source in step.liquid()}
+    analyzed = {source: analyze(source, "text").problems for source in sources}
+    return replace(found, malformed_liquid={source: problems[0].message for source, problems in analyzed.items() if problems})
 
 
 def _unpublishable(problems: list[Problem]) -> Unpublishable:

@@ -10,7 +10,7 @@ from sqlmodel import col
 from models.domain.errors import NotFound
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.definition import Definition, SendStep
-from models.domain.journey.facts import ConnectionFact, Facts, TemplateFact, TopicFact
+from models.domain.journey.facts import ConnectionFact, Facts, JourneyFact, TemplateFact, TopicFact
 from models.store.session import OrganizationSession
 from models.tables.journeys import JourneyVersion
 
@@ -22,14 +22,19 @@ _TEMPLATES = text("""
 _TOPICS = text("SELECT id, key, archived_at IS NOT NULL FROM topics WHERE organization_id = :organization_id")
 _CONNECTIONS = text("SELECT id, channel, is_default FROM connections WHERE organization_id = :organization_id ORDER BY id")
 _ATTRIBUTES = text("SELECT attribute_schema FROM organizations WHERE id = :organization_id")
+_SEGMENTS = text("SELECT id, rule FROM segments WHERE organization_id = :organization_id")
+_JOURNEYS = text("""
+    SELECT j.id, EXISTS (SELECT 1 FROM journey_versions v WHERE v.journey_id = j.id), j.archived_at IS NOT NULL
+    FROM journeys j WHERE j.organization_id = :organization_id""")
+_MEMBERS = text("SELECT user_id FROM memberships WHERE organization_id = :organization_id")
 _CONTENTS = text("""
     SELECT v.id, t.channel, v.subject, v.html, v.text
     FROM template_versions v JOIN templates t ON t.id = v.template_id
     WHERE v.organization_id = :organization_id AND v.id = ANY(:ids)""")
 
 
-async def facts(session: OrganizationSession, definition: Definition) -> Facts:
-    """What the definition may name in this organization. Of the templates, only those that it does name."""
+async def facts(session: OrganizationSession, definition: Definition, journey_id: UUID | None = None) -> Facts:
+    """What the definition (of this journey) may name in this organization. Of the templates, only those that it does name."""
     mine = {"organization_id": session.organization_id}
     topics = await session.execute(_TOPICS, mine)
     connections = await session.execute(_CONNECTIONS, mine)
@@ -38,6 +43,10 @@ async def facts(session: OrganizationSession, definition: Definition) -> Facts:
         topics={id: TopicFact(key, archived) for id, key, archived in topics},
         connections={id: ConnectionFact(channel, is_default) for id, channel, is_default in connections},
         attributes=(await session.execute(_ATTRIBUTES, mine)).scalar_one(),
+        segments={row.id: row.rule for row in await session.execute(_SEGMENTS, mine)},
+        journeys={id: JourneyFact(published, archived) for id, published, archived in await session.execute(_JOURNEYS, mine)},
+        members=frozenset((await session.execute(_MEMBERS, mine)).scalars()),
+        journey_id=journey_id,
     )
 
 

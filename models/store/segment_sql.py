@@ -1,7 +1,7 @@
 """Segment rules as SQL: one boolean expression, every value bound.
 
-The expression is about `c`, a row of contacts, and, where a rule reads `run.<variable>`, `r`, a row of runs. It is
-true or false, never NULL: each test says itself what a missing value means, so NOT is plain NOT.
+The expression is about `c`, a row of contacts, and, where a rule reads `run.<variable>` or `event.<property>`, `r`, a row of
+runs, and `e`, a row of events. It is true or false, never NULL: each test says itself what a missing value means, so NOT is plain NOT.
 """
 
 import hashlib
@@ -11,23 +11,29 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from models.domain.errors import Invalid
 from models.domain.segment import (
     MOMENT_FIELDS,
     AnyRule,
     ConsentQuestion,
     ConsentRule,
     Either,
+    EventQuestion,
+    EventRule,
     Every,
     FieldRule,
     Negation,
+    SegmentRule,
     TagRule,
     parse_rule,
+    run_reference,
 )
 from models.domain.segment_values import DATE, DATE_TIME, resolve_moment, shift
 
 # Text that is compared without regard to case is compared in one case, so that an index on it serves.
 _FOLDED = {"email": "c.email_key", "country": "c.country", "locale": "lower(c.locale)"}
 _COMPARISONS = {"greater": ">", "less": "<", "at_least": ">=", "at_most": "<=", "before": "<", "after": ">"}
+_DOCUMENTS = {"attributes": "c.attributes", "run": "r.variables", "event": "e.properties"}
 _NEGATIVE = {"not_equals": "equals", "not_in": "in", "not_contains": "contains", "not_within_last": "within_last", "missing": "exists"}
 
 
@@ -69,6 +75,10 @@ class _Compiler:
                 return f"c.tags @> ARRAY[{self.bind(tag, 'text')}]"
             case ConsentRule(consent=question):
                 return self.consent(question)
+            case EventRule(event=happened):
+                return self.happened(happened)
+            case SegmentRule():
+                raise Invalid.field("rule.segment", "no_segments", "Publishing puts a segment's rule in its place; here there is none.")
             case FieldRule(operator=operator) if operator in _NEGATIVE:
                 return f"NOT ({self.test(rule, _NEGATIVE[operator])})"
             case FieldRule(operator=operator):
@@ -94,14 +104,35 @@ class _Compiler:
         )
         return f"COALESCE(({current}), 'none') = {self.bind(question.status, 'text')}"
 
+    def happened(self, question: EventQuestion) -> str:
+        """`e` is the event, inside as in a rule about one event."""
+        tests = [
+            "e.organization_id = c.organization_id",
+            "e.contact_id = c.id",
+            f"e.name = {self.bind(question.name, 'text')}",
+        ]
+        if question.within is not None:
+            tests.append(self.moment_test("within_last", question.within, "e.occurred_at"))
+        if question.since is not None:
+            tests.append("e.received_at >= r.created_at")
+        if question.where is not None:
+            tests.append(self.compile(question.where))
+        found = f"FROM events e WHERE {' AND '.join(tests)}"
+        if question.at_least == 1:
+            return f"EXISTS (SELECT 1 {found})"
+        limit = self.bind(question.at_least, "int")
+        return f"(SELECT count(*) FROM (SELECT 1 {found} LIMIT {limit}) happened) >= {limit}"
+
     def test(self, rule: FieldRule, operator: str) -> str:
         namespace, _, key = rule.field.partition(".")
         if not key:
             column = f"c.{rule.field}"  # one of the fixed names that parse_rule lets through
             present = f"{_FOLDED.get(rule.field, column)} IS NOT NULL"
             return present if operator == "exists" else f"({present} AND {self.column_test(rule, operator, column)})"
-        source = "c.attributes" if namespace == "attributes" else "r.variables"
-        return self.json_test(rule.value, operator, f"({source} -> {self.bind(key, 'text')})")
+        document = f"({_DOCUMENTS[namespace]} -> {self.bind(key, 'text')})"
+        if (variable := run_reference(rule.value)) is not None:
+            return f"COALESCE({document} = (r.variables -> {self.bind(variable, 'text')}), FALSE)"
+        return self.json_test(rule.value, operator, document)
 
     def column_test(self, rule: FieldRule, operator: str, column: str) -> str:
         if rule.field in MOMENT_FIELDS:

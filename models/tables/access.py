@@ -22,6 +22,8 @@ class Organization(SQLModel, table=True):
     timezone: str = "UTC"  # IANA; used when a contact has none or an invalid one
     quiet_hours: dict[str, Any] = document()  # by channel: {"email": {"start": "21:00", "end": "08:00"}}
     attribute_schema: dict[str, Any] = document()  # custom contact attributes: {"plan": {"type": "string"}}
+    approval_required: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})  # to publish a journey
+    listening: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})  # some version depends on contacts' changes
     created_at: datetime = moment(default_now=True)
 
 

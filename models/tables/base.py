@@ -40,7 +40,9 @@ def moment(*, nullable: bool = False, index: bool = False, default_now: bool = F
 
 
 def document(**kwargs: Any) -> Any:
-    """A JSONB column, empty object by default."""
+    """A JSONB column, an empty object (or, where it may be, NULL) by default."""
+    if kwargs.pop("nullable", False):
+        return Field(default=None, sa_type=JSONB, nullable=True, **kwargs)
     kwargs.setdefault("default_factory", dict)
     return Field(sa_type=JSONB, nullable=False, **kwargs)
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
@@ -42,6 +42,7 @@ class Campaign(OrganizationRow, table=True):
     __table_args__ = (
         Index("ix_campaigns_page", "organization_id", "id"),
         Index("ix_campaigns_unstarted", "organization_id", "created_at", postgresql_where=text("status = 'starting'")),
+        Index("uq_campaigns_occurrence", "parent_id", "nominal_at", unique=True, postgresql_where=text("parent_id IS NOT NULL")),
         Index("uq_campaigns_request", "organization_id", "request_id", unique=True, postgresql_where=text("request_id IS NOT NULL")),
     )
 
@@ -50,6 +51,11 @@ class Campaign(OrganizationRow, table=True):
     version_id: UUID = Field(foreign_key="journey_versions.id")
     segment_id: UUID | None = Field(default=None, foreign_key="segments.id")  # NULL: every contact
     segment_rule: dict[str, Any] | None = Field(default=None, sa_type=JSONB, nullable=True)  # as it was at launch
+    exclusion_rule: dict[str, Any] | None = document(nullable=True)  # of the excluded segments: any of them; as it was at launch
+    schedule: dict[str, Any] | None = document(nullable=True)  # models.domain.schedule; NULL: at once
+    audience_at: str = Field(default="start", sa_column_kwargs={"server_default": "start"})  # start | launch: when it is taken
+    parent_id: UUID | None = Field(default=None, foreign_key="campaigns.id")  # of one occurrence: the recurring campaign
+    nominal_at: datetime | None = moment(nullable=True)  # of one occurrence: when it was due
     status: str = "starting"  # starting | running | paused | completed | cancelled
     page_size: int = 200
     audience: int | None = None  # size of the snapshot; NULL until it is taken
@@ -72,6 +78,8 @@ class Run(OrganizationRow, table=True):
         Index("ix_runs_campaign_status", "organization_id", "campaign_id", "status"),
         Index("ix_runs_contact", "organization_id", "contact_id"),
         Index("ix_runs_workflow", "workflow_id"),
+        Index("ix_runs_entries", "organization_id", "journey_id", "contact_id"),
+        Index("ix_runs_step", "organization_id", "journey_id", "version_id", "step_id", postgresql_where=text("finished_at IS NULL")),
         Index(
             "ix_runs_unstarted",
             "organization_id",
@@ -92,6 +100,15 @@ class Run(OrganizationRow, table=True):
     step_id: str | None = None
     wake_at: datetime | None = moment(nullable=True)
     reason: str | None = None
+    starts_at: datetime | None = moment(nullable=True)  # it comes to its first step only then
+    entry_source: str = Field(default="api", sa_column_kwargs={"server_default": "api"})  # api | campaign | event | segment | journey
+    entry_key: str | None = None  # tells two runs of one contact apart
+    entry_event_id: UUID | None = None
+    entry_seq: int | None = Field(default=None, sa_type=BigInteger)  # of that event: later ones count for waits
+    parent_run_id: UUID | None = None  # of the run whose step led here
+    hidden: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+    exit_requested_at: datetime | None = moment(nullable=True)  # a rule of the journey ended it; the fence obeys this
+    exit_reason: str | None = None
     cancel_requested_at: datetime | None = moment(nullable=True)  # something was in flight when it was cancelled; the fence obeys this
     sequence: int = 0  # of the last transition applied; an older one is ignored
     variables: dict[str, Any] = document()

@@ -14,7 +14,6 @@ from activities.contracts import (
     AuditBatch,
     CampaignProgress,
     CampaignRef,
-    Choice,
     Control,
     ControlPage,
     ControlTargets,
@@ -23,6 +22,7 @@ from activities.contracts import (
     Scope,
     SendOutcome,
     SendResult,
+    StepAnswer,
     StepVisit,
     Transition,
     Verdict,
@@ -79,9 +79,9 @@ class Fakes:
         return answers
 
     @activity.defn(name="choose_branches")
-    async def choose_branches(self, batch: VisitBatch) -> list[Choice]:
+    async def choose_branches(self, batch: VisitBatch) -> list[StepAnswer]:
         self._count("choose_branches", len(batch.visits))
-        return [Choice(run_id=visit.run_id, index=self.branch(visit)) for visit in batch.visits]
+        return [StepAnswer(run_id=visit.run_id, index=self.branch(visit)) for visit in batch.visits]
 
     @activity.defn(name="send_messages")
     async def send_messages(self, batch: VisitBatch) -> list[SendResult]:

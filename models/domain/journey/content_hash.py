@@ -4,11 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from models.domain.journey.definition import Definition, SendStep
+from models.domain.journey.entry import EventTrigger, Happens, SegmentTrigger
 from models.domain.journey.facts import Facts
+
+Rule = TypeVar("Rule", bound=Happens)
 
 
 @dataclass(frozen=True)
@@ -22,18 +25,32 @@ class TemplateContent:
 
 
 def freeze(definition: Definition, facts: Facts) -> Definition:
-    """The definition with every send's template version and connection named, so that later changes do not touch it.
+    """The definition with everything that it names fixed as it is now, so that later changes do not touch it: template versions,
+    connections, segments' rules.
 
     The definition has passed `check` with the same facts.
     """
-    steps = {step_id: _frozen(step, facts) if isinstance(step, SendStep) else step for step_id, step in definition.steps.items()}
-    return definition.model_copy(update={"steps": steps})
+    steps = {step_id: step.frozen(facts) for step_id, step in definition.steps.items()}
+    triggers = tuple(_trigger(trigger, facts) for trigger in definition.entry.triggers)
+    return definition.model_copy(
+        update={
+            "steps": steps,
+            "entry": definition.entry.model_copy(update={"triggers": triggers}),
+            "exits": tuple(_rule(rule, facts) for rule in definition.exits),
+            "goals": tuple(_rule(rule, facts) for rule in definition.goals),
+        }
+    )
 
 
-def _frozen(step: SendStep, facts: Facts) -> SendStep:
-    version_id = step.template_version_id or facts.templates[step.template_id].newest_version_id
-    connection_id = step.connection_id or facts.default_connection(step.channel)
-    return step.model_copy(update={"template_version_id": version_id, "connection_id": connection_id})
+def _trigger(trigger: EventTrigger | SegmentTrigger, facts: Facts) -> EventTrigger | SegmentTrigger:
+    if isinstance(trigger, SegmentTrigger):
+        return trigger.model_copy(update={"rule": facts.inlined(facts.segments[trigger.segment_id])})
+    return trigger.model_copy(update={"where": facts.inlined(trigger.where)}) if trigger.where else trigger
+
+
+def _rule(rule: Rule, facts: Facts) -> Rule:
+    changes = {name: facts.inlined(value) for name in ("where", "when") if (value := getattr(rule, name)) is not None}
+    return rule.model_copy(update=changes)
 
 
 def template_version_ids(definition: Definition) -> list[UUID]:

@@ -1,72 +1,61 @@
-"""Definition language version 1: a journey as a graph of steps by id. Pure."""
+"""Definition language version 1: a journey as a graph of steps by id, and the rules around it. Pure."""
 
-from datetime import timedelta
+from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any, Literal
-from uuid import UUID
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
-StepId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-Channel = Literal["email", "sms"]
-Purpose = Literal["marketing", "transactional"]
-Name = Annotated[str, Field(max_length=200)]
+from models.domain.journey.entry import EntryRules, ExitRule, Goal
+from models.domain.journey.steps.base import Channel as Channel
+from models.domain.journey.steps.base import Model, StepId, StepModel
+from models.domain.journey.steps.base import Purpose as Purpose
+from models.domain.journey.steps.branch import BranchCondition as BranchCondition
+from models.domain.journey.steps.branch import BranchStep as BranchStep
+from models.domain.journey.steps.call_webhook import CallWebhookStep as CallWebhookStep
+from models.domain.journey.steps.enter_journey import EnterJourneyStep as EnterJourneyStep
+from models.domain.journey.steps.exit import ExitStep as ExitStep
+from models.domain.journey.steps.notify_team import NotifyTeamStep as NotifyTeamStep
+from models.domain.journey.steps.review import ReviewStep as ReviewStep
+from models.domain.journey.steps.send import SendStep as SendStep
+from models.domain.journey.steps.split import SplitStep as SplitStep
+from models.domain.journey.steps.subscription import SubscribeStep as SubscribeStep
+from models.domain.journey.steps.subscription import UnsubscribeStep as UnsubscribeStep
+from models.domain.journey.steps.update_contact import UpdateContactStep as UpdateContactStep
+from models.domain.journey.steps.wait import WaitStep as WaitStep
+from models.domain.journey.steps.wait_for import WaitForStep as WaitForStep
 
-
-class Model(BaseModel):
-    """Frozen; unknown fields are refused when read from a designer, see `check`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SendStep(Model):
-    kind: Literal["send"] = "send"
-    name: Name = ""
-    channel: Channel = "email"
-    template_id: UUID
-    template_version_id: UUID | None = None  # None in a draft: the newest; always set in a published version
-    purpose: Purpose = "marketing"
-    topic_id: UUID | None = None  # required for marketing
-    connection_id: UUID | None = None  # None: the organization's default connection of the channel
-    on_refused: Literal["continue", "exit"] = "continue"  # what a run does when the message must not be sent
-    next: StepId | None = None  # None: the run completes
-
-
-class WaitStep(Model):
-    kind: Literal["wait"] = "wait"
-    name: Name = ""
-    duration: timedelta  # ISO 8601 ("PT15M", "P3D") or seconds
-    next: StepId | None = None
-
-
-class BranchCondition(Model):
-    """`when` is a segment rule (`models.domain.segment`), which may also read the run's variables under `run.`."""
-
-    name: Name = ""
-    when: dict[str, Any]
-    next: StepId | None = None
-
-
-class BranchStep(Model):
-    kind: Literal["branch"] = "branch"
-    name: Name = ""
-    conditions: tuple[BranchCondition, ...]  # the first that holds wins
-    otherwise: StepId | None = None
-
-
-class ExitStep(Model):
-    kind: Literal["exit"] = "exit"
-    name: Name = ""
-    reason: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = "exit_step"  # a code; shown on the timeline
-
-
-Step = Annotated[SendStep | WaitStep | BranchStep | ExitStep, Field(discriminator="kind")]
+Step = Annotated[
+    SendStep
+    | WaitStep
+    | WaitForStep
+    | BranchStep
+    | SplitStep
+    | UpdateContactStep
+    | SubscribeStep
+    | UnsubscribeStep
+    | CallWebhookStep
+    | NotifyTeamStep
+    | EnterJourneyStep
+    | ReviewStep
+    | ExitStep,
+    Field(discriminator="kind"),
+]
 
 
 class Definition(Model):
+    """`ends_at`: from then on nobody enters; with `at_end` "exit", those who are inside leave at their next step.
+    `max_visits`: a run that comes to the same step more often leaves, with the reason `loop_limit`."""
+
     language: Literal[1] = 1
     start: StepId
     steps: dict[StepId, Step]
+    entry: EntryRules = EntryRules()
+    exits: Annotated[tuple[ExitRule, ...], Field(max_length=20)] = ()
+    goals: Annotated[tuple[Goal, ...], Field(max_length=20)] = ()
+    ends_at: AwareDatetime | None = None
+    at_end: Literal["finish", "exit"] = "finish"
+    max_visits: Annotated[int, Field(ge=1, le=10_000)] = 100
 
     @cached_property
     def looping(self) -> frozenset[str]:
@@ -87,14 +76,10 @@ class Definition(Model):
                     ends.append(source)
         return frozenset(left)
 
+    def has_ended(self, now: datetime) -> bool:
+        return self.ends_at is not None and now >= self.ends_at
 
-def targets(step: SendStep | WaitStep | BranchStep | ExitStep) -> tuple[str, ...]:
+
+def targets(step: StepModel) -> tuple[str, ...]:
     """Where the step leads, in the order it names them; a target stands as often as it is named."""
-    match step:
-        case SendStep() | WaitStep():
-            onward: tuple[str | None, ...] = (step.next,)
-        case BranchStep():
-            onward = (*(condition.next for condition in step.conditions), step.otherwise)
-        case ExitStep():
-            onward = ()
-    return tuple(target for target in onward if target is not None)
+    return tuple(target for _, target in step.exits() if target is not None)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from models.domain.segment import inline_segments
+
 
 @dataclass(frozen=True)
 class TemplateFact:
@@ -29,16 +31,31 @@ class ConnectionFact:
 
 
 @dataclass(frozen=True)
+class JourneyFact:
+    published: bool
+    archived: bool = False
+
+
+@dataclass(frozen=True)
 class Facts:
-    """Templates, topics and connections by id; `attributes` is the organization's schema of custom attributes
-    (None: they are not checked)."""
+    """Templates, topics, connections, segments' rules and journeys by id. `attributes` is the organization's schema of custom
+    attributes, `members` its users; None: these are not checked. `malformed_liquid`: what is wrong, by the text that is."""
 
     templates: Mapping[UUID, TemplateFact] = field(default_factory=dict)
     topics: Mapping[UUID, TopicFact] = field(default_factory=dict)
     connections: Mapping[UUID, ConnectionFact] = field(default_factory=dict)
     attributes: Mapping[str, Any] | None = None
+    segments: Mapping[UUID, Mapping[str, Any]] = field(default_factory=dict)
+    journeys: Mapping[UUID, JourneyFact] | None = None
+    members: Set[UUID] | None = None
+    malformed_liquid: Mapping[str, str] = field(default_factory=dict)
+    journey_id: UUID | None = None  # the journey itself
 
     def default_connection(self, channel: str) -> UUID | None:
         """The connection that sends this channel's messages when a step names none."""
         fits = (id for id, connection in self.connections.items() if connection.channel == channel and connection.is_default)
         return next(fits, None)
+
+    def inlined(self, rule: Mapping[str, Any]) -> dict[str, Any]:
+        """The rule with each segment that it names replaced by that segment's rule, as it is now."""
+        return inline_segments(rule, self.segments)

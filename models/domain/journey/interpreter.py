@@ -7,16 +7,18 @@ The same functions drive the workflow, the simulator and the tests. The driver l
         ... do what the command says, then apply one of the functions below ...
 
 Every function gives a `Progress`: the new state and the changes to be recorded on the run's timeline.
-All times are aware UTC.
+What a kind of step does is said by its class (`models.domain.journey.steps`). All times are aware UTC.
 """
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from models.domain.journey.definition import BranchStep, Definition, ExitStep, SendStep, WaitStep
+from models.domain.journey.definition import Definition, ReviewStep, SendStep, Step, WaitForStep, WaitStep
 from models.domain.journey.run import FINISHED, Phase, RunState
+from models.domain.journey.steps.base import Answer, Ask, Go, Leave, Outcome, Rest
 
+ROUNDS_PER_VERSION = 1_000  # a run that was moved asks everything anew: its rounds do not meet those before
 PAUSES = ("campaign_paused", "journey_paused", "run_paused")  # as the last check before a send calls them
 
 
@@ -30,18 +32,21 @@ class Send:
 
 
 @dataclass(frozen=True)
-class Choose:
-    """Ask which branch the contact takes now."""
+class Question:
+    """Ask the activity of this name what the step is to do, and call `answered`."""
 
+    name: str
+    kind: str  # of the step
     step_id: str
     visit: int
+    round: int
 
 
 @dataclass(frozen=True)
 class WaitUntil:
-    """Do nothing before `at`, then call `wake`."""
+    """Do nothing before `at`, then call `wake`. None: until somebody speaks."""
 
-    at: datetime
+    at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class AwaitOperator:
     """Do nothing until a person retries, skips or cancels."""
 
 
-Command = Send | Choose | WaitUntil | AwaitOperator
+Command = Send | Question | WaitUntil | AwaitOperator
 
 
 @dataclass(frozen=True)
@@ -78,37 +83,43 @@ def next_command(definition: Definition, state: RunState) -> Command | None:
     if state.phase is Phase.NEEDS_ATTENTION:
         return AwaitOperator()
     if state.phase in (Phase.WAITING, Phase.HELD):
-        assert state.wake_at is not None
         return WaitUntil(state.wake_at)
-    match definition.steps[state.step_id]:
-        case SendStep():
-            return Send(state.step_id, state.visit, state.round)
-        case BranchStep():
-            return Choose(state.step_id, state.visit)
-        case step:
-            raise AssertionError(f"a run never rests active at a {step.kind} step")
+    step = definition.steps[state.step_id]
+    if isinstance(step, SendStep):
+        return Send(state.step_id, state.visit, state.round)
+    return Question(step.asks(state), step.kind, state.step_id, state.visit, state.round)
 
 
 def enter(definition: Definition, state: RunState, now: datetime) -> Progress:
-    """A run that has not started (sequence 0) stands at its first step; any other is left as it is."""
+    """A run that has not started (sequence 0) stands at its first step, or waits for its start; one that has been moved here from
+    another version arrives; any other is left as it is."""
+    if state.moved:
+        here = state.model_copy(update={"moved": False, "starts_at": None})
+        arrived = _arrive(definition, here, state.step_id, now, keep_arrival=True)
+        return _after(arrived, Change("moved", Phase.ACTIVE, state.step_id))
     if state.sequence:
         return Progress(state)
-    arrived = _arrive(definition, state, state.step_id, now)
-    return Progress(arrived.state, (Change("entered", Phase.ACTIVE, state.step_id), *arrived.changes))
+    entered = Change("entered", Phase.ACTIVE, state.step_id)
+    if state.starts_at is not None and state.starts_at > now:
+        waiting = state.model_copy(update={"phase": Phase.WAITING, "wake_at": state.starts_at})
+        return Progress(waiting, (entered, Change("waiting", Phase.WAITING, state.step_id, None, state.starts_at, "starts_later")))
+    return _after(_arrive(definition, state.model_copy(update={"starts_at": None}), state.step_id, now), entered)
+
+
+# --- sends ----------------------------------------------------------------------------------------------------------
 
 
 def sent(definition: Definition, state: RunState, now: datetime, details: dict[str, Any]) -> Progress:
     """The step's message was accepted."""
-    return _leave(definition, state, now, Change("sent", state.phase, state.step_id, state.visit, details=details))
+    return _follow(definition, state, Go(_send_step(definition, state).next, "sent", details=details), now)
 
 
 def not_sent(definition: Definition, state: RunState, now: datetime, reason: str) -> Progress:
     """The step's message must not or cannot reach this contact; the step says what the run does then."""
-    step = definition.steps[state.step_id or ""]
-    change = Change("not_sent", state.phase, state.step_id, state.visit, reason=reason)
-    if isinstance(step, SendStep) and step.on_refused == "exit":
-        return _finish(state, Phase.EXITED, reason, (change,))
-    return _leave(definition, state, now, change)
+    step = _send_step(definition, state)
+    if step.on_refused == "exit":
+        return _follow(definition, state, Leave(reason, "not_sent"), now)
+    return _follow(definition, state, Go(step.not_sent if step.on_refused == "path" else step.next, "not_sent", reason), now)
 
 
 def held(state: RunState, until: datetime, reason: str) -> Progress:
@@ -124,22 +135,59 @@ def unhold(state: RunState, now: datetime) -> RunState:
     return state
 
 
+# --- answers, waits, events -----------------------------------------------------------------------------------------
+
+
+def answered(definition: Definition, state: RunState, answer: Answer, now: datetime) -> Progress:
+    """The world's answer to the step's question."""
+    return _follow(definition, state, _step(definition, state).answered(state, answer, now), now)
+
+
 def wake(definition: Definition, state: RunState, now: datetime) -> Progress:
     """The time of a waiting or held run has come."""
     if state.phase is Phase.HELD:
         new = state.model_copy(update={"phase": Phase.ACTIVE, "wake_at": None, "reason": None})
         return Progress(new, (Change("woke", Phase.ACTIVE, state.step_id, state.visit),))
-    return _leave(definition, state, now, Change("woke", Phase.ACTIVE, state.step_id, state.visit))
+    if state.starts_at is not None:
+        started = state.model_copy(update={"starts_at": None})
+        return _after(_arrive(definition, started, state.step_id, now), Change("started", Phase.ACTIVE, state.step_id))
+    step = _step(definition, state)
+    if isinstance(step, WaitForStep):  # an event may have come at the last moment: the database says which was first
+        return Progress(state.model_copy(update={"phase": Phase.ACTIVE, "wake_at": None, "expired": True, "round": state.round + 1}))
+    return _follow(definition, state, step.woke(state, now), now)
 
 
-def chose(definition: Definition, state: RunState, now: datetime, index: int | None) -> Progress:
-    """The contact takes the condition of this index, or `otherwise`."""
-    step = definition.steps[state.step_id or ""]
-    assert isinstance(step, BranchStep)
-    taken = step.otherwise if index is None else step.conditions[index].next
-    details = {"index": index, "name": "otherwise" if index is None else step.conditions[index].name, "next": taken}
-    change = Change("chose", Phase.ACTIVE, state.step_id, state.visit, details=details)
-    return _onwards(definition, state, taken, now, change)
+def reconsidered(definition: Definition, state: RunState) -> RunState:
+    """The contact has changed: a wait whose end depends on it asks again when that is. The old end stands until the answer."""
+    if state.phase is not Phase.WAITING or state.starts_at is not None:
+        return state
+    step = _step(definition, state)
+    if not isinstance(step, WaitStep) or not step.planned:
+        return state
+    return state.model_copy(update={"phase": Phase.ACTIVE, "round": state.round + 1})
+
+
+def matched(definition: Definition, state: RunState, now: datetime, step_id: str, visit: int, answer: Answer) -> Progress | None:
+    """What the run waited for has happened. None: it does not wait for that (any more, or yet)."""
+    if (state.step_id, state.visit, state.phase) != (step_id, visit, Phase.WAITING):
+        return None
+    return answered(definition, state, answer, now)
+
+
+def reviewed(definition: Definition, state: RunState, now: datetime, approved: bool) -> Progress | None:
+    """A person has looked. None: the run does not wait for a review."""
+    step = definition.steps.get(state.step_id or "")
+    if state.phase is not Phase.WAITING or state.starts_at is not None or not isinstance(step, ReviewStep):
+        return None
+    return _follow(definition, state, step.reviewed(approved), now)
+
+
+# --- operators ------------------------------------------------------------------------------------------------------
+
+
+def moving(state: RunState, step_id: str) -> RunState:
+    """The state to be handed over to another version's workflow, where it arrives at `step_id`."""
+    return state.model_copy(update={"step_id": step_id, "moved": True, "moves": state.moves + 1})
 
 
 def park(state: RunState, reason: str) -> Progress:
@@ -156,59 +204,100 @@ def retry(state: RunState) -> Progress:
 
 def skip(definition: Definition, state: RunState, now: datetime) -> Progress:
     """The run leaves its step undone. A branch goes its `otherwise` way."""
-    step = definition.steps[state.step_id or ""]
-    onwards = step.otherwise if isinstance(step, BranchStep) else _next_of(definition, state)
-    return _onwards(definition, state, onwards, now, Change("skipped", Phase.ACTIVE, state.step_id, state.visit))
+    return _follow(definition, state, Go(_step(definition, state).skipped(), "skipped"), now)
 
 
 def cancel(state: RunState, reason: str | None) -> Progress:
     """The run ends here by an operator's word."""
-    return _finish(state, Phase.CANCELLED, reason, ())
+    return _finish(state, Phase.CANCELLED, reason)
 
 
-def _leave(definition: Definition, state: RunState, now: datetime, change: Change) -> Progress:
-    return _onwards(definition, state, _next_of(definition, state), now, change)
+def leave(state: RunState, reason: str) -> Progress:
+    """The run ends here by a rule of the journey."""
+    return _finish(state, Phase.EXITED, reason)
 
 
-def _next_of(definition: Definition, state: RunState) -> str | None:
-    step = definition.steps[state.step_id or ""]
-    return step.next if isinstance(step, SendStep | WaitStep) else None
+# --- the one way on -------------------------------------------------------------------------------------------------
 
 
-def _onwards(definition: Definition, state: RunState, step_id: str | None, now: datetime, change: Change) -> Progress:
-    arrived = _arrive(definition, state, step_id, now)
-    return Progress(arrived.state, (change, *arrived.changes))
+def _step(definition: Definition, state: RunState) -> Step:
+    return definition.steps[state.step_id or ""]
 
 
-def _arrive(definition: Definition, state: RunState, step_id: str | None, now: datetime) -> Progress:
-    """The run stands at `step_id`, waiting if that is a wait, finished if there is nothing (more) to do."""
-    if step_id is None:
-        return _finish(state, Phase.COMPLETED, None, ())
+def _send_step(definition: Definition, state: RunState) -> SendStep:
+    step = _step(definition, state)
+    assert isinstance(step, SendStep)
+    return step
+
+
+def _follow(definition: Definition, state: RunState, outcome: Outcome, now: datetime) -> Progress:
+    """The run at its step does what the step said."""
+    match outcome:
+        case Ask():
+            return Progress(state)
+        case Rest():
+            return _rest(state, outcome)
+        case Leave():
+            said = _said(state, outcome.kind, outcome.reason, outcome.details)
+            return _after(_finish(state, Phase.EXITED, outcome.reason), *said)
+        case Go():
+            said = _said(state, outcome.kind, outcome.reason, outcome.details)
+            return _after(_arrive(definition, state, outcome.next, now), *said)
+
+
+def _said(state: RunState, kind: str | None, reason: str | None, details: dict[str, Any]) -> tuple[Change, ...]:
+    return () if kind is None else (Change(kind, Phase.ACTIVE, state.step_id, state.visit, reason=reason, details=details),)
+
+
+def _rest(state: RunState, rest: Rest) -> Progress:
+    waiting = state.model_copy(update={"phase": Phase.WAITING, "wake_at": rest.until, "reason": None})
+    if state.wake_at is not None and state.wake_at == rest.until:
+        return Progress(waiting)  # asked again, and nothing is new
+    kind = "rescheduled" if state.wake_at is not None else rest.kind
+    return Progress(waiting, (Change(kind, Phase.WAITING, state.step_id, state.visit, rest.until, details=rest.details),))
+
+
+def _after(progress: Progress, *before: Change) -> Progress:
+    return Progress(progress.state, (*before, *progress.changes))
+
+
+def _arrive(definition: Definition, state: RunState, step_id: str | None, now: datetime, *, keep_arrival: bool = False) -> Progress:
+    """The run stands at `step_id`, asking or resting, or has gone on from there, or is finished."""
+    changes: tuple[Change, ...] = ()
+    while True:
+        if step_id is None:
+            return _after(_finish(state, Phase.COMPLETED, None), *changes)
+        if definition.at_end == "exit" and definition.has_ended(now):
+            return _after(_finish(state, Phase.EXITED, "journey_ended"), *changes)
+        state = _at(definition, state, step_id, now, keep_arrival)
+        if state.visit > definition.max_visits:
+            return _after(_finish(state, Phase.EXITED, "loop_limit"), *changes)
+        outcome = _step(definition, state).arrive(state, now)
+        if not isinstance(outcome, Go):
+            return _after(_follow(definition, state, outcome, now), *changes)
+        changes = (*changes, *_said(state, outcome.kind, outcome.reason, outcome.details))
+        step_id, keep_arrival = outcome.next, False
+
+
+def _at(definition: Definition, state: RunState, step_id: str, now: datetime, keep_arrival: bool) -> RunState:
     visit = state.visits.get(step_id, 0) + 1
-    # Only a step on a loop can be arrived at again: the state, which travels in payloads, does not grow with the way.
-    visits = {**state.visits, step_id: visit} if step_id in definition.looping else state.visits
-    here = state.model_copy(
+    arrived_at = state.arrived_at if keep_arrival and state.arrived_at is not None else now
+    return state.model_copy(
         update={
             "step_id": step_id,
             "phase": Phase.ACTIVE,
             "visit": visit,
-            "visits": visits,
-            "round": 0,
+            # Only a step on a loop can be arrived at again: the state, which travels in payloads, does not grow with the way.
+            "visits": {**state.visits, step_id: visit} if step_id in definition.looping else state.visits,
+            "round": state.moves * ROUNDS_PER_VERSION,
             "wake_at": None,
             "reason": None,
+            "expired": False,
+            "arrived_at": arrived_at if definition.steps[step_id].waits else None,
         }
     )
-    match definition.steps[step_id]:
-        case ExitStep() as step:
-            return _finish(here, Phase.EXITED, step.reason, ())
-        case WaitStep() as step:
-            until = now + step.duration
-            waiting = here.model_copy(update={"phase": Phase.WAITING, "wake_at": until})
-            return Progress(waiting, (Change("waiting", Phase.WAITING, step_id, here.visit, until),))
-        case _:
-            return Progress(here)
 
 
-def _finish(state: RunState, phase: Phase, reason: str | None, before: tuple[Change, ...]) -> Progress:
+def _finish(state: RunState, phase: Phase, reason: str | None) -> Progress:
     new = state.model_copy(update={"phase": phase, "wake_at": None, "reason": reason})
-    return Progress(new, (*before, Change(str(phase), phase, state.step_id, state.visit, reason=reason)))
+    return Progress(new, (Change(str(phase), phase, state.step_id, state.visit, reason=reason),))

@@ -41,6 +41,12 @@ class RunState(BaseModel):
     sequence: int = 0  # of the last transition recorded
     variables: dict[str, Any] = Field(default_factory=dict)
     paused: bool = False  # by an operator; the phase underneath is kept, and time goes on
+    starts_at: datetime | None = None  # aware UTC: it enters now, but comes to its first step only then
+    arrived_at: datetime | None = None  # aware UTC, at a step where time passes
+    expired: bool = False  # the time of a wait for events is over: it asks which way it ended
+    moved: bool = False  # it has just come from another version, and has not arrived at step_id yet
+    moves: int = 0  # how often it has come from another version: questions asked before do not count
+    leaving: str | None = None  # a rule of the journey ends it as soon as nothing is in flight; the reason
 
     @property
     def shown_phase(self) -> Phase:

@@ -6,21 +6,25 @@ from hypothesis import strategies as st
 
 from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, Step, WaitStep, targets
 from models.domain.journey.interpreter import (
-    Choose,
+    Question,
     Send,
     WaitUntil,
-    chose,
+    answered,
     enter,
     held,
+    moving,
     next_command,
     not_sent,
     park,
     retry,
+    reviewed,
     sent,
     skip,
     wake,
 )
 from models.domain.journey.run import FINISHED, Phase, RunState
+from models.domain.journey.steps.base import Answer
+from tests.models.domain.journey.drawing import steps
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -60,8 +64,8 @@ def test_going_round_counts_the_visits_of_looping_steps_only() -> None:
     assert next_command(ROUND, state) == Send("mail", 1, 0)
     state = sent(ROUND, state, NOW, {}).state
     state = wake(ROUND, state, NOW + DAY).state
-    assert next_command(ROUND, state) == Choose("again", 1)
-    state = chose(ROUND, state, NOW + DAY, 0).state
+    assert next_command(ROUND, state) == Question("choose_branches", "branch", "again", 1, 0)
+    state = answered(ROUND, state, Answer(index=0), NOW + DAY).state
     assert next_command(ROUND, state) == Send("mail", 2, 0)
     assert set(state.visits) <= {"mail", "pause", "again"}
     assert enter(WAIT_FIRST, run_at("pause"), NOW).state.visits == {}
@@ -86,46 +90,77 @@ def test_a_parked_run_keeps_its_place() -> None:
     assert skip(ROUND, parked, NOW).state.step_id == "pause"
 
 
+def test_a_run_that_starts_later_waits_before_its_first_step() -> None:
+    state = enter(WAIT_FIRST, run_at("pause").model_copy(update={"starts_at": NOW + DAY}), NOW).state
+    assert next_command(WAIT_FIRST, state) == WaitUntil(NOW + DAY)
+    started = wake(WAIT_FIRST, state, NOW + DAY)
+    assert [change.kind for change in started.changes] == ["started", "waiting"]
+    assert next_command(WAIT_FIRST, started.state) == WaitUntil(NOW + 2 * DAY)
+
+
+def test_a_run_that_is_moved_to_the_same_wait_keeps_the_time_it_has_waited() -> None:
+    waited = enter(WAIT_FIRST, run_at("pause"), NOW).state.model_copy(update={"sequence": 2})
+    longer = journey("pause", pause=WaitStep(duration=5 * DAY, next="mail"), mail=SendStep(template_id=uuid4()))
+    arrived = enter(longer, moving(waited, "pause"), NOW + DAY)
+    assert [change.kind for change in arrived.changes] == ["moved", "waiting"]
+    assert arrived.state.wake_at == NOW + 5 * DAY
+    assert enter(longer, moving(waited, "mail"), NOW).state.round == 1_000  # asks anew
+
+
+def test_a_run_leaves_a_journey_that_has_ended_where_it_says_so() -> None:
+    ending = WAIT_FIRST.model_copy(update={"ends_at": NOW, "at_end": "exit"})
+    assert (state := enter(ending, run_at("pause"), NOW).state).phase is Phase.EXITED and state.reason == "journey_ended"
+    assert enter(ending.model_copy(update={"at_end": "finish"}), run_at("pause"), NOW).state.phase is Phase.WAITING
+
+
+def test_a_loop_ends_at_its_bound() -> None:
+    bounded = ROUND.model_copy(update={"max_visits": 3})
+    state, now = enter(bounded, run_at("mail"), NOW).state, NOW
+    mails = 0
+    while (command := next_command(bounded, state)) is not None:
+        match command:
+            case Send():
+                mails, state = mails + 1, sent(bounded, state, now, {}).state
+            case Question():
+                state = answered(bounded, state, Answer(index=0), now).state
+            case WaitUntil():
+                now += DAY
+                state = wake(bounded, state, now).state
+    assert (mails, state.phase, state.reason) == (3, Phase.EXITED, "loop_limit")
+
+
 @st.composite
 def definitions(draw: st.DrawFn) -> Definition:
     names = [f"s{number}" for number in range(draw(st.integers(1, 8)))]
-    onward = st.sampled_from([*names, None])
-
-    def step(_: str) -> Step:
-        kind = draw(st.sampled_from(["send", "wait", "branch", "exit"]))
-        if kind == "send":
-            return SendStep(template_id=uuid4(), next=draw(onward), on_refused=draw(st.sampled_from(["continue", "exit"])))
-        if kind == "wait":
-            return WaitStep(duration=timedelta(hours=draw(st.integers(1, 99))), next=draw(onward))
-        if kind == "branch":
-            return BranchStep(conditions=(BranchCondition(when={}, next=draw(onward)),), otherwise=draw(onward))
-        return ExitStep()
-
-    return Definition(start=names[0], steps={name: step(name) for name in names})
+    return Definition(start=names[0], steps={name: draw(steps([*names, None])) for name in names}, max_visits=draw(st.integers(1, 5)))
 
 
-@given(definitions(), st.lists(st.integers(0, 3), max_size=40))
+@given(definitions(), st.lists(st.integers(0, 3), max_size=60))
 def test_any_walk_stays_in_the_definition_counts_its_visits_and_never_rests_active(definition: Definition, choices: list[int]) -> None:
     state, now = enter(definition, run_at(definition.start), NOW).state, NOW
-    arrivals: dict[str, int] = {}
-    place: tuple[str | None, int] | None = None
     for choice in choices:
-        if (state.step_id, state.visit) != place and state.step_id is not None:
-            place = (state.step_id, state.visit)
-            arrivals[state.step_id] = arrivals.get(state.step_id, 0) + 1
-            assert state.visit == arrivals[state.step_id]
         command = next_command(definition, state)
         if command is None:
             break
+        before = state
         match command:
             case Send():
                 state = (sent(definition, state, now, {}) if choice % 2 else not_sent(definition, state, now, "no_consent")).state
-            case Choose():
-                state = chose(definition, state, now, None if choice % 2 else 0).state
+            case Question(name="open_waits" | "close_waits" | "choose_branches"):
+                state = answered(definition, state, Answer(index=0 if choice % 2 else None), now).state
+            case Question(name="plan_waits"):
+                state = answered(definition, state, Answer(until=now + choice * DAY if choice else None), now).state
+            case Question():
+                state = answered(definition, state, Answer(refused=choice == 0), now).state
+            case WaitUntil(at=None):
+                state = (reviewed(definition, state, now, bool(choice % 2)) or skip(definition, state, now)).state
             case WaitUntil(at=at):
-                now = at
+                now = max(now, at or now)
                 state = wake(definition, state, now).state
         assert state.step_id in definition.steps
+        assert state.visit <= definition.max_visits or state.reason == "loop_limit"
+        assert all(state.visits.get(step_id, 0) >= visits for step_id, visits in before.visits.items())
+        assert (state.phase in (Phase.WAITING, Phase.HELD)) or state.wake_at is None or state.phase is Phase.ACTIVE
     assert (next_command(definition, state) is None) == (state.phase in FINISHED)
 
 

@@ -1,0 +1,22 @@
+"""Steps that do something to the world and go on: the one question that they share. Pure."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from models.domain.journey.run import RunState
+from models.domain.journey.steps.base import Answer, Exits, Go, Outcome, StepId, StepModel
+
+
+class EffectStep(StepModel):
+    """`activities/effects/<kind>.py` does it, for a batch of runs. `done` is what the timeline calls it."""
+
+    question: ClassVar[str | None] = "perform_steps"
+    done: ClassVar[str]
+
+    next: StepId | None = None
+
+    def exits(self) -> Exits:
+        yield "next", self.next
+
+    def answered(self, state: RunState, answer: Answer, now: datetime) -> Outcome:
+        return Go(self.next, "not_done" if answer.refused else self.done, answer.reason, answer.details)
