@@ -37,8 +37,12 @@ def listens(definition: Definition) -> bool:
         (isinstance(step, WaitStep) and step.planned) or (isinstance(step, WaitForStep) and step.conditions)
         for step in definition.steps.values()
     )
-    rules = any(rule.when is not None for rule in (*definition.exits, *definition.goals))
-    return waits or rules or any(isinstance(trigger, SegmentTrigger) for trigger in definition.entry.triggers)
+    return waits or listens_to_runs(definition) or any(isinstance(trigger, SegmentTrigger) for trigger in definition.entry.triggers)
+
+
+def listens_to_runs(definition: Definition) -> bool:
+    """Whether exit rules or goals depend on how a contact is: then a new run is looked at when it enters, too."""
+    return any(rule.when is not None for rule in (*definition.exits, *definition.goals))
 
 
 def _triggers(version: JourneyVersion, definition: Definition) -> Iterator[JourneyTrigger]:

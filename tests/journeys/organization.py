@@ -76,8 +76,10 @@ class Organization:
         )
         return str(made["id"])
 
-    async def publish(self, start: str, steps: Document) -> str:
-        journey = await self.post("/journeys", {"name": self.name("Journey"), "draft": {"language": 1, "start": start, "steps": steps}})
+    async def publish(self, start: str, steps: Document, **rules: Any) -> str:
+        """`rules`: entry, exits, goals, …"""
+        draft = {"language": 1, "start": start, "steps": steps, **rules}
+        journey = await self.post("/journeys", {"name": self.name("Journey"), "draft": draft})
         await self.post(f"/journeys/{journey['id']}/versions", None)
         return str(journey["id"])
 
