@@ -31,11 +31,25 @@ _COMPARE = """
 _BASELINED = text("UPDATE journey_triggers SET baselined_at = now() WHERE organization_id = :o AND id = :id")
 
 
-async def compare(session: OrganizationSession, trigger: JourneyTrigger, now: datetime, contact_ids: Sequence[UUID] | None = None) -> int:
-    """The set is as the rule says at `now` (aware UTC), of these contacts or (None) of all. Whoever came in, or went out, is to enter
-    the journey: how many. The first comparison takes down who fits already; they enter only where the trigger says so."""
+async def take_down(session: OrganizationSession, trigger: JourneyTrigger, now: datetime) -> None:
+    """The set is whoever fits at publication. They enter only where the trigger says so. The trigger stays without `baselined_at`
+    until all contacts have been compared once more: one that was saved at the same moment, unseen and unnoted, comes in then."""
+    await _compare(session, trigger, now, None, counts=trigger.include_existing and trigger.direction == "entered")
+
+
+async def compare(session: OrganizationSession, trigger: JourneyTrigger, now: datetime, contact_ids: Sequence[UUID] | None = None) -> None:
+    """The set is as the rule says at `now` (aware UTC), of these contacts or (None, and the first time) of all. Whoever came in, or
+    went out, is to enter the journey."""
     first = trigger.baselined_at is None
-    some = None if first or contact_ids is None else list(contact_ids)
+    await _compare(session, trigger, now, None if first else contact_ids, counts=True)
+    if first:
+        await session.execute(_BASELINED, {"o": session.organization_id, "id": trigger.id})
+
+
+async def _compare(
+    session: OrganizationSession, trigger: JourneyTrigger, now: datetime, contact_ids: Sequence[UUID] | None, *, counts: bool
+) -> None:
+    some = None if contact_ids is None else list(contact_ids)
     compiled = compile_rule(trigger.rule or {"all": []}, now)
     statement = _COMPARE.format(
         rule=compiled.sql,
@@ -49,11 +63,8 @@ async def compare(session: OrganizationSession, trigger: JourneyTrigger, now: da
         "journey_id": trigger.journey_id,
         "version_id": trigger.version_id,
         "direction": trigger.direction,
-        "counts": not first or (trigger.include_existing and trigger.direction == "entered"),
+        "counts": counts,
         **compiled.parameters,
         **({} if some is None else {"some": some}),
     }
-    entering = await session.execute(text(statement), parameters)
-    if first:
-        await session.execute(_BASELINED, {"o": session.organization_id, "id": trigger.id})
-    return int(entering.rowcount)  # type: ignore[attr-defined]
+    await session.execute(text(statement), parameters)

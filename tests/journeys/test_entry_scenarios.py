@@ -75,3 +75,68 @@ async def test_scenario_02_a_related_event_of_another_name_ends_the_wait(stack: 
             await acme.post("/events", {"name": "checked out", "contact_id": buyer, "properties": {"cart_id": f"C-{buyer}"}})
             await runs_of(acme, journey, 1, "completed")
         assert not await acme.mails()
+
+
+async def test_scenario_03_qualifying_again_counts_once_or_every_time(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    contact = await acme.contact()
+    await acme.consent([contact], topic)
+    trigger = {"kind": "event", "event": "qualified"}
+    once = await reminder(acme, topic, triggers=[trigger], again="once")
+    always = await reminder(acme, topic, triggers=[trigger], again="every_time")
+    async with stack.working():
+        for count in (1, 2):
+            await acme.post("/events", {"name": "qualified", "contact_id": contact})
+            await runs_of(acme, always, count, "completed")
+        await all_routed(acme)
+        assert len(await runs_of(acme, once, 1, "completed")) == 1
+    assert list((await acme.mails()).values()) == [3]
+
+
+async def test_scenario_04_three_events_are_three_runs_or_one(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    contact = await acme.contact()
+    await acme.consent([contact], topic)
+    trigger = {"kind": "event", "event": "ordered"}
+    always = await reminder(acme, topic, triggers=[trigger])
+    once = await reminder(acme, topic, triggers=[trigger], again="once")
+    async with stack.working():
+        await acme.post("/events", [{"name": "ordered", "contact_id": contact} for _ in range(3)])
+        await runs_of(acme, always, 3, "completed")
+        await all_routed(acme)
+        assert len(await runs_of(acme, once, 1, "completed")) == 1
+
+
+async def test_scenario_05_one_event_id_for_two_identities_counts_once(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    first, second = await acme.contacts(2)
+    await acme.consent([first, second], topic)
+    journey = await reminder(acme, topic, triggers=[{"kind": "event", "event": "ordered"}])
+    async with stack.working():
+        answer = await acme.post("/events", [{"id": "u-1", "name": "ordered", "contact_id": who} for who in (first, second)])
+        await all_routed(acme)
+        [run] = await runs_of(acme, journey, 1, "completed")
+    assert [item["new"] for item in answer["items"]] == [True, False] and run["contact_id"] == first
+    assert sum((await acme.mails()).values()) == 1
+
+
+async def test_scenario_08_a_contact_taken_out_by_hand_is_not_added_again(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    segment = await acme.post("/segments", {"name": "Customers", "rule": {"tag": "customer"}})
+    send = {"kind": "send", "template_id": await acme.template(), "topic_id": topic}
+    journey = await acme.publish(
+        "think",
+        {"think": {"kind": "review", "approved": "mail"}, "mail": send},
+        entry={"triggers": [{"kind": "segment_entered", "segment_id": segment["id"]}]},
+    )
+    async with stack.working():
+        contact = await acme.contact(tags=["customer"])
+        [run] = await runs_of(acme, journey, 1, "waiting")
+        await acme.call("PUT", f"/runs/{run['id']}/cancellation", {"reason": "asked by phone"})
+        await acme.until_run(run["id"], "cancelled")
+        await acme.call("PATCH", f"/contacts/{contact}", {"first_name": "Changed"})  # it still fits
+        await acme.call("PATCH", f"/contacts/{contact}", {"tags": ["customer", "vip"]})
+        await acme.until(lambda: acme.get("/contacts", limit=1), lambda _: True)
+        other = await acme.contact(tags=["customer"])  # comes after, and is taken: so the other would have been
+        runs = await runs_of(acme, journey, 1, "waiting")
+    assert sorted(run["contact_id"] for run in runs) == sorted([contact, other])
