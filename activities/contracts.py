@@ -162,6 +162,7 @@ class MoveOrder(Payload):
     plan_id: UUID
     version_id: UUID
     choices: dict[str, MoveChoice]
+    run_ids: Sequence[UUID] | None = None  # None: every run that stands there
     actor_kind: str = "user"
     actor_id: UUID | None = None
 

@@ -427,7 +427,9 @@ class JourneyWorkflow:
     @workflow.update(name="move_runs", description="Runs at the named steps move to another version, or exit.")
     def move_runs(self, order: MoveOrder) -> list[RunControlled]:
         """Each does so as soon as nothing is in flight for it; if it has left its step by then, as the order says of the new one."""
-        trips = [trip for trip in self.trips.values() if not trip.finished and trip.state.step_id in order.choices]
+        named = None if order.run_ids is None else set(order.run_ids)
+        there = [trip for trip in self.trips.values() if not trip.finished and trip.state.step_id in order.choices]
+        trips = [trip for trip in there if named is None or trip.state.run_id in named]
         for trip in trips:
             trip.move = order
             trip.nudge()
