@@ -15,7 +15,7 @@ from models.domain.audit import Actor, NewEntry
 from models.domain.connection import SmtpConfig, smtp_problems
 from models.domain.errors import Invalid, Problem
 from models.domain.phrases import plain_message
-from models.sandbox_account import sandbox_password, sandbox_username
+from models.sandbox_account import at_sandbox_now, sandbox_password, sandbox_username
 from models.settings import Settings
 from models.store import audit, connections
 from models.store.connections import NewConnection, StoredConnection
@@ -66,7 +66,7 @@ async def create_connection(caller: Caller, new: NewConnection) -> StoredConnect
 
 
 async def create_sandbox_connection(session: OrganizationSession, settings: Settings, actor: Actor) -> UUID:
-    """The organization's mail goes to the sandbox's inbox until another connection is made the default.
+    """The organization's mail goes to the sandbox's inbox, wherever that listens, until another connection is made the default.
 
     Writes its audit entry: call it near the end of the transaction. Raises Conflict when there is one already.
     """
@@ -78,6 +78,7 @@ async def create_sandbox_connection(session: OrganizationSession, settings: Sett
         sender_address="hello@sandbox.example",
         sender_name="Sandbox",
         concurrency=SANDBOX_CONCURRENCY,
+        sandbox=True,
     )
     secret = sandbox_password(settings, session.organization_id)
     new = NewConnection("Sandbox", "email", "smtp", config.model_dump(), secret=secret, is_default=True)
@@ -97,7 +98,7 @@ async def change_connection(caller: Caller, connection_id: UUID, changes: Mappin
     settings = caller.services.settings
     async with caller.session() as session:
         stored = await connections.get(session, connection_id)
-        new = _changed(stored, changes)
+        new = _changed(stored, changes, settings)
         await connections.change(session, stored, new, secrets_key(settings))
         if "password" in changes and changes["password"] is None:
             await connections.forget_secret(session, connection_id)
@@ -106,14 +107,15 @@ async def change_connection(caller: Caller, connection_id: UUID, changes: Mappin
     return stored
 
 
-def _changed(stored: StoredConnection, changes: Mapping[str, Any]) -> NewConnection:
+def _changed(stored: StoredConnection, changes: Mapping[str, Any], settings: Settings) -> NewConnection:
+    before = at_sandbox_now(SmtpConfig.model_validate(stored.config), stored.organization_id, settings)
     fields = {name: value for name, value in changes.items() if name in SmtpConfig.model_fields}
     try:
-        config = SmtpConfig.model_validate({**stored.config, **fields})
+        config = SmtpConfig.model_validate({**before.model_dump(), **fields})
     except ValidationError as error:
         raise Invalid([Problem(".".join(map(str, e["loc"])), e["type"], plain_message(e)) for e in error.errors()]) from None
     _refuse_problems(config, changes.get("password", "kept" if stored.has_secret else None) is not None)
-    moved = {name for name in ("host", "port", "security") if getattr(config, name) != stored.config.get(name)}
+    moved = any(getattr(config, name) != getattr(before, name) for name in ("host", "port", "security"))
     if moved and stored.has_secret and "password" not in changes:
         # Otherwise whoever may edit a connection could have its password sent to a server of theirs.
         raise Invalid.field("password", "required", "Give the password again when host, port or security change.")
@@ -121,7 +123,7 @@ def _changed(stored: StoredConnection, changes: Mapping[str, Any]) -> NewConnect
         stored.name,
         stored.channel,
         stored.provider,
-        config.model_dump(),
+        config.model_dump() | {"sandbox": config.sandbox and not moved},
         secret=changes.get("password"),
         is_default=stored.is_default,
         rate_per_second=stored.rate_per_second,
@@ -153,7 +155,7 @@ async def check_connection(caller: Caller, connection_id: UUID) -> CheckResult:
     async with caller.session() as session:
         stored = await connections.get(session, connection_id)
         sending = await connections.load_for_sending(session, connection_id, stored.channel, secrets_key(settings))
-    answer = await check(SmtpAccount.of(sending), Destinations(settings))
+    answer = await check(SmtpAccount.of(sending, settings), Destinations(settings))
     ok = answer.outcome is SendOutcome.ACCEPTED
     async with caller.session() as session:
         if ok:

@@ -11,6 +11,8 @@ from api.commands import connections as commands
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from models.domain.connection import Security, SmtpConfig
+from models.sandbox_account import at_sandbox_now
+from models.settings import Settings
 from models.store import connections
 from models.store.connections import NewConnection, StoredConnection
 
@@ -87,6 +89,7 @@ class ConnectionOut(BaseModel):
     sender_name: str
     reply_to: str | None
     concurrency: int | None
+    sandbox: bool = Field(description="Your account at this installation's mail sandbox: host and port are where that listens now.")
     rate_per_second: float | None
     is_default: bool
     status: str = Field(description="`active`, or `broken`: runs wait until it is mended.")
@@ -95,8 +98,8 @@ class ConnectionOut(BaseModel):
     updated_at: datetime
 
     @classmethod
-    def of(cls, stored: StoredConnection) -> Self:
-        config = SmtpConfig.model_validate(stored.config)
+    def of(cls, stored: StoredConnection, settings: Settings) -> Self:
+        config = at_sandbox_now(SmtpConfig.model_validate(stored.config), stored.organization_id, settings)
         return cls(
             **config.model_dump(),
             id=stored.id,
@@ -124,20 +127,21 @@ async def create_connection(caller: Annotated[Caller, authorize("connections.wri
     config = SmtpConfig(**body.model_dump(include=set(SmtpConfig.model_fields)))
     secret = body.password.get_secret_value() if body.password is not None else None
     new = NewConnection(body.name, "email", body.provider, config.model_dump(), secret, body.is_default, body.rate_per_second)
-    return ConnectionOut.of(await commands.create_connection(caller, new))
+    return ConnectionOut.of(await commands.create_connection(caller, new), caller.services.settings)
 
 
 @router.get("")
 async def list_connections(caller: Annotated[Caller, authorize("connections.read")], query: PageOf) -> Page[ConnectionOut]:
     async with caller.session() as session:
         found = await connections.list_page(session, query.limit + 1, query.after)
-    return page([ConnectionOut.of(stored) for stored in found], [stored.id for stored in found], query)
+    settings = caller.services.settings
+    return page([ConnectionOut.of(stored, settings) for stored in found], [stored.id for stored in found], query)
 
 
 @router.get("/{connection_id}")
 async def read_connection(caller: Annotated[Caller, authorize("connections.read")], connection_id: UUID) -> ConnectionOut:
     async with caller.session() as session:
-        return ConnectionOut.of(await connections.get(session, connection_id))
+        return ConnectionOut.of(await connections.get(session, connection_id), caller.services.settings)
 
 
 @router.patch("/{connection_id}")
@@ -148,7 +152,7 @@ async def change_connection(
     changes = body.model_dump(exclude_unset=True)
     if body.password is not None:
         changes["password"] = body.password.get_secret_value()
-    return ConnectionOut.of(await commands.change_connection(caller, connection_id, changes))
+    return ConnectionOut.of(await commands.change_connection(caller, connection_id, changes), caller.services.settings)
 
 
 @router.delete("/{connection_id}", status_code=204)

@@ -24,6 +24,7 @@ class SmtpConfig(BaseModel):
     reply_to: str | None = Field(default=None, max_length=254)
     # Servers cap the links of one account, and every message in the air holds one. None: as the installation says.
     concurrency: int | None = Field(default=None, ge=1, le=100)
+    sandbox: bool = False  # the account at our own sandbox: host and port are where that listened, not where it listens now
 
 
 def smtp_problems(config: SmtpConfig, has_password: bool) -> list[Problem]:

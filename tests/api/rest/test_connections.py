@@ -1,7 +1,9 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
+from sqlalchemy import text
 from temporalio.client import Client
 
 from api.commands.connections import create_sandbox_connection
@@ -96,6 +98,41 @@ async def test_the_sandbox_connection_works_at_once(alice: Person, served: Setti
         identifier = await create_sandbox_connection(session, served, SYSTEM)
     assert (await alice.client.post(f"/v1/connections/{identifier}/checks")).json() == {"ok": True, "reason": None, "advice": None}
     assert (await alice.client.get(f"/v1/connections/{identifier}")).json()["is_default"]
+
+
+async def sandbox_of_another_port(database: Database, served: Settings, person: Person) -> str:
+    """The path of a sandbox connection made while the sandbox listened elsewhere."""
+    then = served.model_copy(update={"sandbox_smtp_port": served.sandbox_smtp_port - 1})
+    async with database.organization(person.organization_id) as session:
+        return f"/v1/connections/{await create_sandbox_connection(session, then, SYSTEM)}"
+
+
+@pytest.mark.parametrize("mark", ["", "config = config - 'sandbox'"], ids=["marked", "made before there was a mark"])
+async def test_the_sandbox_connection_follows_the_sandbox_to_another_port(
+    alice: Person, served: Settings, database: Database, mark: str
+) -> None:
+    path = await sandbox_of_another_port(database, served, alice)
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(
+            text(f"UPDATE connections SET status = 'broken', broken_reason = 'address_not_allowed' {mark and ', ' + mark}")
+        )
+    shown = (await alice.client.get(path)).json()
+    assert (shown["sandbox"], shown["port"]) == (True, served.sandbox_smtp_port)
+    assert (await alice.client.post(f"{path}/checks")).json()["ok"]
+    assert (await alice.client.get(path)).json()["status"] == "active"
+    kept = await alice.client.patch(path, json={"host": shown["host"], "port": shown["port"], "sender_name": "Acme"})
+    assert (kept.status_code, kept.json()["sandbox"]) == (200, True)
+
+
+async def test_a_sandbox_connection_that_is_led_elsewhere_stays_there(alice: Person, served: Settings, database: Database) -> None:
+    path = await sandbox_of_another_port(database, served, alice)
+    assert (await alice.client.patch(path, json={"host": "smtp.example.com"})).status_code == 422
+    moved = (await alice.client.patch(path, json={"host": "smtp.example.com", "port": 587, "password": "x"})).json()
+    assert (moved["sandbox"], moved["host"], moved["port"]) == (False, "smtp.example.com", 587)
+
+
+async def test_nobody_calls_a_server_of_theirs_the_sandbox(alice: Person) -> None:
+    assert (await alice.client.post("/v1/connections", json={**SMTP, "sandbox": True})).status_code == 422
 
 
 async def test_every_change_is_on_record_without_names_or_secrets(alice: Person) -> None:
