@@ -85,6 +85,10 @@ BEGIN
   END LOOP;
 END $$;
 
+-- `leadstats doctor` asks, as the owner, which connections are broken.
+DROP POLICY IF EXISTS doctor ON connections;
+CREATE POLICY doctor ON connections FOR SELECT TO CURRENT_USER USING (true);
+
 CREATE OR REPLACE FUNCTION authenticate_api_key(p_secret_hash bytea)
 RETURNS TABLE (api_key_id uuid, organization_id uuid, organization_status text, scopes text[], created_by uuid, creator_role text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS
