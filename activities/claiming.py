@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from activities.contracts import Scope, StepVisit, VisitBatch
+from activities.contracts import Scope, SendOutcome, StepVisit, VisitBatch
 from activities.message import Message
 from activities.versions import Versions, send_step
 from models.domain.audit import NewEntry
@@ -25,7 +25,6 @@ from models.store.eligibility import Audience, load_audience
 from models.store.session import Database, OrganizationSession
 from models.tables.base import new_id
 
-ADDRESS_NOT_ALLOWED = "address_not_allowed"  # as providers call it
 Way = tuple[SendingConnection | None, str | None]
 """A connection, and why nothing can leave by it now (None: it can)."""
 
@@ -104,11 +103,11 @@ class Claimer:
         if self._is_stranded(connection):
             await self._mend(connection)
             return connection, None
-        return connection, None if connection.status == "active" else connection.broken_reason or "broken"
+        return connection, None if connection.status == "active" else connection.broken_reason or SendOutcome.CONNECTION_BROKEN
 
     def _is_stranded(self, connection: SendingConnection) -> bool:
         """Whether it broke only because the sandbox had moved to another port and the connection had not: now it follows."""
-        if connection.provider != "smtp" or connection.broken_reason != ADDRESS_NOT_ALLOWED:
+        if connection.provider != "smtp" or connection.broken_reason != "address_not_allowed":
             return False
         return is_sandbox_account(SmtpConfig.model_validate(connection.config), connection.organization_id, self._settings)
 

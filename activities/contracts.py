@@ -124,6 +124,7 @@ class AuditBatch(Payload):
 class ControlledKind(StrEnum):
     CAMPAIGN = "campaign"
     JOURNEY = "journey"
+    CONNECTION = "connection"  # only `resume`: it works again, and runs that were held for it ask now
 
 
 class Control(Payload):

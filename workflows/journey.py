@@ -18,6 +18,7 @@ from activities.contracts import (
     AuditBatch,
     Choice,
     Control,
+    ControlledKind,
     JourneyInput,
     Judgement,
     RunControl,
@@ -60,6 +61,7 @@ class Trip:
         self.travel: asyncio.Task[None] | None = None
         self.cancelled_by: RunControl | None = None
         self.actor: RunControl | None = None  # of the next change
+        self.reconnected = False  # its step's connection was mended since it last asked
 
     @property
     def finished(self) -> bool:
@@ -174,6 +176,7 @@ class JourneyWorkflow:
     async def _send(self, trip: Trip, command: Send) -> None:
         """consent-check → quiet-hours → send."""
         visit = self._visit(trip)
+        trip.reconnected = False
         for check in (self.consent, self.quiet_hours):
             judgement: Judgement = await check.ask(visit)
             if judgement.verdict is not Verdict.SEND:
@@ -199,7 +202,8 @@ class JourneyWorkflow:
         elif result.reason == CAMPAIGN_CANCELLED:  # its signal was missed, or is on its way
             self._apply(trip, interpreter.cancel(trip.state, CAMPAIGN_CANCELLED))
         elif result.outcome in ASK_AGAIN:
-            until = result.retry_at or workflow.now() + _patience(result.outcome, trip.state.round)
+            mended = trip.reconnected and result.outcome is SendOutcome.CONNECTION_BROKEN  # while it asked: the answer is out of date
+            until = result.retry_at or workflow.now() + (timedelta(0) if mended else _patience(result.outcome, trip.state.round))
             self._apply(trip, interpreter.held(trip.state, max(until, workflow.now()), reason))
         else:  # content that can never go, or a message that may have gone: a person decides
             self._apply(trip, interpreter.park(trip.state, reason))
@@ -271,14 +275,24 @@ class JourneyWorkflow:
 
     @workflow.signal(name="control")
     async def control(self, control: Control) -> None:
-        """Pause, resume or cancel every run, because its campaign or journey was."""
+        """Pause, resume or cancel every run, because its campaign or journey was; or have those ask again whose connection was mended."""
         match control.command:
+            case "resume" if control.kind is ControlledKind.CONNECTION:
+                self._reconnect(control.id)
             case "pause" if control.kind not in self.held_by:
                 await self._hold_all(control, "paused", [*self.held_by, str(control.kind)])
             case "resume" if control.kind in self.held_by:
                 await self._hold_all(control, "resumed", [kind for kind in self.held_by if kind != control.kind])
             case "cancel":
                 await self._command(_said(control, list(self.trips)))
+
+    def _reconnect(self, connection_id: UUID) -> None:
+        for trip in self.trips.values():
+            if getattr(self.definition.steps.get(trip.state.step_id or ""), "connection_id", None) == connection_id:
+                trip.reconnected, held = True, trip.state
+                trip.state = interpreter.unhold(held, workflow.now())
+                if trip.state is not held:
+                    trip.nudge()
 
     async def _hold_all(self, control: Control, kind: str, held_by: list[str]) -> None:
         self.held_by = held_by

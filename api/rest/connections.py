@@ -148,7 +148,8 @@ async def read_connection(caller: Annotated[Caller, authorize("connections.read"
 async def change_connection(
     caller: Annotated[Caller, authorize("connections.write")], connection_id: UUID, body: ConnectionChange
 ) -> ConnectionOut:
-    """Change the fields that are given. A new host, port or security needs the password again."""
+    """Change the fields that are given. A new host, port or security needs the password again. It counts as mended: runs that
+    were held for it go on at once. After a 503, repeat."""
     changes = body.model_dump(exclude_unset=True)
     if body.password is not None:
         changes["password"] = body.password.get_secret_value()
@@ -162,6 +163,7 @@ async def delete_connection(caller: Annotated[Caller, authorize("connections.wri
 
 @router.post("/{connection_id}/checks")
 async def check_connection(caller: Annotated[Caller, authorize("connections.write")], connection_id: UUID) -> CheckOut:
-    """Connect and log in, without sending anything."""
+    """Connect and log in, without sending anything. When that works, runs that were held for the connection go on at once.
+    After a 503, repeat."""
     result = await commands.check_connection(caller, connection_id)
     return CheckOut(ok=result.ok, reason=result.reason, advice=result.advice)
