@@ -162,6 +162,16 @@ async def test_a_campaign_ends_when_no_run_is_unfinished(world: World) -> None:
     assert await world.actions("campaign.") == ["campaign.started", "campaign.completed"]
 
 
+async def test_a_cancelled_campaign_ends_without_being_called_completed(world: World) -> None:
+    await crowd(world, 2)
+    await world.campaign()
+    await snapshot(world)
+    await world.sql("UPDATE campaigns SET cancelled_at = now(), status = 'cancelled'")
+    await world.sql("UPDATE runs SET status = 'cancelled'")
+    assert (await ActivityEnvironment().run(campaigns(world).finish_campaign, reference(world))).finished
+    assert ((await campaign_row(world))["status"], await world.actions("campaign.")) == ("cancelled", ["campaign.started"])
+
+
 async def test_each_page_gets_its_workflow_once(world: World, temporal: Client) -> None:
     await crowd(world, 25)
     await world.campaign(page_size=10)
