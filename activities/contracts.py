@@ -193,7 +193,7 @@ class JourneyInput(Payload):
     definition: Definition
     runs: Sequence[RunState]
     held_by: Sequence[str] = ()  # "campaign", "journey": whole-workflow pauses in force
-    cancelled: bool = False  # the campaign was cancelled before this workflow started
+    cancelled: bool = False  # the campaign, or every run of the journey, was cancelled before this workflow started
 
 
 class RunControl(Payload):

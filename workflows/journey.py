@@ -98,7 +98,8 @@ class JourneyWorkflow:
         for trip in self.trips.values():  # here and not in run: a handler may come first, and must find every run entered
             self._apply(trip, interpreter.enter(self.definition, trip.state, workflow.now()))
             if given.cancelled:
-                trip.cancelled_by = RunControl(command="cancel", run_ids=(), actor_kind="system", reason="campaign_cancelled")
+                reason = CAMPAIGN_CANCELLED if self.scope.campaign_id else "journey_cancelled"
+                trip.cancelled_by = RunControl(command="cancel", run_ids=(), actor_kind="system", reason=reason)
 
     @workflow.run
     async def run(self, given: JourneyInput) -> None:

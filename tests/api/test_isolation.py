@@ -102,6 +102,7 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "GET /v1/journeys/{journey_id}": Stranger(),
     "PUT /v1/journeys/{journey_id}/archive": Stranger(),
     "DELETE /v1/journeys/{journey_id}/archive": Stranger(),
+    "PUT /v1/journeys/{journey_id}/cancellation": Stranger(),
     "GET /v1/journeys/{journey_id}/check": Stranger(),
     "PATCH /v1/journeys/{journey_id}/draft": Stranger({"name": "mine now"}),
     "PUT /v1/journeys/{journey_id}/pause": Stranger(),

@@ -111,6 +111,25 @@ async def test_one_run_is_paused_resumed_and_cancelled(stack: Stack, acme: Organ
     assert sum((await acme.mails()).values()) == 1
 
 
+async def test_cancelling_a_journey_ends_everybody_in_it_and_it_can_be_entered_again(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    people = await acme.contacts(5)
+    await acme.consent(people, topic)
+    journey = await acme.send_wait_send(topic, "P30D")
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            campaign_id = await acme.launch(journey, page_size=2)
+            await acme.start_run(journey, people[0])
+            await acme.until(lambda: acme.get("/runs", status="waiting"), lambda found: len(found["items"]) == 6)
+            await acme.call("PUT", f"/journeys/{journey}/cancellation", {"reason": "wrong price"})
+            await acme.until(lambda: acme.get("/runs", status="cancelled"), lambda found: len(found["items"]) == 6)
+            await acme.until_campaign(campaign_id, "cancelled")
+            again = await acme.start_run(journey, people[0])
+            await acme.until_run(again, "waiting")
+            await acme.call("PUT", f"/runs/{again}/cancellation")
+    assert sum((await acme.mails()).values()) == 7
+
+
 async def test_a_worker_that_was_away_continues_when_it_comes_back(stack: Stack, acme: Organization) -> None:
     topic = await acme.topic()
     people = await acme.contacts(4)

@@ -172,11 +172,12 @@ async def test_a_paused_campaign_holds_every_run_and_loses_none(server: Workflow
     assert set(fakes.phases().values()) == {"completed"} and len(fakes.sent) == 10
 
 
-async def test_a_cancelled_campaign_cancels_every_run_even_before_its_workflow_began(server: WorkflowEnvironment, fakes: Fakes) -> None:
+async def test_runs_that_were_cancelled_before_their_workflow_began_end_at_once(server: WorkflowEnvironment, fakes: Fakes) -> None:
     runs = some_runs(3)
     async with working(server, fakes) as queue:
         await (await start(server, queue, runs, cancelled=True)).result()
     assert set(fakes.phases().values()) == {"cancelled"} and not fakes.sent
+    assert {each.reason for each in fakes.transitions if each.kind == "cancelled"} == {"journey_cancelled"}  # in no campaign
 
 
 async def test_a_run_of_another_workflow_is_refused(server: WorkflowEnvironment, fakes: Fakes) -> None:
