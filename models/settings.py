@@ -29,6 +29,7 @@ class Settings(BaseModel):
     secret_key: SecretBytes  # LEADSTATS_SECRET_KEY: 32 bytes, base64; every other key is derived from it
     state_directory: Path = Path(".leadstats")  # LEADSTATS_STATE
     public_url: str = "http://127.0.0.1:8000"  # LEADSTATS_PUBLIC_URL: in unsubscribe links
+    temporal_ui_url: str | None = None  # LEADSTATS_TEMPORAL_UI_URL: Temporal's own pages, linked from the front page
     api_host: str = "127.0.0.1"  # LEADSTATS_API_HOST
     api_port: int = 8000  # LEADSTATS_API_PORT
     task_queue: str = "journeys"  # LEADSTATS_TASK_QUEUE

@@ -158,6 +158,7 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "POST /v1/topics": Own({"key": "x", "name": "x"}),
     "GET /v1/topics/{topic_id}": Stranger(),
     "PATCH /v1/topics/{topic_id}": Stranger({"name": "mine now"}),
+    "GET /": Public("says what answers here and where the rest is, and nothing of any organization"),
     "GET /u/{token}": Public("the link in every mail; the token says whose, and is signed"),
     "POST /u/{token}": Public("one-click unsubscribing by mail programs; the token says whose, and is signed"),
     "GET /v1/openapi.json": Public("the description of this API"),

@@ -96,6 +96,8 @@ def check_ready(installation: dict[str, Any], state: Path) -> None:
     assert set(installation["pids"]) == {"postgres", "temporal", "worker", "api", "sandbox"}
     assert json.loads((state / "processes.json").read_text()) == installation["pids"]
     assert get(f"{installation['api']}/v1/organization", installation["api_key"])["id"] == installation["organization_id"]
+    with urllib.request.urlopen(installation["console"], timeout=5) as page:
+        assert installation["temporal_ui"] in page.read().decode()
     assert (state / "secrets.json").stat().st_mode & 0o777 == 0o600
     assert (state / "installation.json").stat().st_mode & 0o777 == 0o600
     findings = subprocess.run(
