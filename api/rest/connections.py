@@ -24,6 +24,10 @@ Username = Annotated[str, StringConstraints(min_length=1, max_length=320)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=1_000, description="Stored encrypted; never shown again.")]
 Address = Annotated[EmailStr, Field(max_length=254)]
 Rate = Annotated[float, Field(gt=0, le=10_000, description="Messages per second, over all workers; null for no limit.")]
+DEFAULT = (
+    "Versions that are published from now on send through it wherever a step names no connection. Versions published before stay on the "
+    "connection that was the default then: publish again to move them."
+)
 _EXAMPLE: dict[str, Any] = {
     "name": "Newsletter",
     "host": "smtp.example.com",
@@ -53,7 +57,7 @@ class NewSmtpConnection(BaseModel):
     reply_to: Address | None = None
     concurrency: int | None = Field(None, ge=1, le=100, description="Messages in the air per worker; null: as the installation says.")
     rate_per_second: Rate | None = None
-    is_default: bool = Field(False, description="Sends that name no connection go through the default one.")
+    is_default: bool = Field(False, description=DEFAULT)
 
 
 class ConnectionChange(BaseModel):
@@ -72,7 +76,7 @@ class ConnectionChange(BaseModel):
     reply_to: Address | None = None
     concurrency: int | None = Field(None, ge=1, le=100, description="Messages in the air per worker; null: as the installation says.")
     rate_per_second: Rate | None = None
-    is_default: bool = False
+    is_default: bool = Field(False, description=DEFAULT)
 
 
 class ConnectionOut(BaseModel):
