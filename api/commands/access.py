@@ -108,10 +108,12 @@ class CreatedKey:
 
 
 async def create_api_key(caller: Caller, name: str, scopes: Sequence[str], expires_at: datetime | None) -> CreatedKey:
-    """A key with these scopes, none of which the caller lacks. `expires_at` is aware, None for never.
+    """A key with these scopes, none of which the caller lacks. `expires_at` is aware, None for never. A key made with a key expires
+    with that one at the latest.
 
     Raises:
-        Invalid: a scope is unknown, or more than the caller may do.
+        Invalid: a scope is unknown, or more than the caller may do, or the key would outlive the one it is made with.
+        NotAuthenticated: the key that it is made with has just been revoked.
     """
     if beyond := sorted(set(scopes) - caller.permissions):
         raise Invalid.field("scopes", "beyond_yours", f"You cannot give what you do not have: {', '.join(beyond)}.")
@@ -126,20 +128,40 @@ async def create_api_key(caller: Caller, name: str, scopes: Sequence[str], expir
         expires_at=expires_at,
     )
     async with caller.session() as session:
+        if caller.actor.kind == "api_key" and caller.actor.id is not None:
+            await _bind_to_maker(session, key, caller.actor.id)
         await access.insert_api_key(session, key)
         await audit.append(session, [NewEntry("api_key.created", "api_key", str(key.id), caller.actor, {"scopes": key.scopes})])
     return CreatedKey(key, new.secret)
 
 
+async def _bind_to_maker(session: OrganizationSession, key: ApiKey, maker_id: UUID) -> None:
+    """Otherwise a key that leaked once could make others, which would work when it has expired or is revoked."""
+    maker = await access.making_api_key(session, maker_id)
+    if maker is None:
+        raise NotAuthenticated("This API key is revoked.")
+    key.made_by = maker.id
+    if maker.expires_at is not None and key.expires_at is not None and key.expires_at > maker.expires_at:
+        message = f"A key made with a key does not outlive it; yours expires at {maker.expires_at.isoformat()}."
+        raise Invalid.field("expires_at", "beyond_yours", message)
+    key.expires_at = key.expires_at or maker.expires_at
+
+
 async def revoke_api_key(caller: Caller, key_id: UUID) -> None:
-    """The key does not work any more. Safe to repeat.
+    """The key does not work any more, nor do those that were made with it. Safe to repeat.
 
     Raises:
         NotFound: there is no such key.
     """
     async with caller.session() as session:
-        if await access.revoke_api_key(session, key_id):
-            await audit.append(session, [NewEntry("api_key.revoked", "api_key", str(key_id), caller.actor)])
+        revoked = await access.revoke_api_key(session, key_id)
+        if revoked:
+            await audit.append(session, [_revoked(caller, each, key_id) for each in sorted(revoked, key=lambda each: each != key_id)])
+
+
+def _revoked(caller: Caller, key_id: UUID, because_of: UUID) -> NewEntry:
+    details = {} if key_id == because_of else {"made_by": str(because_of)}
+    return NewEntry("api_key.revoked", "api_key", str(key_id), caller.actor, details)
 
 
 async def add_member(caller: Caller, email: str, name: str, role: Role, password: str) -> Member:
