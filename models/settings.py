@@ -39,6 +39,7 @@ class Settings(BaseModel):
     max_cached_workflows: int = 2000  # LEADSTATS_MAX_CACHED_WORKFLOWS
     sandbox_smtp_host: str = "127.0.0.1"  # LEADSTATS_SANDBOX_SMTP_HOST
     sandbox_smtp_port: int = 1025  # LEADSTATS_SANDBOX_SMTP_PORT
+    trusted_proxies: str = ""  # LEADSTATS_TRUSTED_PROXIES: "address,network/bits" whose X-Forwarded-For and -Proto are believed; "*": any
     secure_cookies: bool = False  # LEADSTATS_SECURE_COOKIES: set it when served over https
     send_concurrency: int = 8  # LEADSTATS_SEND_CONCURRENCY: messages in the air per connection and worker process
     private_destinations: str = ""  # LEADSTATS_PRIVATE_DESTINATIONS: "host:port,host:port" in private networks that connections may reach
