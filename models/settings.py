@@ -33,7 +33,6 @@ class Settings(BaseModel):
     api_host: str = "127.0.0.1"  # LEADSTATS_API_HOST
     api_port: int = 8000  # LEADSTATS_API_PORT
     task_queue: str = "journeys"  # LEADSTATS_TASK_QUEUE
-    send_task_queue: str = "send-email"  # LEADSTATS_SEND_TASK_QUEUE
     page_size: int = Field(default=200, ge=1, le=MAXIMUM_PAGE_SIZE)  # LEADSTATS_PAGE_SIZE: runs per workflow of a campaign
     pool_size: int = 10  # LEADSTATS_POOL_SIZE: database connections per process
     max_cached_workflows: int = 2000  # LEADSTATS_MAX_CACHED_WORKFLOWS
