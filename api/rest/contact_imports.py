@@ -103,7 +103,8 @@ def _summary(row: ContactImport) -> dict[str, Any]:
     return row.model_dump(include=set(ImportSummary.model_fields))
 
 
-@router.post("", status_code=201)
+# The parts of a form are kept in memory, up to 1 MB each: as many as there may be.
+@router.post("", status_code=201, form_limits={"max_files": 1, "max_fields": 10})
 async def create_import(
     caller: Annotated[Caller, authorize("contacts.write")],
     file: Annotated[UploadFile, File(description="CSV as spreadsheets write it; the first line names the columns.")],
