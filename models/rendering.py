@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Any, Final
 
 from liquid.exceptions import LiquidError, UndefinedError, UnknownFilterError
+from liquid.static_analysis import TemplateAnalysis
 from liquid.template import BoundTemplate
 
 from models.domain.errors import Problem
@@ -26,6 +28,7 @@ CONTACT_FIELDS: Final = (
     "phone",
     "external_id",
 )
+MAX_PROBLEMS: Final = 50  # of one part: finding the line of each reads all before it
 _CONTACT_PATHS: Final = frozenset(CONTACT_FIELDS) | {"tags", "attributes"}
 
 
@@ -140,19 +143,23 @@ def analyze(source: str, part: str = "text") -> Analysis:
         return Analysis((), (_problem(part, error),))
     except RecursionError:
         return Analysis((), (Problem(part, "syntax", "line 1, column 1: brackets are nested too deeply."),))
-    problems = [
-        Problem(part, "unknown_filter", f"{_position(source, span.index)}: there is no filter {name}.")
-        for name, spans in found.filters.items()
-        if name not in template.env.filters
-        for span in spans
-    ]
-    variables = [variable for uses in found.globals.values() for variable in uses]
-    problems += [
-        Problem(part, "unknown_variable", f"{_position(source, variable.span.index)}: {complaint}")
-        for variable in variables
-        for complaint in _complaints(variable.segments)
-    ]
-    return Analysis(tuple(sorted({str(variable) for variable in variables})), tuple(problems))
+    problems = chain(_unknown_filters(part, source, template, found), _unknown_variables(part, source, found))
+    variables = sorted({str(variable) for uses in found.globals.values() for variable in uses})
+    return Analysis(tuple(variables), tuple(islice(problems, MAX_PROBLEMS)))
+
+
+def _unknown_filters(part: str, source: str, template: BoundTemplate, found: TemplateAnalysis) -> Iterator[Problem]:
+    for name, spans in found.filters.items():
+        if name not in template.env.filters:
+            for span in spans:
+                yield Problem(part, "unknown_filter", f"{_position(source, span.index)}: there is no filter {name}.")
+
+
+def _unknown_variables(part: str, source: str, found: TemplateAnalysis) -> Iterator[Problem]:
+    for uses in found.globals.values():
+        for variable in uses:
+            for complaint in _complaints(variable.segments):
+                yield Problem(part, "unknown_variable", f"{_position(source, variable.span.index)}: {complaint}")
 
 
 def _complaints(segments: Sequence[Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
-"""Saving templates, and showing what a contact would get."""
+"""Saving templates, and showing what a contact would get. Liquid is read in threads: other requests go on meanwhile."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,7 +35,7 @@ async def create_template(caller: Caller, name: str, content: TemplateContent) -
         Invalid: Liquid that does not parse, an unknown filter or variable: with part, line and column.
         Conflict: the name is taken.
     """
-    checked, variables = _checked(content)
+    checked, variables = await asyncio.to_thread(_checked, content)
     async with caller.session() as session:
         template_id = await templates.create(session, name, content.channel)
         version = await templates.add_version(session, template_id, checked, variables, caller.actor.id)
@@ -46,7 +47,8 @@ async def add_version(caller: Caller, template_id: UUID, subject: str, html: str
     """The template has a further version; the older ones stay as they are. Raises like `create_template`, and NotFound."""
     async with caller.session() as session:
         template = await templates.get(session, template_id)
-        checked, variables = _checked(TemplateContent(template.channel, subject, html, text))
+    checked, variables = await asyncio.to_thread(_checked, TemplateContent(template.channel, subject, html, text))
+    async with caller.session() as session:
         version = await templates.add_version(session, template_id, checked, variables, caller.actor.id)
         await audit.append(session, [_entry(caller, "template.version_added", version)])
     return version
@@ -80,7 +82,8 @@ async def preview(caller: Caller, template_id: UUID, contact_id: UUID, number: i
         contact = await contacts.get(session, contact_id)
         organization = await access.get_organization(session)
     link = f"{caller.services.settings.public_url.rstrip('/')}/u/preview"
-    return _previewed(version, message_context(contact.model_dump(), run, organization.name, link))
+    context = message_context(contact.model_dump(), run, organization.name, link)
+    return await asyncio.to_thread(_previewed, version, context)
 
 
 def _previewed(version: StoredVersion, context: Mapping[str, Any]) -> Preview:
