@@ -2,8 +2,8 @@
 
 The library limits loops, captures and output. It does not limit ranges, filter results or time: `(1..10000000) | join` took
 1 GB under all its limits. So ranges are clamped, filters are checked before and after, and every node, value and filter spends
-what it costs (`models.liquid_cost`) from one budget per rendering. A value that is missing fails where it would be printed,
-with its path. Measured on python-liquid 2.3.6, 2026-11-25.
+what it costs (`models.liquid_cost`) from one budget per rendering. A value that is missing or blank fails where it would be
+printed, with its path. Measured on python-liquid 2.3.6, 2026-11-25.
 """
 
 import re
@@ -13,12 +13,13 @@ from typing import Any, Final, TextIO, cast
 
 from liquid import Environment, Expression, Node, RenderContext
 from liquid.ast import ConditionalBlockNode
-from liquid.builtin.expressions import Path, logical
+from liquid.builtin.expressions import FilteredExpression, Path, logical
 from liquid.builtin.expressions.logical import ContainsExpression
 from liquid.builtin.expressions.loop import LoopExpression
 from liquid.builtin.expressions.primitive import Blank, Empty, RangeLiteral
 from liquid.builtin.output import Output, OutputNode
 from liquid.builtin.tags import case_tag
+from liquid.builtin.tags.assign_tag import AssignNode, AssignTag
 from liquid.builtin.tags.cycle_tag import CycleNode, CycleTag
 from liquid.builtin.tags.echo_tag import EchoTag
 from liquid.exceptions import LiquidSyntaxError, LiquidTypeError, LocalNamespaceLimitError, ResourceLimitError, UndefinedError
@@ -27,6 +28,7 @@ from liquid.template import BoundTemplate
 from liquid.token import Token
 from liquid.undefined import UNDEFINED, FalsyStrictUndefined, is_undefined
 
+from models.liquid_blank import is_blank, named_blank, path_of
 from models.liquid_cost import EXPRESSION, NODE, PRINTED, SCOPE, SEGMENT, SKIPPED, search_cost, weight
 from models.liquid_filters import limit, safe_filters
 
@@ -75,7 +77,7 @@ class Context(RenderContext):
             raise LocalNamespaceLimitError("local namespace limit reached", token=None)
 
     def resolve_path(self, path: Path) -> object:
-        """The value, charged for; one that is missing knows what the template calls it."""
+        """The value, charged for; one that is missing or blank knows what the template calls it."""
         self.spend(SCOPE * self.scope.size())
         segments = [part.evaluate(self) if isinstance(part, Path) else part for part in path.path]
         try:
@@ -88,11 +90,15 @@ class Context(RenderContext):
             except (KeyError, TypeError, IndexError):
                 return self._missing(path, index)
         self.spend(weight(value, self.budget))
-        return value
+        return named_blank(value, str(path)) if is_blank(value) and self.is_from_outside(path) else value
 
     def _missing(self, path: Path, known: int) -> Missing:
         """Named as the template writes it: what stands in brackets may be somebody's address."""
         return Missing(str(path.head()), token=path.token, hint=str(Path(path.token, path.path[:known])))
+
+    def is_from_outside(self, path: Path) -> bool:
+        """A name that the template itself has given a text is its author's to leave blank."""
+        return len(path.path) > 1 or path.head() not in self.locals
 
 
 class Template(BoundTemplate):
@@ -131,7 +137,10 @@ def printed(value: object, expression: Expression, context: Context) -> str:
     if not isinstance(value, str):
         context.spend(weight(value, context.budget))
         _check_printable(value, expression)
-    return to_liquid_string(value, context.autoescape)
+    text = to_liquid_string(value, context.autoescape)
+    if is_blank(text) and (path := path_of(value) or _outside_path(expression, context)) is not None:
+        raise UndefinedError(path, token=expression.token)
+    return text
 
 
 def _check_printable(value: object, expression: Expression) -> None:
@@ -143,6 +152,12 @@ def _check_printable(value: object, expression: Expression) -> None:
         for item in value:
             _check_printable(item, expression)
         limit(sum(len(item) for item in value if isinstance(item, Sized)))
+
+
+def _outside_path(expression: Expression, context: Context) -> str | None:
+    """The field that an expression begins with."""
+    field = expression.left if isinstance(expression, FilteredExpression) else expression
+    return str(field) if isinstance(field, Path) and context.is_from_outside(field) else None
 
 
 class StrictOutputNode(OutputNode):
@@ -180,6 +195,22 @@ class StrictCycle(CycleTag):
     node_class = StrictCycleNode
 
 
+class NamingAssignNode(AssignNode):
+    """A name given to nothing still says what it is the name of."""
+
+    __slots__ = ()
+
+    def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
+        value = self.expression.evaluate(context)
+        path = _outside_path(self.expression, cast(Context, context)) if is_blank(value) else None
+        context.assign(self.name, value if path is None else named_blank(value, path))
+        return 0
+
+
+class NamingAssign(AssignTag):
+    node_class = NamingAssignNode
+
+
 class HardenedEnvironment(Environment):
     """Parses and renders hostile templates with hostile values, within bounded time and memory."""
 
@@ -192,7 +223,7 @@ class HardenedEnvironment(Environment):
 
     def __init__(self, *, autoescape: bool) -> None:
         super().__init__(undefined=Missing, strict_filters=True, autoescape=autoescape)
-        for tag in (StrictOutput, StrictEcho, StrictCycle):
+        for tag in (StrictOutput, StrictEcho, StrictCycle, NamingAssign):
             self.add_tag(tag)
         for name in REMOVED_TAGS:
             self.tags.pop(name)

@@ -11,6 +11,7 @@ from liquid.exceptions import FilterArgumentError, LiquidTypeError, ResourceLimi
 from liquid.filter import sequence_filter, string_filter, with_environment
 from liquid.undefined import is_undefined
 
+from models.liquid_blank import blank_like
 from models.liquid_cost import KNOWN_FILTERS, LISTS, TEXTS, check_number, filter_cost
 
 RESULT_LIMIT: Final = 100_000  # characters or items that one filter may take or make
@@ -61,7 +62,7 @@ def _guarded(name: str, function: Filter) -> Filter:
         if name == "map" and any(item == None for item in result):  # noqa: E711 (the library's own null equals None)
             raise UndefinedError(f"{arguments[0]} of one of the items", token=None)
         size_of(result)
-        return result
+        return blank_like(value, result)
 
     update_wrapper(guarded, function)
     guarded.with_context = True  # type: ignore[attr-defined]

@@ -98,7 +98,7 @@ def _parse(source: str, html: bool) -> BoundTemplate:
 
 def contact_context(contact: Mapping[str, Any]) -> dict[str, Any]:
     """What a template sees as `contact`, from a row of contacts. Empty values are left out, so that printing them fails."""
-    values: dict[str, Any] = {name: contact[name] for name in CONTACT_FIELDS if contact.get(name)}
+    values: dict[str, Any] = {name: contact[name] for name in CONTACT_FIELDS if not _is_nothing(contact.get(name))}
     values["tags"] = list(contact.get("tags") or ())
     values["attributes"] = _without_empty(contact.get("attributes") or {})
     return values
@@ -119,11 +119,20 @@ def message_context(
 
 
 def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _without_empty(value) if isinstance(value, Mapping) else value
-        for name, value in values.items()
-        if value is not None and value != ""
-    }
+    return {name: _emptied(value) for name, value in values.items() if not _is_nothing(value)}
+
+
+def _emptied(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return _without_empty(value)
+        case list():
+            return [_emptied(item) for item in value]  # the list keeps its length: its items are counted, and found by number
+    return value
+
+
+def _is_nothing(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 @dataclass(frozen=True, slots=True)

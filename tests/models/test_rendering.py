@@ -77,6 +77,72 @@ def test_a_missing_value_is_never_printed_blank(source: str, path: str) -> None:
     assert caught.value.path == path
 
 
+NOTHING = {
+    "first_name": " \t",
+    "tags": [],
+    "attributes": {"note": "\n", "langs": [], "orders": [{"note": " "}, {"note": "x"}], "texts": [" "]},
+}
+
+
+def text_for_nobody(source: str) -> str:
+    return render_text(source, message_context(NOTHING, {"codes": [], "gifts": [{"kind": "a"}], "spaces": "  "}, "Acme", None)).text
+
+
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [
+        ("{{ contact.first_name }}", "contact.first_name"),
+        ("{{ contact.attributes.note }}", "contact.attributes.note"),
+        ("{{ contact.attributes.note | upcase }}", "contact.attributes.note"),
+        ("{{ run.spaces }}", "run.spaces"),
+        ("{{ contact.tags }}", "contact.tags"),
+        ("{{ contact.tags | join: ', ' }}", "contact.tags"),
+        ("{{ contact.tags | sort | join: ', ' | upcase }}", "contact.tags"),
+        ("{{ contact.tags[0] }}", "contact.tags[0]"),
+        ("{{ contact.tags[0].name }}", "contact.tags[0]"),
+        ("{{ contact.attributes.langs | join }}", "contact.attributes.langs"),
+        ("{{ run.codes }}", "run.codes"),
+        ("{{ run.gifts | where: 'kind', 'b' | map: 'kind' | join }}", "run.gifts"),
+        ("{% for order in contact.attributes.orders %}{{ order.note }}{% endfor %}", "order.note"),
+        ("{% for t in contact.attributes.texts %}{{ t }}{% endfor %}", "t"),
+        ("{{ contact.attributes.texts }}", "contact.attributes.texts"),
+        ("{% assign all = contact.tags %}{{ all | join }}", "contact.tags"),
+        ("{% assign all = contact.tags | join: ', ' %}{% assign big = all | upcase %}{{ big }}", "contact.tags"),
+        ("{% assign all = run.gifts | where: 'kind', 'b' %}{{ all }}", "run.gifts"),
+        ("{% capture all %}{{ contact.tags }}{% endcapture %}", "contact.tags"),
+        ("{% cycle contact.tags, 'x' %}", "contact.tags"),
+        ("{% cycle nil, 'x' %}", "nil"),
+        ("{% echo contact.tags %}", "contact.tags"),
+    ],
+)
+def test_an_empty_value_is_never_printed_blank(source: str, path: str) -> None:
+    with pytest.raises(MissingValue) as caught:
+        text_for_nobody(source)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{{ contact.first_name | default: 'friend' }}", "friend"),
+        ("{{ contact.tags | default: 'none' }}", "none"),
+        ("{{ contact.tags | join: ', ' | default: 'none' }}", "none"),
+        ("{% for t in contact.attributes.texts %}{{ t | default: 'none' }}{% endfor %}", "none"),
+        ("{% for tag in contact.tags %}{{ tag }}{% else %}none{% endfor %}", "none"),
+        ("{% if contact.tags == empty %}none{% endif %}", "none"),
+        ("{% if contact.attributes.note == blank %}none{% endif %}", "none"),
+        ("{% case contact.attributes.note %}{% when blank %}none{% endcase %}", "none"),
+        ("{{ contact.tags | size }}", "0"),
+        ("{{ contact.tags | join | append: 'x' }}", "x"),
+        ("{% assign comma = '' %}{% for n in (1..2) %}{{ comma }}{{ n }}{% assign comma = ', ' %}{% endfor %}", "1, 2"),
+        ("{% capture extra %}{% if contact.tags contains 'vip' %}!{% endif %}{% endcapture %}a{{ extra }}b", "ab"),
+        ("a{{ ' ' }}b{% cycle '', 'x' %}", "a b"),
+    ],
+)
+def test_what_the_template_itself_leaves_blank_is_blank(source: str, expected: str) -> None:
+    assert text_for_nobody(source) == expected
+
+
 def test_a_missing_value_says_in_which_part() -> None:
     with pytest.raises(MissingValue) as caught:
         render_email("Hi", "{{ contact.last_name }}", "", context())
