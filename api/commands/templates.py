@@ -62,13 +62,21 @@ def _entry(caller: Caller, action: str, version: StoredVersion) -> NewEntry:
 def _checked(content: TemplateContent) -> tuple[TemplateContent, Sequence[str]]:
     """The content as it is stored, with a text part, and the variables it reads."""
     problems = shape_problems(content)
-    if not problems and content.channel == "email" and not content.text.strip():
+    text_is_made = not problems and content.channel == "email" and not content.text.strip()
+    if text_is_made:
         content = replace(content, text=text_of(content.html))
     found = {part: analyze(getattr(content, part), part) for part in PARTS}
-    problems += [problem for part in PARTS for problem in found[part].problems]
+    problems += [problem for part in PARTS if not (text_is_made and part == "text") for problem in found[part].problems]
+    if text_is_made and not problems:
+        problems += [_of_made_text(problem) for problem in found["text"].problems]
     if problems:
         raise Invalid(problems)
     return content, sorted({variable for analysis in found.values() for variable in analysis.variables})
+
+
+def _of_made_text(problem: Problem) -> Problem:
+    message = f"The text made from this HTML is wrong: {problem.message} Mend the Liquid around its tags, or send a text of your own."
+    return Problem("html", problem.code, message)
 
 
 async def preview(caller: Caller, template_id: UUID, contact_id: UUID, number: int | None, run: Mapping[str, Any]) -> Preview:

@@ -96,6 +96,21 @@ async def test_while_a_preview_is_rendered_others_are_answered(alice: Person, mo
     assert ((await preview).status_code, answered_meanwhile) == (200, [True])
 
 
+@pytest.mark.parametrize(
+    ("html", "message"),
+    [
+        ("{{ contact.email | shout }}", "line 1, column 20: there is no filter shout."),
+        ("<p>{% if contact.email %}</p><p title='{% endif %}'>a</p>", "The text made from this HTML is wrong"),
+    ],
+)
+async def test_only_a_part_that_was_sent_is_found_fault_with(alice: Person, html: str, message: str) -> None:
+    """The text that is made from the HTML cannot be mended where nobody wrote it."""
+    answer = await alice.client.post("/v1/templates", json={**MAIL, "html": html})
+    [error] = answer.json()["errors"]
+    assert (answer.status_code, error["path"]) == (422, "html")
+    assert error["message"].startswith(message)
+
+
 async def test_a_preview_names_what_is_missing(alice: Person) -> None:
     template = (await alice.client.post("/v1/templates", json=MAIL)).json()
     ann = await contact(alice, first_name="Ann")
