@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -137,6 +138,67 @@ def test_permissions_to_send_stand_before_the_sending_they_allowed() -> None:
     assert [entry.kind for entry in entries] == ["decision", "sent"]
     assert entries[0].sentence == "Consent checked: may be sent, as the contact agreed to Product news on 3 Nov 2026 10:14 UTC"
     assert entries[1].delivery is delivery
+
+
+def story(*events: Event, decisions: Sequence[Decided] = (), deliveries: Sequence[Delivered] = ()) -> list[str]:
+    """Each line's kind and step, in order."""
+    return [f"{entry.kind} {entry.step_id}" for entry in timeline(events, decisions, deliveries, NAMES)]
+
+
+def at(second: int, kind: str, step_id: str, phase: str = "active", **fields: Any) -> Event:
+    return event(
+        fields.pop("sequence"), kind, step_id=step_id, details={"phase": phase}, occurred_at=NOON + timedelta(seconds=second), **fields
+    )
+
+
+def test_what_is_decided_for_a_step_stands_between_what_led_there_and_what_it_led_to() -> None:
+    """Everything at one instant, as it is for a run that nothing holds up."""
+    entries = story(
+        at(0, "entered", "first", sequence=1, visit=None),
+        at(0, "sent", "first", sequence=2),
+        at(0, "something_new", "way", sequence=3),
+        at(0, "sent", "second", sequence=4),
+        at(0, "completed", "second", "completed", sequence=5),
+        decisions=[decided("send", step_id=step, check=check) for step in ("second", "first") for check in ("consent", "quiet_hours")],
+        deliveries=[Delivered("d1", "unknown", NOON, "way", 1)],
+    )
+    assert entries == [
+        "entered first",
+        *["decision first"] * 2,
+        "sent first",
+        "delivery way",
+        "something_new way",
+        *["decision second"] * 2,
+        "sent second",
+        "completed second",
+    ]
+
+
+def test_what_is_asked_again_stands_behind_the_event_that_ended_the_rest() -> None:
+    later = NOON + timedelta(seconds=9)
+    first, again = decided("send", step_id="first"), decided("send", step_id="first", round=1, decided_at=later)
+    so_far = [at(0, "sent", "before", sequence=1), at(0, "held", "first", "held", sequence=2), at(9, "anything", "first", sequence=3)]
+    assert story(*so_far, decisions=[again, first]) == ["sent before", "decision first", "held first", "anything first", "decision first"]
+    assert story(*so_far, at(9, "sent", "first", sequence=4), decisions=[again, first])[-2:] == ["decision first", "sent first"]
+
+
+def test_what_is_asked_when_a_pause_is_lifted_on_the_way_stands_behind_it() -> None:
+    events = [at(0, "sent", "first", "paused", sequence=1), at(5, "resumed", "second", sequence=2), at(5, "sent", "second", sequence=3)]
+    decision = decided("send", step_id="second", decided_at=NOON + timedelta(seconds=5))
+    assert story(*events, decisions=[decision]) == ["sent first", "resumed second", "decision second", "sent second"]
+
+
+def test_what_is_decided_on_another_visit_stands_with_that_visit() -> None:
+    events = [at(0, "sent", "first", sequence=n, visit=n) for n in (1, 2, 3)]
+    decisions = [decided("send", step_id="first", visit=visit) for visit in (3, 2, 1)]
+    assert [entry.visit for entry in timeline(events, decisions, [], NAMES)] == [1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("off", [timedelta(days=-1), timedelta(0), timedelta(days=1)])
+def test_a_clock_that_is_wrong_puts_nothing_before_the_way_to_its_step(off: timedelta) -> None:
+    events = [at(0, "sent", "first", sequence=1), at(0, "held", "second", "held", sequence=2)]
+    entries = story(*events, deliveries=[Delivered("d1", "claimed", NOON + off, "second", 1)])
+    assert entries.index("delivery second") > entries.index("sent first")
 
 
 def test_a_delivery_under_way_has_a_line_of_its_own() -> None:
