@@ -10,8 +10,8 @@ from api.auth.passwords import hash_password, verify_password
 from api.auth.tokens import new_key, new_token, token_hash
 from api.dependencies import Caller, Services
 from models.domain.audit import Actor, NewEntry
-from models.domain.errors import Conflict, Invalid, NotAllowed, NotAuthenticated, TooManyAttempts
-from models.domain.permissions import Role, may_assign
+from models.domain.errors import Conflict, Invalid, NotAllowed, NotAuthenticated, Problem, TooManyAttempts
+from models.domain.permissions import PERMISSIONS, Role, may_assign
 from models.settings import Settings
 from models.store import access, audit, login_attempts
 from models.store.access import LoginOrganization, Member
@@ -113,6 +113,7 @@ async def create_api_key(caller: Caller, name: str, scopes: Sequence[str], expir
     Raises:
         Invalid: a scope is unknown, or more than the caller may do.
     """
+    _check_known(scopes)
     if beyond := sorted(set(scopes) - caller.permissions):
         raise Invalid.field("scopes", "beyond_yours", f"You cannot give what you do not have: {', '.join(beyond)}.")
     new = new_key()
@@ -129,6 +130,13 @@ async def create_api_key(caller: Caller, name: str, scopes: Sequence[str], expir
         await access.insert_api_key(session, key)
         await audit.append(session, [NewEntry("api_key.created", "api_key", str(key.id), caller.actor, {"scopes": key.scopes})])
     return CreatedKey(key, new.secret)
+
+
+def _check_known(scopes: Sequence[str]) -> None:
+    message = "There is no such scope; docs/permissions.md lists them."
+    unknown = [Problem(f"scopes[{index}]", "unknown_scope", message) for index, scope in enumerate(scopes) if scope not in PERMISSIONS]
+    if unknown:
+        raise Invalid(unknown)
 
 
 async def revoke_api_key(caller: Caller, key_id: UUID) -> None:
