@@ -81,18 +81,23 @@ def weight(value: Any, most: float) -> float:
     left = [value]
     while left and cost <= most:
         one = left.pop()
-        cost += ITEM
         if isinstance(one, str):
-            cost += len(one) * CHARACTER
+            cost += text_cost(one)
         elif isinstance(one, (list, tuple)):
-            cost += _enter(left, one)
+            cost += ITEM + _enter(left, one)
         elif isinstance(one, dict):
-            cost += _enter(left, one.values()) + len(one) * ITEM
+            cost += ITEM + _enter(left, one.values()) + len(one) * ITEM
         elif isinstance(one, range):
-            cost += len(one) * ITEM
-        elif isinstance(one, (int, float)):
-            check_number(one)
+            cost += ITEM + len(one) * ITEM
+        else:
+            cost += ITEM
+            if isinstance(one, (int, float)):
+                check_number(one)
     return cost
+
+
+def text_cost(value: str) -> float:
+    return ITEM + len(value) * CHARACTER
 
 
 def _enter(left: list[Any], items: Iterable[Any]) -> float:

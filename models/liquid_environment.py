@@ -29,7 +29,7 @@ from liquid.token import Token
 from liquid.undefined import UNDEFINED, FalsyStrictUndefined, is_undefined
 
 from models.liquid_blank import is_blank, named_blank, path_of
-from models.liquid_cost import EXPRESSION, NODE, PRINTED, SCOPE, SEGMENT, SKIPPED, search_cost, weight
+from models.liquid_cost import EXPRESSION, NODE, PRINTED, SCOPE, SEGMENT, SKIPPED, search_cost, text_cost, weight
 from models.liquid_filters import limit, safe_filters
 
 SOURCE_LIMIT: Final = 200_000  # characters of one part of a template
@@ -78,22 +78,22 @@ class Context(RenderContext):
 
     def resolve_path(self, path: Path) -> object:
         """The value, charged for; one that is missing or blank knows what the template calls it."""
-        self.spend(SCOPE * self.scope.size())
-        segments = [part.evaluate(self) if isinstance(part, Path) else part for part in path.path]
+        value: Any
         try:
-            value: Any = self.scope[cast(str, segments[0])]
+            value = self.scope[cast(str, path.path[0])]
         except (KeyError, TypeError):
             return self._missing(path, 1)
-        for index, segment in enumerate(segments[1:], 2):
+        for known, part in enumerate(path.path[1:], 2):
             try:
-                value = self.get_item(value, segment)
+                value = self.get_item(value, part.evaluate(self) if isinstance(part, Path) else part)
             except (KeyError, TypeError, IndexError):
-                return self._missing(path, index)
-        self.spend(weight(value, self.budget))
+                return self._missing(path, known)
+        self.spend(SCOPE * self.scope.size() + (text_cost(value) if isinstance(value, str) else weight(value, self.budget)))
         return named_blank(value, str(path)) if is_blank(value) and self.is_from_outside(path) else value
 
     def _missing(self, path: Path, known: int) -> Missing:
         """Named as the template writes it: what stands in brackets may be somebody's address."""
+        self.spend(SCOPE * self.scope.size())
         return Missing(str(path.head()), token=path.token, hint=str(Path(path.token, path.path[:known])))
 
     def is_from_outside(self, path: Path) -> bool:
@@ -282,7 +282,8 @@ def _metered_render(self: Node, context: RenderContext, buffer: TextIO) -> int:
         return _render_node(self, context, buffer)
     context.spend(cast(Template, context.template).costs.get(id(self), NODE))
     written = _render_node(self, context, buffer)
-    context.spend(written * PRINTED)
+    if written:
+        context.spend(written * PRINTED)
     return written
 
 
