@@ -69,7 +69,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(unsubscribe.router)
     app.include_router(front_page)
     app.add_middleware(Idempotency, services=services)
-    app.add_middleware(Bodies)
+    app.add_middleware(Bodies, services=services)
     app.add_middleware(Boundary)  # the last one added is the outermost
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to replace it
     return app

@@ -10,8 +10,8 @@ from api.auth.passwords import hash_password, verify_password
 from api.auth.tokens import new_key, new_token, token_hash
 from api.dependencies import Caller, Services
 from models.domain.audit import Actor, NewEntry
-from models.domain.errors import Conflict, Invalid, NotAllowed, NotAuthenticated, TooManyAttempts
-from models.domain.permissions import Role, may_assign
+from models.domain.errors import Conflict, Invalid, NotAllowed, NotAuthenticated, Problem, TooManyAttempts
+from models.domain.permissions import PERMISSIONS, Role, may_assign
 from models.settings import Settings
 from models.store import access, audit, login_attempts
 from models.store.access import LoginOrganization, Member
@@ -115,6 +115,7 @@ async def create_api_key(caller: Caller, name: str, scopes: Sequence[str], expir
         Invalid: a scope is unknown, or more than the caller may do, or the key would outlive the one it is made with.
         NotAuthenticated: the key that it is made with has just been revoked.
     """
+    _check_known(scopes)
     if beyond := sorted(set(scopes) - caller.permissions):
         raise Invalid.field("scopes", "beyond_yours", f"You cannot give what you do not have: {', '.join(beyond)}.")
     new = new_key()
@@ -145,6 +146,13 @@ async def _bind_to_maker(session: OrganizationSession, key: ApiKey, maker_id: UU
         message = f"A key made with a key does not outlive it; yours expires at {maker.expires_at.isoformat()}."
         raise Invalid.field("expires_at", "beyond_yours", message)
     key.expires_at = key.expires_at or maker.expires_at
+
+
+def _check_known(scopes: Sequence[str]) -> None:
+    message = "There is no such scope; docs/permissions.md lists them."
+    unknown = [Problem(f"scopes[{index}]", "unknown_scope", message) for index, scope in enumerate(scopes) if scope not in PERMISSIONS]
+    if unknown:
+        raise Invalid(unknown)
 
 
 async def revoke_api_key(caller: Caller, key_id: UUID) -> None:
