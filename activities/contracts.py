@@ -178,6 +178,7 @@ class HandOver(Payload):
 class ControlledKind(StrEnum):
     CAMPAIGN = "campaign"
     JOURNEY = "journey"
+    CONNECTION = "connection"  # only `resume`: it works again, and runs that were held for it ask now
 
 
 class Control(Payload):
@@ -260,7 +261,7 @@ class JourneyInput(Payload):
     definition: Definition
     runs: Sequence[RunState]
     held_by: Sequence[str] = ()  # "campaign", "journey": whole-workflow pauses in force
-    cancelled: bool = False  # the campaign was cancelled before this workflow started
+    cancelled: bool = False  # the campaign, or every run of the journey, was cancelled before this workflow started
 
 
 class RunControl(Payload):

@@ -1,4 +1,4 @@
-"""Pause, resume and cancel for every run of a campaign or a journey."""
+"""Pause, resume and cancel for every run of a campaign or a journey; and word that a connection works again."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -41,10 +41,10 @@ class ControlActivities:
 
     @activity.defn(name="controlled_workflows")
     async def controlled_workflows(self, page: ControlPage) -> WorkflowPage:
-        """The next page of workflows that carry unfinished runs of the campaign or journey. Reads only."""
+        """The next page of workflows that carry unfinished runs of the campaign or journey, or runs held for the connection. Reads only."""
         control = page.control
         async with heartbeating(), self.database.organization(control.organization_id) as session:
-            found = await controls.unfinished_workflows(session, control.kind.value, control.id, page.after, WORKFLOWS_PER_PAGE)
+            found = await controls.concerned_workflows(session, control.kind.value, control.id, page.after, WORKFLOWS_PER_PAGE)
         return WorkflowPage(workflow_ids=found, after=found[-1] if len(found) == WORKFLOWS_PER_PAGE else None)
 
     @activity.defn(name="signal_workflows")

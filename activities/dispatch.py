@@ -167,7 +167,7 @@ class Dispatch:
         self._tell(told)
         if answer.outcome is SendOutcome.CONNECTION_BROKEN:
             self.halt(SendOutcome.CONNECTION_BROKEN, answer.reason)
-            await self._mark_broken(answer.reason or "refused")
+            await self._mark_broken(answer.reason or SendOutcome.CONNECTION_BROKEN)
 
     def _turned_back(self, message: Message, gate: "_Gate") -> None:
         """Certainly not sent."""

@@ -30,7 +30,7 @@ class SendActivities:
     """`providers` stays the caller's to close."""
 
     def __init__(self, database: Database, settings: Settings, versions: Versions, providers: ProviderSource) -> None:
-        self.claimer = Claimer(database, versions, settings.derive_key("connection-secrets"))
+        self.claimer = Claimer(database, versions, settings)
         self.lines = Lines(providers, settings.send_concurrency)
         self.tools = Tools(database, Ledger(database), Composer(settings), settings.derive_key("suppressions"))
 

@@ -9,6 +9,7 @@ from api.bodies import Bodies
 from api.boundary import Boundary
 from api.dependencies import Services
 from api.errors import install_handlers
+from api.front_page import router as front_page
 from api.idempotency import Idempotency
 from api.inbound import unsubscribe
 from api.openapi import describe
@@ -70,8 +71,9 @@ def create_app(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
     app.include_router(unsubscribe.router)
+    app.include_router(front_page)
     app.add_middleware(Idempotency, services=services)
-    app.add_middleware(Bodies)
+    app.add_middleware(Bodies, services=services)
     app.add_middleware(Boundary)  # the last one added is the outermost
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to replace it
     return app

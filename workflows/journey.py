@@ -17,6 +17,7 @@ import activities.contracts as contracts
 from activities.contracts import (
     AuditBatch,
     Control,
+    ControlledKind,
     HandOver,
     JourneyInput,
     Judgement,
@@ -68,6 +69,7 @@ class Trip:
         self.move: MoveOrder | None = None  # to be obeyed as soon as nothing is in flight
         self.gone = False  # another workflow carries it
         self.early: RunMessage | None = None  # an event that was faster than the answer to the opening of its wait
+        self.reconnected = False  # its step's connection was mended since it last asked
 
     @property
     def finished(self) -> bool:
@@ -105,7 +107,8 @@ class JourneyWorkflow:
         for trip in self.trips.values():  # here and not in run: a handler may come first, and must find every run entered
             self._apply(trip, interpreter.enter(self.definition, trip.state, workflow.now()))
             if given.cancelled:
-                trip.cancelled_by = RunControl(command="cancel", run_ids=(), actor_kind="system", reason="campaign_cancelled")
+                reason = CAMPAIGN_CANCELLED if self.scope.campaign_id else "journey_cancelled"
+                trip.cancelled_by = RunControl(command="cancel", run_ids=(), actor_kind="system", reason=reason)
 
     @workflow.run
     async def run(self, given: JourneyInput) -> None:
@@ -187,6 +190,7 @@ class JourneyWorkflow:
     async def _send(self, trip: Trip, command: Send) -> None:
         """consent-check → quiet-hours → send."""
         visit = self._visit(trip)
+        trip.reconnected = False
         for check in (self.consent, self.quiet_hours):
             judgement: Judgement = await check.ask(visit)
             if judgement.verdict is not Verdict.SEND:
@@ -212,7 +216,8 @@ class JourneyWorkflow:
         elif result.reason == CAMPAIGN_CANCELLED:  # its signal was missed, or is on its way
             self._apply(trip, interpreter.cancel(trip.state, CAMPAIGN_CANCELLED))
         elif result.outcome in ASK_AGAIN:
-            until = result.retry_at or workflow.now() + _patience(result.outcome, trip.state.round)
+            mended = trip.reconnected and result.outcome is SendOutcome.CONNECTION_BROKEN  # while it asked: the answer is out of date
+            until = result.retry_at or workflow.now() + (timedelta(0) if mended else _patience(result.outcome, trip.state.round))
             self._apply(trip, interpreter.held(trip.state, max(until, workflow.now()), reason))
         else:  # content that can never go, or a message that may have gone: a person decides
             self._apply(trip, interpreter.park(trip.state, reason))
@@ -310,14 +315,24 @@ class JourneyWorkflow:
 
     @workflow.signal(name="control")
     async def control(self, control: Control) -> None:
-        """Pause, resume or cancel every run, because its campaign or journey was."""
+        """Pause, resume or cancel every run, because its campaign or journey was; or have those ask again whose connection was mended."""
         match control.command:
+            case "resume" if control.kind is ControlledKind.CONNECTION:
+                self._reconnect(control.id)
             case "pause" if control.kind not in self.held_by:
                 await self._hold_all(control, "paused", [*self.held_by, str(control.kind)])
             case "resume" if control.kind in self.held_by:
                 await self._hold_all(control, "resumed", [kind for kind in self.held_by if kind != control.kind])
             case "cancel":
                 await self._command(_said(control, list(self.trips)))
+
+    def _reconnect(self, connection_id: UUID) -> None:
+        for trip in self.trips.values():
+            if getattr(self.definition.steps.get(trip.state.step_id or ""), "connection_id", None) == connection_id:
+                trip.reconnected, held = True, trip.state
+                trip.state = interpreter.unhold(held, workflow.now())
+                if trip.state is not held:
+                    trip.nudge()
 
     async def _hold_all(self, control: Control, kind: str, held_by: list[str]) -> None:
         self.held_by = held_by

@@ -1,4 +1,4 @@
-"""Checking, publishing, pausing and archiving journeys."""
+"""Checking, publishing, pausing, cancelling and archiving journeys."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,9 +16,12 @@ from models.domain.journey.content_hash import content_hash, freeze, stored, tem
 from models.domain.journey.definition import Definition
 from models.domain.journey.facts import Facts
 from models.rendering import analyze
-from models.store import audit, journey_versions, journeys, triggers
+from models.store import audit, campaigns, journey_versions, journeys, runs, triggers
 from models.store.session import OrganizationSession
+from models.tables.base import new_id
 from models.tables.journeys import Journey, JourneyVersion
+
+Command = Literal["pause", "resume", "cancel"]
 
 
 @dataclass(frozen=True)
@@ -142,10 +145,31 @@ async def resume(caller: Caller, journey_id: UUID, key: str | None) -> Journey:
     return journey
 
 
-async def _control(caller: Caller, journey: Journey, command: Literal["pause", "resume"], reason: str | None, key: str | None) -> None:
-    """A resume names the pauses it knew of: one that is said after it is not lifted by it."""
+async def cancel(caller: Caller, journey_id: UUID, reason: str | None, key: str | None) -> Journey:
+    """Every run of the journey that is under way ends, and its campaigns are cancelled: their flags stand before the answer, the runs
+    are told by a workflow. The journey stays as it is and can be entered again. Repeating is harmless.
+
+    Raises:
+        Unavailable: the flags stand, but the runs could not be told yet: repeat.
+    """
+    async with caller.session() as session:
+        journey = await journeys.get(session, journey_id, lock=True)
+        await runs.cancel_unstarted(session, journey_id)
+        cancelled = [
+            NewEntry("campaign.cancelled", "campaign", str(id), caller.actor) for id in await campaigns.cancel_all(session, journey_id)
+        ]
+        asked = NewEntry("journey.cancellation_requested", "journey", str(journey_id), caller.actor)
+        await audit.append(session, [asked, *cancelled])
+    await _control(caller, journey, "cancel", reason, key)
+    return journey
+
+
+async def _control(caller: Caller, journey: Journey, command: Command, reason: str | None, key: str | None) -> None:
+    """A resume names the pauses it knew of: one that is said after it is not lifted by it. A cancellation without a key is never the
+    same word as one before: others may have entered since."""
     organization_id, journey_id = caller.organization_id, journey.id
-    request = temporal.request_id(key or f"after {journey.pauses} pauses", organization_id, caller.actor.id, journey_id, command)
+    word = key or (str(new_id()) if command == "cancel" else f"after {journey.pauses} pauses")
+    request = temporal.request_id(word, organization_id, caller.actor.id, journey_id, command)
     control = Control(
         organization_id=organization_id,
         kind=ControlledKind.JOURNEY,

@@ -136,7 +136,7 @@ async def _start_workflow(services: Services, run: Run) -> None:
     await temporal.start(
         services,
         JOURNEY_WORKFLOW,
-        JourneyInput(scope=scope, definition=definition, runs=[state], held_by=held_by),
+        JourneyInput(scope=scope, definition=definition, runs=[state], held_by=held_by, cancelled=run.cancel_requested_at is not None),
         run.workflow_id,
         temporal.attributes(run.organization_id, run.journey_id, run.version_id),
     )

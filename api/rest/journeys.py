@@ -1,4 +1,4 @@
-"""`/v1/journeys`: drafts, their check, published versions, and the journey's pause."""
+"""`/v1/journeys`: drafts, their check, published versions, the journey's pause, and the cancellation of its runs."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -275,6 +275,19 @@ async def resume_journey(
 ) -> JourneyView:
     """The pause is being lifted: `paused_at` is null as soon as it is. After a 503, repeat."""
     return await _view(caller, await commands.resume(caller, journey_id, key), response)
+
+
+@router.put("/{journey_id}/cancellation", status_code=202)
+async def cancel_journey(
+    caller: Annotated[Caller, authorize("journeys.publish")],
+    journey_id: UUID,
+    response: Response,
+    key: CommandKey = None,
+    why: Reason | None = None,
+) -> JourneyView:
+    """Every run of the journey that is under way is being cancelled, and so are its campaigns, for good. The journey itself stays:
+    it can be entered again. After a 503, repeat."""
+    return await _view(caller, await commands.cancel(caller, journey_id, why.reason if why else None, key), response)
 
 
 @router.put("/{journey_id}/archive")

@@ -26,7 +26,7 @@ PERMISSIONS: dict[str, str] = {
     "connections.write": "connect, change and disconnect accounts at providers",
     "journeys.read": "see journeys and their versions",
     "journeys.write": "create and edit drafts of journeys",
-    "journeys.publish": "publish a version; pause and resume a journey",
+    "journeys.publish": "publish a version; pause and resume a journey; cancel its runs",
     "campaigns.read": "see campaigns and their progress",
     "campaigns.launch": "launch, pause, resume and cancel campaigns",
     "runs.read": "see runs and their timelines",

@@ -58,7 +58,7 @@ class LoginOrganization:
 
 
 async def authenticate_api_key(session: AsyncSession, secret_hash: bytes) -> KnownKey | None:
-    """Whose key this is, unless it is unknown, revoked or expired. Notes its use, at most once a minute."""
+    """Whose key this is, unless it is unknown, revoked or expired, or its maker disabled. Notes its use, at most once a minute."""
     row = (await session.execute(text("SELECT * FROM authenticate_api_key(:hash)"), {"hash": secret_hash})).mappings().one_or_none()
     return None if row is None else KnownKey(**row)
 
@@ -233,8 +233,26 @@ def _api_key(row: Any) -> ApiKey:
     return ApiKey(**row)
 
 
-async def revoke_api_key(session: OrganizationSession, key_id: UUID) -> bool:
-    """The key is revoked; False when it was before.
+async def making_api_key(session: OrganizationSession, key_id: UUID) -> ApiKey | None:
+    """The key with which another is to be made, which is not revoked before this transaction ends; None when it has been."""
+    query = text("SELECT * FROM api_keys WHERE organization_id = :o AND id = :id AND revoked_at IS NULL FOR SHARE")
+    row = (await session.execute(query, {"o": session.organization_id, "id": key_id})).mappings().one_or_none()
+    return None if row is None else _api_key(row)
+
+
+_REVOKE = text(
+    """
+    WITH RECURSIVE made AS (
+      SELECT id FROM api_keys WHERE organization_id = :o AND id = :id
+      UNION SELECT k.id FROM api_keys k JOIN made m ON k.made_by = m.id WHERE k.organization_id = :o)
+    UPDATE api_keys SET revoked_at = now()
+    WHERE organization_id = :o AND id IN (SELECT id FROM made) AND revoked_at IS NULL RETURNING id
+    """
+)
+
+
+async def revoke_api_key(session: OrganizationSession, key_id: UUID) -> list[UUID]:
+    """The key is revoked, and so are those made with it, and with those. Gives the ids of the ones that were not before.
 
     Raises:
         NotFound: there is no such key in this organization.
@@ -242,8 +260,8 @@ async def revoke_api_key(session: OrganizationSession, key_id: UUID) -> bool:
     key = await session.get(ApiKey, key_id, with_for_update=True)
     if key is None or key.organization_id != session.organization_id:
         raise NotFound("API key")
-    revoked = await session.execute(
-        text("UPDATE api_keys SET revoked_at = now() WHERE organization_id = :o AND id = :id AND revoked_at IS NULL RETURNING 1"),
-        {"o": session.organization_id, "id": key_id},
-    )
-    return revoked.one_or_none() is not None
+    revoked: list[UUID] = []
+    # Again until none is left: one may be made while its maker is waited for (`making_api_key`).
+    while found := list((await session.execute(_REVOKE, {"o": session.organization_id, "id": key_id})).scalars()):
+        revoked += found
+    return revoked

@@ -153,7 +153,8 @@ _FINISH = text(
 
 
 async def finish(session: OrganizationSession, campaign_id: UUID) -> bool:
-    """Whether no run of the campaign is unfinished (a run that needs attention is). Marks it so, once.
+    """Whether no run of the campaign is unfinished (a run that needs attention is). Marks it so, once; that a campaign was cancelled
+    is on record since it was.
 
     Raises:
         NotFound: no such campaign.
@@ -161,8 +162,10 @@ async def finish(session: OrganizationSession, campaign_id: UUID) -> bool:
     parameters = {"o": session.organization_id, "id": campaign_id}
     ended = (await session.execute(_FINISH, {**parameters, "finished": _finished()})).one_or_none()
     if ended is not None:
-        details = {"audience": ended.audience, "status": ended.status}
-        await audit.append(session, [NewEntry("campaign.completed", "campaign", str(campaign_id), details=details)])
+        if ended.status == "completed":
+            await audit.append(
+                session, [NewEntry("campaign.completed", "campaign", str(campaign_id), details={"audience": ended.audience})]
+            )
         return True
     query = text("SELECT finished_at IS NOT NULL FROM campaigns WHERE organization_id = :o AND id = :id")
     finished = await session.scalar(query, parameters)

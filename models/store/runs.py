@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, select, update
 from sqlmodel import col
 
 from models.domain.errors import NotFound
@@ -109,6 +109,14 @@ async def never_started(session: OrganizationSession, older_than: timedelta, lim
         .limit(limit)
     )
     return (await session.execute(statement)).scalars().all()
+
+
+async def cancel_unstarted(session: OrganizationSession, journey_id: UUID) -> None:
+    """The journey's runs outside campaigns that have recorded nothing, and may have no workflow to be told yet, are marked: the last
+    check before a send stops them, and a workflow that is started for them later ends them."""
+    unstarted = (col(Run.campaign_id).is_(None), col(Run.status) == Phase.ACTIVE, col(Run.sequence) == 0)
+    statement = update(Run).where(_mine(session), col(Run.journey_id) == journey_id, *unstarted).values(cancel_requested_at=func.now())
+    await session.execute(statement)
 
 
 def _mine(session: OrganizationSession) -> ColumnElement[bool]:

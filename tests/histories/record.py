@@ -19,7 +19,7 @@ from models.domain.journey.definition import BranchCondition, BranchStep, Defini
 from models.settings import Settings
 from tests.temporal import temporal_server
 from tests.workflows.fakes import Fakes
-from tests.workflows.test_journey import WELCOME, control, some_runs, start, until, working
+from tests.workflows.test_journey import WELCOME, control, mended, some_runs, start, through, until, working
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 
@@ -81,6 +81,17 @@ async def pause_resume_retry_skip_cancel(server: WorkflowEnvironment, fakes: Fak
     return handle
 
 
+async def held_until_reconnected(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    connection_id = uuid4()
+    fakes.outcome, fakes.reason = lambda visit: SendOutcome.ACCEPTED if visit.round else SendOutcome.CONNECTION_BROKEN, "auth_refused"
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, some_runs(2), definition=through(connection_id))
+        await until(lambda: list(fakes.phases().values()) == ["held", "held"])
+        await handle.signal("control", mended(connection_id))
+        await handle.result()
+    return handle
+
+
 async def campaign_of_thirty_pages(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
     campaign = CampaignRef(organization_id=uuid4(), campaign_id=uuid4())
     handle = await server.client.start_workflow(CampaignWorkflow.run, campaign, id=f"test/{uuid4()}", task_queue=queue)
@@ -104,6 +115,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     refused_held_and_thrown_out,
     branch_and_exit,
     pause_resume_retry_skip_cancel,
+    held_until_reconnected,
 )
 
 

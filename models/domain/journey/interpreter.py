@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from models.domain.connection import BROKEN_REASONS
 from models.domain.journey.definition import Definition, ReviewStep, SendStep, Step, WaitForStep, WaitStep
 from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer, Ask, Go, Leave, Outcome, Rest
@@ -129,8 +130,8 @@ def held(state: RunState, until: datetime, reason: str) -> Progress:
 
 
 def unhold(state: RunState, now: datetime) -> RunState:
-    """A run that was held only because of a pause need not wait any longer, now that the pause is lifted."""
-    if state.phase is Phase.HELD and state.reason in PAUSES:
+    """A run that was held only by a pause or a broken connection need not wait any longer, now that it is lifted or mended."""
+    if state.phase is Phase.HELD and (state.reason in PAUSES or state.reason in BROKEN_REASONS):
         return state.model_copy(update={"wake_at": now})
     return state
 
