@@ -28,6 +28,7 @@ class CallWebhookStep(EffectStep):
     """POSTs JSON with a `webhook-id` that stays the same however often it is tried. `body`: strings in it are Liquid, printed for
     the contact; left out: ids of contact, run and step. When it fails for good, the run parks, or goes to `failed`."""
 
+    slow: ClassVar[bool] = True
     done: ClassVar[str] = "called_webhook"
 
     kind: Literal["call_webhook"] = "call_webhook"

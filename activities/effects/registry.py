@@ -1,0 +1,10 @@
+"""Which file does what a kind of step says. Adding a kind adds one line here; docs/adding-a-step.md walks through it."""
+
+from collections.abc import Mapping
+
+from activities.effects.effect import Build
+from activities.effects.update_contact import UpdateContact
+
+EFFECTS: Mapping[str, Build] = {
+    "update_contact": UpdateContact,
+}
