@@ -12,9 +12,10 @@ from activities.lines import ProviderSource
 from activities.versions import Versions
 from models.domain.journey.steps.base import StepModel
 from models.settings import Settings
-from models.store.effects import Standing
+from models.store.effects import Settlement, Standing, Visit
 from models.store.session import Database
 
+Answers = dict[UUID, StepAnswer]  # by run
 Kind = TypeVar("Kind", bound=StepModel)
 CONTACT_GONE = "contact_gone"
 
@@ -44,12 +45,15 @@ class Work:
         assert isinstance(found, kind)  # the registry says so
         return found
 
+    def answered(self, standings: Mapping[UUID, Standing], settlements: Sequence[Settlement]) -> Answers:
+        """An answer for every visit: from what stood, from what was settled now, and of the rest the contact is no more."""
+        answers = {run_id: done_before(standing) for run_id, standing in standings.items()}
+        answers |= {one.claimed.run_id: done_now(one) for one in settlements}
+        return {visit.run_id: answers.get(visit.run_id) or gone(visit.run_id) for visit in self.visits}
+
     def chunks(self, size: int) -> Iterator[Sequence[StepVisit]]:
         for first in range(0, len(self.visits), size):
             yield self.visits[first : first + size]
-
-
-Answers = dict[UUID, StepAnswer]  # by run
 
 
 class Effect(Protocol):
@@ -75,6 +79,18 @@ def done_before(standing: Standing) -> StepAnswer:
         reason=standing.reason,
         details=standing.details,
     )
+
+
+def done_now(settlement: Settlement) -> StepAnswer:
+    """The answer for an effect that this attempt has settled."""
+    refused = settlement.state == "refused"
+    run_id, details = settlement.claimed.run_id, dict(settlement.details)
+    return StepAnswer(run_id=run_id, refused=refused, reason=settlement.reason, details=details)
+
+
+def claims(visits: Sequence[StepVisit]) -> list[Visit]:
+    """The visits as the ledger knows them."""
+    return [Visit(each.run_id, each.contact_id, each.step_id, each.visit) for each in visits]
 
 
 def gone(run_id: UUID) -> StepAnswer:

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 
 from activities.effects.effect import Build
+from activities.effects.subscription import Subscribe, Unsubscribe
 from activities.effects.update_contact import UpdateContact
 
 EFFECTS: Mapping[str, Build] = {
     "update_contact": UpdateContact,
+    "subscribe": Subscribe,
+    "unsubscribe": Unsubscribe,
 }

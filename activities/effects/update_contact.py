@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from activities.contracts import StepAnswer, StepVisit
-from activities.effects.effect import CONTACT_GONE, Answers, Tools, Work, done_before, gone
+from activities.contracts import StepVisit
+from activities.effects.effect import CONTACT_GONE, Answers, Tools, Work, claims
 from models.domain.audit import NewEntry
 from models.domain.journey.steps.update_contact import Refused, UpdateContactStep
 from models.store import audit, contacts, effects
 from models.store.contacts import Profile
-from models.store.effects import Claimed, Settlement, Visit
+from models.store.effects import Claimed, Settlement
 from models.store.session import OrganizationSession
 
 
@@ -30,15 +30,13 @@ class UpdateContact:
         Safe to run twice: only what this transaction claims is changed; another attempt waits for its end, and then finds it done.
         """
         async with self.tools.database.organization(work.scope.organization_id) as session:
-            visits = [Visit(each.run_id, each.contact_id, each.step_id, each.visit) for each in work.visits]
+            visits = claims(work.visits)
             claimed = await effects.claim(session, "update_contact", visits)
             standings = await effects.standings(session, [one for one in visits if one.run_id not in claimed])
             done = await self._apply(session, work, claimed)
             await effects.settle(session, [one.settlement for one in done])
             await audit.append(session, [one.entry for one in done if one.entry is not None])  # last: locks the chain's head
-        answers = {run_id: done_before(standing) for run_id, standing in standings.items()}
-        answers |= {one.settlement.claimed.run_id: _answer(one.settlement) for one in done}
-        return {visit.run_id: answers.get(visit.run_id) or gone(visit.run_id) for visit in work.visits}
+        return work.answered(standings, [one.settlement for one in done])
 
     async def _apply(self, session: OrganizationSession, work: Work, claimed: Mapping[Any, Claimed]) -> list[_Done]:
         """One after the other, so that two runs of one contact both have their say; written at once."""
@@ -74,12 +72,3 @@ def _entry(work: Work, visit: StepVisit, fields: list[str]) -> NewEntry:
     of = {"journey_id": work.scope.journey_id, "version_id": work.scope.version_id, "run_id": visit.run_id}
     details = {"fields": fields, "step_id": visit.step_id, "visit": visit.visit, **{name: str(id) for name, id in of.items()}}
     return NewEntry("contact.changed", "contact", str(visit.contact_id), details=details)
-
-
-def _answer(settlement: Settlement) -> StepAnswer:
-    return StepAnswer(
-        run_id=settlement.claimed.run_id,
-        refused=settlement.state == "refused",
-        reason=settlement.reason,
-        details=dict(settlement.details),
-    )
