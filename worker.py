@@ -18,7 +18,9 @@ from activities.consent import ConsentActivities
 from activities.contracts import send_queue
 from activities.control import ControlActivities
 from activities.effects.effect import Tools
+from activities.providers.destination import Destinations
 from activities.providers.registry import Providers
+from activities.providers.webhook import Webhooks
 from activities.quiet_hours import QuietHoursActivities
 from activities.send import SendActivities
 from activities.steps import StepActivities
@@ -46,6 +48,7 @@ class Parts:
 
     temporal: Client
     providers: Providers
+    webhooks: Webhooks
     records: list[Callable[..., Any]]
     sends: list[Callable[..., Any]]
 
@@ -62,12 +65,14 @@ class Parts:
             ControlActivities(database, temporal),
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
-        steps = StepActivities(Tools(database, settings, versions, providers))
+        webhooks = Webhooks(Destinations(settings))
+        steps = StepActivities(Tools(database, settings, versions, providers, webhooks))
         sends = (SendActivities(database, settings, versions, providers), steps)
-        return cls(temporal, providers, _methods(*records, steps), _methods(*sends))
+        return cls(temporal, providers, webhooks, _methods(*records, steps), _methods(*sends))
 
     async def close(self) -> None:
         await self.providers.close()
+        await self.webhooks.close()
 
 
 def _methods(*activities: Any) -> list[Callable[..., Any]]:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 from uuid import UUID
 
 from activities.clock import Clock
 from activities.contracts import Scope, StepAnswer, StepVisit
 from activities.lines import ProviderSource
+from activities.outcomes import shared_instant
+from activities.providers.webhook import Webhooks
 from activities.versions import Versions
 from models.domain.journey.steps.base import StepModel
 from models.settings import Settings
@@ -18,6 +20,8 @@ from models.store.session import Database
 Answers = dict[UUID, StepAnswer]  # by run
 Kind = TypeVar("Kind", bound=StepModel)
 CONTACT_GONE = "contact_gone"
+FIRST_LOOK, LONGEST_LOOK = timedelta(seconds=15), timedelta(minutes=5)  # at a pause; doubled in between, as for sends
+DOUBLINGS = 10
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Tools:
     settings: Settings
     versions: Versions
     providers: ProviderSource
+    webhooks: Webhooks
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,12 @@ def done_now(settlement: Settlement) -> StepAnswer:
 def claims(visits: Sequence[StepVisit]) -> list[Visit]:
     """The visits as the ledger knows them."""
     return [Visit(each.run_id, each.contact_id, each.step_id, each.visit) for each in visits]
+
+
+def paused(visit: StepVisit, reason: str, now: datetime) -> StepAnswer:
+    """Nothing may leave just now; asked again later. The signal that lifts a pause usually comes first."""
+    wait = min(FIRST_LOOK * float(1 << min(visit.round, DOUBLINGS)), LONGEST_LOOK)
+    return StepAnswer(run_id=visit.run_id, reason=reason, retry_at=shared_instant(now + wait))
 
 
 def gone(run_id: UUID) -> StepAnswer:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from activities.effects.call_webhook import CallWebhook
 from activities.effects.effect import Build
 from activities.effects.subscription import Subscribe, Unsubscribe
 from activities.effects.update_contact import UpdateContact
@@ -10,4 +11,5 @@ EFFECTS: Mapping[str, Build] = {
     "update_contact": UpdateContact,
     "subscribe": Subscribe,
     "unsubscribe": Unsubscribe,
+    "call_webhook": CallWebhook,
 }

@@ -12,6 +12,8 @@ from temporalio.testing import ActivityEnvironment
 from activities.contracts import StepAnswer, StepVisit, VisitBatch
 from activities.effects.effect import Tools
 from activities.lines import ProviderSource
+from activities.providers.destination import Destinations
+from activities.providers.webhook import Webhooks
 from activities.steps import StepActivities
 from activities.versions import Versions
 from models.domain.journey.definition import Definition
@@ -41,8 +43,12 @@ class EffectWorld(World):
             StepVisit(run_id=run_id, contact_id=self.contacts[run_id], step_id=step_ids[number % len(step_ids)], visit=visit, round=round)
             for number, run_id in enumerate(run_ids)
         ]
-        activities = StepActivities(Tools(self.database, self.settings, Versions(), self.providers))
-        return await ActivityEnvironment().run(activities.perform_steps, VisitBatch(scope=self.scope, now=now, visits=visits))
+        webhooks = Webhooks(Destinations(self.settings))
+        activities = StepActivities(Tools(self.database, self.settings, Versions(), self.providers, webhooks))
+        try:
+            return await ActivityEnvironment().run(activities.perform_steps, VisitBatch(scope=self.scope, now=now, visits=visits))
+        finally:
+            await webhooks.close()
 
     async def variables(self, run_id: UUID, **values: Any) -> None:
         await self.sql("UPDATE runs SET variables = CAST(:values AS jsonb) WHERE id = :id", id=run_id, values=json.dumps(values))
