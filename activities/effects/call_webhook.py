@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 from weakref import WeakValueDictionary
 
 from activities.contracts import MAXIMUM_TRIES, StepAnswer, StepVisit
-from activities.effects.effect import CONTACT_GONE, Answers, Tools, Work, claims, done_before, gone, paused
+from activities.effects.effect import CONTACT_GONE, Answers, Tools, Work, ask_again, claims, done_before, gone
 from activities.outcomes import shared_instant
 from activities.providers.webhook import CallFailed, Reply
 from models.domain.journey.steps.call_webhook import CallWebhookStep
@@ -67,7 +67,7 @@ class CallWebhook:
     async def _chunk(self, work: Work, visits: Sequence[StepVisit]) -> Answers:
         reason, calls, standings = await self._claim(work, visits)
         if reason is not None:
-            return {visit.run_id: paused(visit, reason, work.clock.now()) for visit in visits}
+            return {visit.run_id: ask_again(visit, reason, work.clock.now()) for visit in visits}
         ends = await asyncio.gather(*(self._finish(work, call) for call in calls))
         await self._settle(work, ends)
         answers = {run_id: done_before(standing) for run_id, standing in standings.items()}

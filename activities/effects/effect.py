@@ -98,9 +98,9 @@ def claims(visits: Sequence[StepVisit]) -> list[Visit]:
     return [Visit(each.run_id, each.contact_id, each.step_id, each.visit) for each in visits]
 
 
-def paused(visit: StepVisit, reason: str, now: datetime) -> StepAnswer:
-    """Nothing may leave just now; asked again later. The signal that lifts a pause usually comes first."""
-    wait = min(FIRST_LOOK * float(1 << min(visit.round, DOUBLINGS)), LONGEST_LOOK)
+def ask_again(visit: StepVisit, reason: str, now: datetime, longest: timedelta = LONGEST_LOOK) -> StepAnswer:
+    """Nothing may leave just now; asked again later, and ever more rarely. The signal that lifts a pause usually comes first."""
+    wait = min(FIRST_LOOK * float(1 << min(visit.round, DOUBLINGS)), longest)
     return StepAnswer(run_id=visit.run_id, reason=reason, retry_at=shared_instant(now + wait))
 
 

@@ -92,9 +92,51 @@ async def standings(session: OrganizationSession, visits: Sequence[Visit]) -> di
     """The rows of these visits, by run; runs that are no more are left out."""
     if not visits:
         return {}
-    rows = rowset([{"run_id": one.run_id, "step_id": one.step_id, "visit": one.visit} for one in visits])
-    found = await session.execute(_STANDINGS, {"o": session.organization_id, "rows": rows})
+    found = await session.execute(_STANDINGS, {"o": session.organization_id, "rows": _keys(visits)})
     return {row.run_id: Standing(**row._mapping) for row in found}
+
+
+_PASS = text(
+    """
+    UPDATE effects SET state = 'transmitting'
+    WHERE organization_id = :o AND id = :id AND attempts = :attempts AND state = 'claimed' RETURNING id
+    """
+)
+
+
+async def let_pass(session: OrganizationSession, claimed: Claimed) -> bool:
+    """Once this transaction commits, the effect may have happened, and no other attempt does it. False: the row is another's by now.
+
+    Not safe to repeat: whoever does not hear the answer must not go on.
+    """
+    parameters = {"o": session.organization_id, "id": claimed.id, "attempts": claimed.attempts}
+    return (await session.scalar(_PASS, parameters)) is not None
+
+
+_ABANDON = text(
+    """
+    WITH lost AS MATERIALIZED (
+      SELECT e.id FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, step_id text, visit int)
+      CROSS JOIN LATERAL (
+        SELECT e.id, e.state FROM effects e
+        WHERE e.organization_id = :o AND e.run_id = a.run_id AND e.step_id = a.step_id AND e.visit = a.visit LIMIT 1 FOR UPDATE) e
+      WHERE e.state = 'transmitting')
+    UPDATE effects e SET state = 'unknown', reason = 'attempt_lost', settled_at = clock_timestamp()
+    WHERE e.organization_id = :o AND e.id = ANY(ARRAY(SELECT id FROM lost))
+    RETURNING e.id, e.run_id, e.contact_id, e.step_id, e.visit, e.kind, e.state, e.reason
+    """
+)
+
+
+async def abandon(session: OrganizationSession, visits: Sequence[Visit]) -> "list[Settled]":
+    """What another attempt was doing when Temporal gave it up is `unknown`. It may still say better later."""
+    found = await session.execute(_ABANDON, {"o": session.organization_id, "rows": _keys(visits)})
+    return [Settled(**row._mapping) for row in found]
+
+
+def _keys(visits: Sequence[Visit]) -> str:
+    ordered = sorted(visits, key=lambda one: one.run_id)
+    return rowset([{"run_id": one.run_id, "step_id": one.step_id, "visit": one.visit} for one in ordered])
 
 
 @dataclass(frozen=True)
