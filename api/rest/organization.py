@@ -75,7 +75,7 @@ async def change(body: OrganizationChange, caller: Annotated[Caller, authorize("
 
 @router.get("/webhook-secret")
 async def webhook_secret(caller: Annotated[Caller, authorize("organization.write")], response: Response) -> WebhookSecretResponse:
-    """The secret that receivers of `call_webhook` verify `webhook-signature` with. Always the same, and this organization's alone."""
+    """The secret that receivers of webhooks verify `webhook-signature` with. Always the same, and this organization's alone."""
     response.headers["Cache-Control"] = "no-store"
     secret = webhook_signature.webhook_secret(caller.services.settings, caller.organization_id)
     return WebhookSecretResponse(secret=webhook_signature.printed(secret))

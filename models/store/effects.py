@@ -197,7 +197,7 @@ async def settle(session: OrganizationSession, settlements: Sequence[Settlement]
 
     Safe to repeat: what is settled stays, except that an answer heard late replaces `unknown`.
     """
-    rows = [_row(one) for one in sorted(settlements, key=lambda one: one.claimed.id)]
+    rows = [_row(one) for one in sorted(settlements, key=lambda one: one.claimed.run_id)]  # the order of `claim`: no deadlock
     found = await session.execute(_SETTLE, {"o": session.organization_id, "rows": rowset(rows)})
     return [Settled(**row._mapping) for row in found]
 
