@@ -63,7 +63,7 @@ _ADD_VARIABLES = text(
     """
     WITH told AS MATERIALIZED (
       SELECT a.run_id, a.variables FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, variables jsonb)
-      CROSS JOIN LATERAL (SELECT r.id FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR UPDATE) r)
+      CROSS JOIN LATERAL (SELECT r.id FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR NO KEY UPDATE) r)
     UPDATE runs r SET variables = r.variables || a.variables FROM told a
     WHERE r.organization_id = :o AND r.id = a.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM told))
     """
