@@ -22,9 +22,11 @@ from activities.providers.destination import Destinations
 from activities.providers.registry import Providers
 from activities.providers.webhook import Webhooks
 from activities.quiet_hours import QuietHoursActivities
+from activities.routing import RoutingActivities
 from activities.send import SendActivities
 from activities.steps import StepActivities
 from activities.versions import Versions
+from activities.waits import WaitActivities
 from api.commands.upkeep import UpkeepActivities
 from api.dependencies import Services
 from models.settings import Settings
@@ -32,10 +34,11 @@ from models.store.session import Database
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.connection import connect
 from workflows.journey import JourneyWorkflow
+from workflows.routing import RoutingWorkflow
 from workflows.schedules import ensure_upkeep
 from workflows.upkeep import UpkeepWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow, UpkeepWorkflow)
+WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow, RoutingWorkflow, UpkeepWorkflow)
 GRACE = timedelta(seconds=3)  # for messages that are past the point of no return; `up` kills a worker after four
 # A send activity mostly waits for its connection's rate, and its messages share a bounded number of places.
 CONCURRENT_SENDS = 200
@@ -60,6 +63,8 @@ class Parts:
             ConsentActivities(database, settings, versions),
             QuietHoursActivities(database, versions),
             BranchActivities(database, versions),
+            WaitActivities(database, versions),
+            RoutingActivities(database, settings, versions, temporal),
             AuditActivities(database),
             CampaignActivities(database, settings, versions, temporal),
             ControlActivities(database, temporal),

@@ -234,6 +234,20 @@ class CampaignProgress(Payload):
     finished: bool
 
 
+class Routing(Payload):
+    """Whose events and changes. `timed`: also look at what becomes true by the passing of time alone."""
+
+    organization_id: UUID
+    timed: bool = False
+
+
+class Routed(Payload):
+    """`more`: there was more than one call takes. `stuck`: some workflow could not be told yet."""
+
+    more: bool = False
+    stuck: bool = False
+
+
 class Upkeep(Payload):
     """What the upkeep workflow asks of an activity: everything, in every organization."""
 
@@ -277,6 +291,7 @@ JOURNEY_WORKFLOW = "JourneyWorkflow"
 CAMPAIGN_WORKFLOW = "CampaignWorkflow"
 CONTROL_WORKFLOW = "ControlWorkflow"
 UPKEEP_WORKFLOW = "UpkeepWorkflow"
+ROUTING_WORKFLOW = "RoutingWorkflow"
 UPKEEP_EVERY = timedelta(minutes=1)
 
 
@@ -424,6 +439,26 @@ async def controlled_workflows(page: ControlPage) -> WorkflowPage:
 @activity.defn(name="signal_workflows")
 async def signal_workflows(targets: ControlTargets) -> None:
     """Each workflow has been told. A workflow that is closed needs no telling."""
+    raise NotImplementedError
+
+
+@activity.defn(name="route_events")
+async def route_events(routing: Routing) -> Routed:
+    """Accepted events and changed contacts have been matched to entries, exits, goals and waits; what is to be told stands in the
+    outbox."""
+    raise NotImplementedError
+
+
+@activity.defn(name="deliver_messages")
+async def deliver_messages(routing: Routing) -> Routed:
+    """The workflows that the outbox speaks of are started and told, each once per call."""
+    raise NotImplementedError
+
+
+@activity.defn(name="wake_routing")
+async def wake_routing(upkeep: Upkeep) -> int:
+    """Wherever something waits to be routed or told, or may have become true by time alone, routing is under way: how many
+    organizations."""
     raise NotImplementedError
 
 

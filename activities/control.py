@@ -6,8 +6,9 @@ from typing import Any, cast
 from temporalio import activity
 from temporalio.client import Client
 
-from activities.contracts import Control, ControlPage, ControlTargets, WorkflowPage
+from activities.contracts import Control, ControlledKind, ControlPage, ControlTargets, WorkflowPage
 from activities.heartbeat import heartbeating
+from activities.poking import poke
 from activities.signals import signal_all
 from models.domain.audit import Actor, ActorKind
 from models.store import controls
@@ -31,8 +32,12 @@ class ControlActivities:
         Safe to run twice: a flag that stands already is left alone, without another audit entry.
         """
         actor = Actor(cast(ActorKind, control.actor_kind), control.actor_id)
-        async with heartbeating(), self.database.organization(control.organization_id) as session:
-            return await controls.apply(session, control.kind.value, control.id, control.command, actor, control.pauses)
+        async with heartbeating():
+            async with self.database.organization(control.organization_id) as session:
+                in_force = await controls.apply(session, control.kind.value, control.id, control.command, actor, control.pauses)
+            if in_force and (control.kind, control.command) == (ControlledKind.JOURNEY, "resume"):
+                await poke(self.temporal, control.organization_id)  # who was to enter meanwhile enters now
+        return in_force
 
     @activity.defn(name="controlled_workflows")
     async def controlled_workflows(self, page: ControlPage) -> WorkflowPage:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from activities.contracts import Control, ControlledKind
 from api.commands import temporal
+from api.commands.routing import poke_if_listening
 from api.dependencies import Caller
 from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Problem, StaleRevision, Unpublishable
@@ -77,7 +78,8 @@ async def publish(caller: Caller, journey_id: UUID, revision: int | None = None)
         await triggers.put_in_force(session, version, frozen)
         details = {"version_id": str(version.id), "number": version.number, "content_hash": hash_, "revision": journey.revision}
         await _append(session, caller, "journey.published", journey_id, **details)
-        return Published(version, created=True)
+    await poke_if_listening(caller)  # who fits its segments is taken down
+    return Published(version, created=True)
 
 
 async def freeze_draft(session: OrganizationSession, journey: Journey) -> tuple[Definition, str]:

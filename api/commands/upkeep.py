@@ -9,7 +9,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.contracts import Upkeep
-from api.commands import campaigns, runs
+from api.commands import campaigns, routing, runs
 from api.dependencies import Services
 from models.store import access
 
@@ -23,7 +23,7 @@ class UpkeepActivities:
         self.services = services
 
     def methods(self) -> list[Callable[..., Any]]:
-        return [self.start_missing_workflows]
+        return [self.start_missing_workflows, self.wake_routing]
 
     @activity.defn(name="start_missing_workflows")
     async def start_missing_workflows(self, upkeep: Upkeep) -> int:
@@ -48,6 +48,20 @@ class UpkeepActivities:
         if failed:
             raise ApplicationError(f"Not everything could be started in {failed} of {len(organizations)} organizations.", type="NotStarted")
         return looked_at
+
+    @activity.defn(name="wake_routing")
+    async def wake_routing(self, upkeep: Upkeep) -> int:
+        """Safe to run twice: routing that is under way looks once more.
+
+        Raises:
+            Unavailable: Temporal did not answer; to be repeated.
+        """
+        async with self.services.database.outside() as session:
+            organizations = await access.organizations_to_route(session)
+        for organization_id in organizations:
+            activity.heartbeat()
+            await routing.poke(self.services, organization_id, timed=True)
+        return len(organizations)
 
     async def _start_in(self, organization_id: UUID) -> int:
         found = await campaigns.start_missing_workflows(self.services, organization_id, activity.heartbeat)

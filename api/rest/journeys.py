@@ -16,7 +16,7 @@ from api.rest.reasons import StatedReason
 from api.rest.runs import RunView
 from models.domain.errors import Invalid, NotFound
 from models.domain.journey.draft import MAX_BYTES, storable
-from models.store import journey_versions, journeys
+from models.store import goals, journey_versions, journeys
 from models.tables.journeys import Journey
 
 router = APIRouter(prefix="/journeys", tags=["journeys"])
@@ -70,9 +70,26 @@ class Reason(Request):
 class NewRun(Request):
     contact_id: UUID
     version: Annotated[int, Field(ge=1, le=2_147_483_647, description="Left out: the newest.", examples=[1])] | None = None
+    key: (
+        Annotated[str, Field(min_length=1, max_length=200, description="Tells two runs of one contact apart, such as an order's id.")]
+        | None
+    ) = None
     variables: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], Any] = Field(
         default_factory=dict, max_length=100, description="For branches and templates, as run.<name>.", examples=[{"order": "A-1042"}]
     )
+
+
+class GoalCount(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    version: int
+    goal: str = Field(examples=["bought"])
+    runs: int = Field(description="Runs of the version, whatever became of them.")
+    reached: int = Field(description="Of these, those that reached it in time.")
+
+
+class GoalCounts(BaseModel):
+    items: list[GoalCount]
 
 
 class ProblemView(BaseModel):
@@ -226,9 +243,18 @@ async def start_run(
 ) -> RunView:
     """Starts a run for one contact. After a 503, repeat with the same Idempotency-Key: the same run goes on."""
     _require_storable(new.variables, "variables", VARIABLES_BYTES)
-    run = await run_commands.start_run(caller, journey_id, run_commands.NewRun(new.contact_id, new.version, new.variables), key)
+    run = await run_commands.start_run(caller, journey_id, run_commands.NewRun(new.contact_id, new.version, new.variables, new.key), key)
     response.headers["Location"] = f"/v1/runs/{run.id}"
     return RunView.model_validate(run)
+
+
+@router.get("/{journey_id}/goals")
+async def read_goals(caller: Annotated[Caller, authorize("journeys.read")], journey_id: UUID) -> GoalCounts:
+    """How many runs of each version reached each of its goals."""
+    async with caller.session() as session:
+        await journeys.get(session, journey_id)
+        found = await goals.counts(session, journey_id)
+    return GoalCounts(items=[GoalCount.model_validate(count) for count in found])
 
 
 @router.put("/{journey_id}/pause", status_code=202)

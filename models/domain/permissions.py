@@ -16,6 +16,8 @@ PERMISSIONS: dict[str, str] = {
     "contacts.write": "create, change, import and delete contacts; define topics",
     "consents.read": "see consents and suppressions",
     "consents.write": "record and withdraw consent; suppress and release addresses",
+    "events.read": "see contacts' events",
+    "events.write": "send events, which may begin runs",
     "segments.read": "see segments; preview them together with contacts.read",
     "segments.write": "create, change and delete segments",
     "templates.read": "see templates; preview them together with contacts.read",
@@ -30,6 +32,7 @@ PERMISSIONS: dict[str, str] = {
     "runs.read": "see runs and their timelines",
     "runs.start": "start a run for a contact",
     "runs.control": "pause, resume, retry and cancel runs",
+    "runs.review": "decide about runs that wait for a person's review",
     "deliveries.read": "see deliveries and what became of them",
     "sandbox.read": "read the sandbox's inboxes",
     "sandbox.write": "empty the sandbox's inboxes and script their failures",
@@ -69,7 +72,7 @@ _VIEW = frozenset(
         "deliveries.read",
     }
 )
-_PEOPLE = frozenset({"contacts.read", "consents.read", "sandbox.read"})  # shows addresses or names
+_PEOPLE = frozenset({"contacts.read", "consents.read", "events.read", "sandbox.read"})  # shows addresses or names
 _READ = frozenset(name for name in PERMISSIONS if name.endswith(".read"))
 
 ROLE_PERMISSIONS = MappingProxyType(
@@ -89,10 +92,14 @@ ROLE_PERMISSIONS = MappingProxyType(
             "campaigns.launch",
             "runs.start",
             "runs.control",
+            "runs.review",
+            "events.write",
             "sandbox.write",
         },
-        Role.APPROVER: _VIEW | _PEOPLE | {"connections.read", "audit.read", "journeys.publish", "campaigns.launch"},
-        Role.SUPPORT: _VIEW | _PEOPLE | {"connections.read", "audit.read", "consents.write", "runs.start", "runs.control"},
+        Role.APPROVER: _VIEW | _PEOPLE | {"connections.read", "audit.read", "journeys.publish", "campaigns.launch", "runs.review"},
+        Role.SUPPORT: _VIEW
+        | _PEOPLE
+        | {"connections.read", "audit.read", "consents.write", "events.write", "runs.start", "runs.control", "runs.review"},
         Role.AUDITOR: _READ,
         Role.VIEWER: _VIEW,
     }

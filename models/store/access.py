@@ -87,6 +87,11 @@ async def organization_id_by_slug(session: AsyncSession, slug: str) -> UUID | No
     return found
 
 
+async def organizations_to_route(session: AsyncSession) -> list[UUID]:
+    """Organizations in which something waits to be routed or told, or may have become true by time alone."""
+    return list((await session.execute(text("SELECT organizations_to_route()"))).scalars())
+
+
 async def organizations_with_unstarted(session: AsyncSession, older_than: timedelta) -> list[UUID]:
     """The organizations in which a campaign or run has been waiting for its workflow for longer than this."""
     rows = await session.execute(text("SELECT organizations_with_unstarted(:older_than)"), {"older_than": older_than})

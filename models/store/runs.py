@@ -40,6 +40,7 @@ async def create(
     step_id: str,
     variables: Mapping[str, Any],
     request_id: UUID | None,
+    entry_key: str | None = None,
 ) -> Run:
     """A run outside any campaign exists, active, with no transition recorded: its workflow may be started."""
     run = Run(
@@ -52,6 +53,7 @@ async def create(
         step_id=step_id,
         variables=dict(variables),
         request_id=request_id,
+        entry_key=entry_key,
     )
     session.add(run)
     await session.flush()
@@ -118,6 +120,7 @@ async def never_started(session: OrganizationSession, older_than: timedelta, lim
         .where(
             _mine(session),
             col(Run.campaign_id).is_(None),
+            col(Run.entry_source) == "api",  # others share a workflow, which the outbox starts
             col(Run.status) == Phase.ACTIVE,
             col(Run.sequence) == 0,
             col(Run.created_at) < func.now() - older_than,

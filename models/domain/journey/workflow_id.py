@@ -18,6 +18,16 @@ def single_run(organization_id: UUID, run_id: UUID) -> str:
     return f"{organization_id}/run/{run_id}"
 
 
+def entry(organization_id: UUID, first_run_id: UUID) -> str:
+    """The workflow that carries runs which entered together."""
+    return f"{organization_id}/entry/{first_run_id}"
+
+
+def routing(organization_id: UUID) -> str:
+    """The workflow that matches the organization's events to its runs."""
+    return f"{organization_id}/routing"
+
+
 def control(organization_id: UUID, kind: str, subject_id: UUID) -> str:
     """The workflow that tells every run of a campaign or journey to pause, resume or cancel."""
     return f"{organization_id}/control/{kind}/{subject_id}"
