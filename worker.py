@@ -17,10 +17,14 @@ from activities.campaign import CampaignActivities
 from activities.consent import ConsentActivities
 from activities.contracts import send_queue
 from activities.control import ControlActivities
+from activities.effects.effect import Tools
+from activities.providers.destination import Destinations
 from activities.providers.registry import Providers
+from activities.providers.webhook import Webhooks
 from activities.quiet_hours import QuietHoursActivities
 from activities.routing import RoutingActivities
 from activities.send import SendActivities
+from activities.steps import StepActivities
 from activities.versions import Versions
 from activities.waits import WaitActivities
 from api.commands.upkeep import UpkeepActivities
@@ -47,6 +51,7 @@ class Parts:
 
     temporal: Client
     providers: Providers
+    webhooks: Webhooks
     records: list[Callable[..., Any]]
     sends: list[Callable[..., Any]]
 
@@ -65,15 +70,22 @@ class Parts:
             ControlActivities(database, temporal),
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
-        sends = SendActivities(database, settings, versions, providers)
-        return cls(temporal, providers, [method for each in records for method in each.methods()], sends.methods())
+        webhooks = Webhooks(Destinations(settings))
+        steps = StepActivities(Tools(database, settings, versions, providers, webhooks))
+        sends = (SendActivities(database, settings, versions, providers), steps)
+        return cls(temporal, providers, webhooks, _methods(*records, steps), _methods(*sends))
 
     async def close(self) -> None:
         await self.providers.close()
+        await self.webhooks.close()
+
+
+def _methods(*activities: Any) -> list[Callable[..., Any]]:
+    return [method for each in activities for method in each.methods()]
 
 
 def workers(parts: Parts, settings: Settings) -> tuple[Worker, Worker]:
-    """One for workflows, checks and records, one for sends, which has a queue of its own."""
+    """One for workflows, checks and records, one for sends and slow steps, which have a queue of their own."""
     return (
         Worker(
             parts.temporal,

@@ -475,4 +475,3 @@ async def start_missing_workflows(upkeep: Upkeep) -> int:
 STEP_QUESTIONS: Mapping[str, Callable[[VisitBatch], Awaitable[list[StepAnswer]]]] = {
     each.__name__: each for each in (choose_branches, plan_waits, open_waits, close_waits, perform_steps)
 }
-SLOW_KINDS = frozenset({"call_webhook", "notify_team"})  # speak to others' servers: they do not keep checks and records waiting

@@ -41,7 +41,9 @@ class Settings(BaseModel):
     trusted_proxies: str = ""  # LEADSTATS_TRUSTED_PROXIES: "address,network/bits" whose X-Forwarded-For and -Proto are believed; "*": any
     secure_cookies: bool = False  # LEADSTATS_SECURE_COOKIES: set it when served over https
     send_concurrency: int = 8  # LEADSTATS_SEND_CONCURRENCY: messages in the air per connection and worker process
-    private_destinations: str = ""  # LEADSTATS_PRIVATE_DESTINATIONS: "host:port,host:port" in private networks that connections may reach
+    private_destinations: str = (
+        ""  # LEADSTATS_PRIVATE_DESTINATIONS: "host:port,…" in private networks that connections and webhooks may reach
+    )
     log_level: str = "INFO"  # LEADSTATS_LOG_LEVEL
     metrics_bind: str | None = None  # LEADSTATS_METRICS_BIND
 

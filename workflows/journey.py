@@ -226,7 +226,7 @@ class JourneyWorkflow:
         """Runs that ask the same at steps of the same kind ask together."""
         key = (question.name, question.kind)
         if key not in self.questions:
-            options = self.sending if question.kind in contracts.SLOW_KINDS else contracts.RECORDS
+            options = self.sending if self.definition.steps[question.step_id].slow else contracts.RECORDS
             self.questions[key] = Batch(self._asks(contracts.STEP_QUESTIONS[question.name], options))
         return self.questions[key]
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 PERMISSIONS: dict[str, str] = {
     "organization.read": "see the organization's settings and its members",
-    "organization.write": "change the organization's settings, its members and their roles",
+    "organization.write": "change the organization's settings, its members and their roles; read the webhook secret",
     "api_keys.read": "list API keys (never their secrets)",
     "api_keys.write": "create and revoke API keys",
     "audit.read": "read and export the audit record",

@@ -4,6 +4,7 @@ Functions that take a plain `AsyncSession` run in `Database.outside()`: no organ
 functions of `models/migrations/versions/0001_security.sql`, each of which answers one question.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -164,6 +165,13 @@ async def get_member(session: OrganizationSession, user_id: UUID) -> Member:
     if row is None:
         raise NotFound("member")
     return Member(**row)
+
+
+async def member_addresses(session: OrganizationSession, user_ids: Collection[UUID]) -> dict[UUID, str]:
+    """The email of each of these users who is a member now and may log in."""
+    query = text(_MEMBERS + " AND u.id = ANY(CAST(:ids AS uuid[])) AND u.disabled_at IS NULL")
+    rows = await session.execute(query, {"o": session.organization_id, "ids": list(user_ids)})
+    return {row.id: row.email for row in rows}
 
 
 async def owner_ids(session: OrganizationSession) -> list[UUID]:

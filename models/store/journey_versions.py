@@ -66,6 +66,17 @@ async def _templates(session: OrganizationSession, definition: Definition) -> di
     return found
 
 
+_TITLE = text("""
+    SELECT j.name, v.number FROM journey_versions v JOIN journeys j ON j.id = v.journey_id
+    WHERE v.organization_id = :organization_id AND v.id = :id""")
+
+
+async def title(session: OrganizationSession, version_id: UUID) -> str:
+    """What people call the version: `journey "Welcome", version 3`. It must exist."""
+    row = (await session.execute(_TITLE, {"organization_id": session.organization_id, "id": version_id})).one()
+    return f'journey "{row.name}", version {row.number}'
+
+
 async def template_contents(session: OrganizationSession, version_ids: Sequence[UUID]) -> dict[UUID, TemplateContent]:
     """What these template versions say."""
     rows = await session.execute(_CONTENTS, {"organization_id": session.organization_id, "ids": list(version_ids)})

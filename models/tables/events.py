@@ -174,7 +174,7 @@ class Effect(OrganizationRow, table=True):
     step_id: str
     visit: int
     kind: str
-    state: str = "claimed"  # claimed | done | refused | failed | unknown
+    state: str = "claimed"  # claimed | transmitting | done | refused | failed | unknown, see models/store/effects.py
     reason: str | None = None
     details: dict[str, Any] = document()
     attempts: int = 0

@@ -117,6 +117,7 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "DELETE /v1/members/{user_id}": Stranger(),
     "GET /v1/organization": Own(),
     "PATCH /v1/organization": Own({"name": "Crow & Sons"}),
+    "GET /v1/organization/webhook-secret": Own(),
     "GET /v1/runs": Own(queries=["contact_id={contact_id}", "journey_id={journey_id}", "version_id={version_id}"]),
     "GET /v1/runs/{run_id}": Stranger(),
     "PUT /v1/runs/{run_id}/cancellation": Stranger(),

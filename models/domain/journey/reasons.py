@@ -19,6 +19,8 @@ def reason_words(happening: Happening) -> str | None:
     if unclear := _UNCLEAR.fullmatch(code):
         return f"it may or may not have been sent: the mail server answered {unclear['code']}; it is never sent again by itself"
     name, _, rest = code.partition(":")
+    if code.startswith("gave_up:webhook_"):
+        name, rest = "gave_up:webhook", rest.removeprefix("webhook_").replace("_", " ")
     if name in _WITH_DETAIL and rest:
         return _WITH_DETAIL[name].format(rest)
     return f"{name.replace('_', ' ')} ({rest})" if rest else name.replace("_", " ")
@@ -158,6 +160,15 @@ _CLAUSES = {
     "unreachable": "the mail server could not be reached",
     "connection_lost": "the mail server was lost before it had the message; it was certainly not sent",
     "no_answer": "the mail server did not answer",
+    # of steps that do something
+    "blocked_destination": "the address leads into a private network, where nothing is called",
+    "webhook_timeout": "the other system did not answer in time",
+    "webhook_unreachable": "the other system could not be reached",
+    "webhook_connection_lost": "the other system broke off before its answer was complete",
+    "webhook_certificate_invalid": "the other system's certificate is not valid for its name",
+    "body_too_large": "what would be said is too large",
+    "too_many_tags": "the contact would have too many tags",
+    "no_members": "none of those who were to be told is a member any more",
 }
 _TOLD: Mapping[str, Callable[[Happening], str]] = {
     "no_address": _no_address,
@@ -174,6 +185,10 @@ _WITH_DETAIL = {
     "missing_value": "the template prints {}, which this contact does not have",
     "rendering_failed": "the template's {} could not be rendered",
     "gave_up": "it could not be sent after many tries ({}); it was certainly not sent",
+    "gave_up:webhook": "the other system could not be told after many tries ({}); it may have heard one of them",
+    "wrong_type": "the value for {} is not of the attribute's type",
+    "unknown_attribute": "the organization has no attribute {} any more",
+    "no_variable": "the run has no value {}",
 }
 _ANSWERED = re.compile(r"(?P<phase>connect|tls|auth|mail|rcpt|data|body)(_unexpected)?_(?P<code>[0-9]{3})")
 _UNCLEAR = re.compile(r"answer_(?P<code>[0-9]{3})")
