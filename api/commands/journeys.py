@@ -31,7 +31,7 @@ class Published:
 async def create_journey(caller: Caller, name: str, draft: dict[str, Any]) -> Journey:
     """A journey with this draft exists; it need not be publishable yet."""
     async with caller.session() as session:
-        journey = await journeys.create(session, name, draft)
+        journey = await journeys.create(session, name, draft, caller.person)
         await _append(session, caller, "journey.created", journey.id)
     return journey
 
@@ -39,7 +39,7 @@ async def create_journey(caller: Caller, name: str, draft: dict[str, Any]) -> Jo
 async def save_draft(caller: Caller, journey_id: UUID, revision: int, draft: dict[str, Any] | None, name: str | None) -> Journey:
     """The draft is saved over `revision`, which is the newest. Raises as `journeys.save_draft`."""
     async with caller.session() as session:
-        journey = await journeys.save_draft(session, journey_id, revision, draft, name)
+        journey = await journeys.save_draft(session, journey_id, revision, draft, name, caller.person)
         await _append(session, caller, "journey.draft_saved", journey_id, revision=journey.revision)
     return journey
 

@@ -104,6 +104,8 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "DELETE /v1/journeys/{journey_id}/archive": Stranger(),
     "GET /v1/journeys/{journey_id}/check": Stranger(),
     "PATCH /v1/journeys/{journey_id}/draft": Stranger({"name": "mine now"}),
+    "GET /v1/journeys/{journey_id}/draft-revisions": Stranger(),
+    "GET /v1/journeys/{journey_id}/draft-revisions/{revision}": Stranger(),
     "PUT /v1/journeys/{journey_id}/pause": Stranger(),
     "DELETE /v1/journeys/{journey_id}/pause": Stranger(),
     "POST /v1/journeys/{journey_id}/runs": Stranger({"contact_id": "{contact_id}"}),
@@ -240,8 +242,8 @@ def filled(value: Any, world: World) -> Any:
 
 async def call(client: AsyncClient, route: str, world: World, body: Any = None, query: str = "", files: Any = None) -> Response:
     method, path = route.split(" ")
-    path = filled(path.replace("{version}", "1").replace("{number}", "1"), world)
-    headers = {"If-Match": '"1"'} if path.endswith("/draft") else {}
+    path = filled(path.replace("{version}", "1").replace("{number}", "1").replace("{revision}", "1"), world)
+    headers = {"If-Match": '"1"'} if "/draft" in path else {}
     content: dict[str, Any] = {"files": files} if files else {} if body is None else {"json": filled(body, world)}
     return await client.request(method, f"{path}?{filled(query, world)}" if query else path, headers=headers, **content)
 
