@@ -14,6 +14,7 @@ from api.inbound import unsubscribe
 from api.openapi import describe
 from api.rest import (
     api_keys,
+    approvals,
     audit_entries,
     campaigns,
     connections,
@@ -47,6 +48,7 @@ ROUTERS = (
     connections.router,
     journeys.router,
     drafts.router,
+    approvals.router,
     campaigns.router,
     runs.router,
     deliveries.router,

@@ -9,13 +9,13 @@ from activities.contracts import Control, ControlledKind
 from api.commands import temporal
 from api.dependencies import Caller
 from models.domain.audit import NewEntry
-from models.domain.errors import Conflict, Problem, StaleRevision, Unpublishable
+from models.domain.errors import ApprovalRequired, Conflict, Problem, StaleRevision, Unpublishable
 from models.domain.journey.check import check_definition, parse
 from models.domain.journey.content_hash import content_hash, freeze, stored, template_version_ids
 from models.domain.journey.definition import Definition
 from models.domain.journey.facts import Facts
 from models.rendering import analyze
-from models.store import audit, journey_versions, journeys, triggers
+from models.store import access, approvals, audit, journey_versions, journeys, triggers
 from models.store.session import OrganizationSession
 from models.tables.journeys import Journey, JourneyVersion
 
@@ -62,22 +62,53 @@ async def publish(caller: Caller, journey_id: UUID, revision: int | None = None)
         NotFound, Conflict: no such journey, or it is archived.
         StaleRevision: the draft is not at `revision` (None: whichever it is at).
         Unpublishable: with everything that is wrong.
+        ApprovalRequired: as `publish_frozen`.
     """
     async with caller.session() as session:
-        journey = await journeys.get(session, journey_id, lock=True)
-        if journey.archived_at is not None:
-            raise Conflict("This journey is archived; nothing more can be published in it.")
-        if revision is not None and revision != journey.revision:
-            raise StaleRevision(f"The draft is at revision {journey.revision} by now, not {revision}; read it, and publish again.")
+        journey = await locked_draft(session, journey_id, revision)
         frozen, hash_ = await freeze_draft(session, journey)
-        newest = await journey_versions.find_newest(session, journey_id)
-        if newest is not None and newest.content_hash == hash_:
-            return Published(newest, created=False)
-        version = await journey_versions.add(session, journey_id, stored(frozen), hash_, caller.actor.id)
-        await triggers.put_in_force(session, version, frozen)
-        details = {"version_id": str(version.id), "number": version.number, "content_hash": hash_, "revision": journey.revision}
-        await _append(session, caller, "journey.published", journey_id, **details)
-        return Published(version, created=True)
+        return await publish_frozen(session, caller, journey, frozen, hash_)
+
+
+async def locked_draft(session: OrganizationSession, journey_id: UUID, revision: int | None) -> Journey:
+    """The journey, whose draft nobody changes or publishes before this transaction ends.
+
+    Raises:
+        NotFound, Conflict: no such journey, or it is archived.
+        StaleRevision: the draft is not at `revision` (None: whichever it is at).
+    """
+    journey = await journeys.get(session, journey_id, lock=True)
+    if journey.archived_at is not None:
+        raise Conflict("This journey is archived; nothing more can be published in it.")
+    if revision is not None and revision != journey.revision:
+        raise StaleRevision(f"The draft is at revision {journey.revision} by now, not {revision}; read it, and say it again.")
+    return journey
+
+
+async def publish_frozen(session: OrganizationSession, caller: Caller, journey: Journey, frozen: Definition, hash_: str) -> Published:
+    """What `freeze_draft` gave is the newest version. The caller holds the journey's lock. Appends to the audit chain.
+
+    Raises:
+        ApprovalRequired: the organization wants another person's approval of this content, and it is not there.
+    """
+    newest = await journey_versions.find_newest(session, journey.id)
+    if newest is not None and newest.content_hash == hash_:
+        return Published(newest, created=False)
+    await _require_approval(session, journey.id, hash_)
+    version = await journey_versions.add(session, journey.id, stored(frozen), hash_, caller.actor.id)
+    await triggers.put_in_force(session, version, frozen)
+    details = {"version_id": str(version.id), "number": version.number, "content_hash": hash_, "revision": journey.revision}
+    await _append(session, caller, "journey.published", journey.id, **details)
+    return Published(version, created=True)
+
+
+async def _require_approval(session: OrganizationSession, journey_id: UUID, hash_: str) -> None:
+    organization = await access.get_organization(session)
+    if organization.approval_required and not await approvals.is_approved(session, journey_id, hash_):
+        raise ApprovalRequired(
+            "This organization publishes only what another person has approved, and exactly this content is not (any more): "
+            "ask by POST /v1/journeys/{id}/approvals; any change of the draft, a template or a segment needs a new approval."
+        )
 
 
 async def freeze_draft(session: OrganizationSession, journey: Journey) -> tuple[Definition, str]:

@@ -12,6 +12,7 @@ from models.store.session import Database
 from models.tables.base import new_id, utc_now
 from models.tables.contacts import Suppression
 from models.tables.messaging import Decision, Delivery, SandboxFault, SandboxMessage
+from models.tables.publishing import Approval
 from tests.api.conftest import Person
 from tests.api.rest import acme
 
@@ -91,6 +92,9 @@ async def _in_the_tables(database: Database, settings: Settings, person: Person,
             "delivery_id": delivery,
             "message_id": message,
             "fault_id": SandboxFault(organization_id=mine, phase="rcpt", action="refuse", recipient=address),
+            "approval_id": Approval(
+                organization_id=mine, journey_id=ids["journey_id"], revision=1, content_hash=new_id().hex, requested_by=new_id()
+            ),
             "suppression_id": Suppression(organization_id=mine, channel="email", address_hash=new_id().bytes, reason="manual"),
         }
         session.add_all(rows.values())
