@@ -17,6 +17,8 @@ from activities.campaign import CampaignActivities
 from activities.consent import ConsentActivities
 from activities.contracts import send_queue
 from activities.control import ControlActivities
+from activities.handover import HandOverActivities
+from activities.moves import MoveActivities
 from activities.providers.registry import Providers
 from activities.quiet_hours import QuietHoursActivities
 from activities.send import SendActivities
@@ -28,10 +30,11 @@ from models.store.session import Database
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.connection import connect
 from workflows.journey import JourneyWorkflow
+from workflows.moves import MovePlanWorkflow
 from workflows.schedules import ensure_upkeep
 from workflows.upkeep import UpkeepWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow, UpkeepWorkflow)
+WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow, MovePlanWorkflow, UpkeepWorkflow)
 GRACE = timedelta(seconds=3)  # for messages that are past the point of no return; `up` kills a worker after four
 # A send activity mostly waits for its connection's rate, and its messages share a bounded number of places.
 CONCURRENT_SENDS = 200
@@ -58,6 +61,8 @@ class Parts:
             AuditActivities(database),
             CampaignActivities(database, settings, versions, temporal),
             ControlActivities(database, temporal),
+            HandOverActivities(database, settings, versions, temporal),
+            MoveActivities(database, settings, temporal),
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
         sends = SendActivities(database, settings, versions, providers)

@@ -9,6 +9,7 @@ LeadStatsError
 │   └── Unpublishable     a journey definition that `check` refuses
 ├── Conflict              the thing is in a state that does not allow this
 │   ├── ApprovalRequired  another person has to approve this first
+│   ├── PlanOutdated      what the plan was made from has changed
 │   └── StaleRevision     somebody else saved first
 └── Unavailable           a part we depend on (Temporal, database, provider) cannot answer now
 """
@@ -87,6 +88,10 @@ class AttributeInUse(Conflict):
 
 class ApprovalRequired(Conflict):
     code = "approval_required"
+
+
+class PlanOutdated(Conflict):
+    code = "plan_outdated"
 
 
 class StaleRevision(Conflict):

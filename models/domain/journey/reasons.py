@@ -80,6 +80,7 @@ _CLAUSES = {
     "campaign_paused": "the campaign is paused",
     "journey_paused": "the journey is paused",
     "campaign_cancelled": "the campaign was cancelled",
+    "version_replaced": "another version of the journey was published, and its plan said so",
     "exit_step": "the journey ends here for this contact",
     # outcomes without a closer reason
     "throttled": "the provider asked us to slow down",

@@ -28,6 +28,10 @@ def _entered(happening: Happening) -> str:
     return f"Entered the journey{_at_step(happening)}{happening.names.actor(happening.details)}"
 
 
+def _moved(happening: Happening) -> str:
+    return f"Moved to another version of the journey{_at_step(happening)}"
+
+
 def _step_entered(happening: Happening) -> str:
     again = f" for the {_ordinal(happening.visit)} time" if (happening.visit or 1) > 1 else ""
     return f"Came to {happening.names.step(happening.step_id)}{again}"
@@ -116,6 +120,7 @@ def _delivered(happening: Happening) -> str:
 
 _TELLERS: Mapping[str, Callable[[Happening], str]] = {
     "entered": _entered,
+    "moved": _moved,
     "step_entered": _step_entered,
     "sent": _sent,
     "not_sent": _not_sent,

@@ -9,7 +9,7 @@ from models.domain.journey.happening import Happening, Names
 from models.domain.journey.sentences import sentence
 
 Source = Literal["event", "decision", "delivery"]
-BEGINNINGS = ("entered", "woke", "resumed", "retried", "skipped")  # events after which a step asks its questions
+BEGINNINGS = ("entered", "moved", "woke", "resumed", "retried", "skipped")  # events after which a step asks its questions
 Place = tuple[str | None, int | None]  # step id and visit
 
 
