@@ -51,7 +51,7 @@ async def check_draft(caller: Caller, journey_id: UUID) -> tuple[Journey, list[P
         definition = parse(journey.draft)
         if isinstance(definition, list):
             return journey, definition
-        return journey, check_definition(definition, await _facts(session, definition, journey_id))
+        return journey, check_definition(definition, await facts_of(session, definition, journey_id))
 
 
 async def publish(caller: Caller, journey_id: UUID, revision: int | None = None) -> Published:
@@ -120,7 +120,7 @@ async def freeze_draft(session: OrganizationSession, journey: Journey) -> tuple[
     definition = parse(journey.draft)
     if isinstance(definition, list):
         raise _unpublishable(definition)
-    facts = await _facts(session, definition, journey.id)
+    facts = await facts_of(session, definition, journey.id)
     if problems := check_definition(definition, facts):
         raise _unpublishable(problems)
     frozen = freeze(definition, facts)
@@ -128,7 +128,7 @@ async def freeze_draft(session: OrganizationSession, journey: Journey) -> tuple[
     return frozen, content_hash(frozen, contents)
 
 
-async def _facts(session: OrganizationSession, definition: Definition, journey_id: UUID) -> Facts:
+async def facts_of(session: OrganizationSession, definition: Definition, journey_id: UUID) -> Facts:
     found = await journey_versions.facts(session, definition, journey_id)
     sources = {source for step in definition.steps.values() for source in step.liquid()}
     analyzed = {source: analyze(source, "text").problems for source in sources}

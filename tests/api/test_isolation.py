@@ -107,6 +107,7 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "GET /v1/journeys/{journey_id}/approvals/{approval_id}": Stranger(),
     "PUT /v1/journeys/{journey_id}/approvals/{approval_id}/decision": Stranger({"decision": "rejected"}),
     "GET /v1/journeys/{journey_id}/check": Stranger(),
+    "GET /v1/journeys/{journey_id}/differences": Stranger(query="from=1&to=1"),
     "PATCH /v1/journeys/{journey_id}/draft": Stranger({"name": "mine now"}),
     "GET /v1/journeys/{journey_id}/draft-revisions": Stranger(),
     "GET /v1/journeys/{journey_id}/draft-revisions/{revision}": Stranger(),
