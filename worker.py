@@ -18,6 +18,8 @@ from activities.consent import ConsentActivities
 from activities.contracts import send_queue
 from activities.control import ControlActivities
 from activities.effects.effect import Tools
+from activities.handover import HandOverActivities
+from activities.moves import MoveActivities
 from activities.providers.destination import Destinations
 from activities.providers.registry import Providers
 from activities.providers.webhook import Webhooks
@@ -34,11 +36,12 @@ from models.store.session import Database
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.connection import connect
 from workflows.journey import JourneyWorkflow
+from workflows.moves import MovePlanWorkflow
 from workflows.routing import RoutingWorkflow
 from workflows.schedules import ensure_upkeep
 from workflows.upkeep import UpkeepWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow, RoutingWorkflow, UpkeepWorkflow)
+WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow, RoutingWorkflow, MovePlanWorkflow, UpkeepWorkflow)
 GRACE = timedelta(seconds=3)  # for messages that are past the point of no return; `up` kills a worker after four
 # A send activity mostly waits for its connection's rate, and its messages share a bounded number of places.
 CONCURRENT_SENDS = 200
@@ -68,6 +71,8 @@ class Parts:
             AuditActivities(database),
             CampaignActivities(database, settings, versions, temporal),
             ControlActivities(database, temporal),
+            HandOverActivities(database, settings, versions, temporal),
+            MoveActivities(database, settings, temporal),
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
         webhooks = Webhooks(Destinations(settings))

@@ -175,6 +175,29 @@ class HandOver(Payload):
     runs: Sequence[RunState]
 
 
+class PlanRef(Payload):
+    """A publish plan under way. `passes`: how often its workflows have been told; each time is a word of its own. `after`: how far
+    this pass has come."""
+
+    organization_id: UUID
+    plan_id: UUID
+    passes: int = 0
+    after: str | None = None
+
+
+class PlanPage(Payload):
+    plan: PlanRef
+    after: str | None = None
+
+
+class PlanPageTold(Payload):
+    after: str | None = None  # pass it back for the next page; None: that was the last
+
+
+class PlanProgress(Payload):
+    finished: bool
+
+
 class ControlledKind(StrEnum):
     CAMPAIGN = "campaign"
     JOURNEY = "journey"
@@ -292,8 +315,10 @@ SEARCH_ATTRIBUTES = (ORGANIZATION_ID, JOURNEY_ID, VERSION_ID, CAMPAIGN_ID)
 JOURNEY_WORKFLOW = "JourneyWorkflow"
 CAMPAIGN_WORKFLOW = "CampaignWorkflow"
 CONTROL_WORKFLOW = "ControlWorkflow"
+MOVE_PLAN_WORKFLOW = "MovePlanWorkflow"
 UPKEEP_WORKFLOW = "UpkeepWorkflow"
 ROUTING_WORKFLOW = "RoutingWorkflow"
+MOVE_RUNS = "move_runs"  # the update of JourneyWorkflow
 UPKEEP_EVERY = timedelta(minutes=1)
 
 
@@ -391,6 +416,18 @@ async def perform_steps(batch: VisitBatch) -> list[StepAnswer]:
 @activity.defn(name="hand_over_runs")
 async def hand_over_runs(handed: HandOver) -> None:
     """A workflow of the new version carries these runs."""
+    raise NotImplementedError
+
+
+@activity.defn(name="tell_moves")
+async def tell_moves(page: PlanPage) -> PlanPageTold:
+    """The next page of workflows with runs at steps that the plan speaks of has been told."""
+    raise NotImplementedError
+
+
+@activity.defn(name="finish_plan")
+async def finish_plan(plan: PlanRef) -> PlanProgress:
+    """The plan is marked completed when no unfinished run stands where it says move or exit."""
     raise NotImplementedError
 
 

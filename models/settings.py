@@ -34,6 +34,7 @@ class Settings(BaseModel):
     api_port: int = 8000  # LEADSTATS_API_PORT
     task_queue: str = "journeys"  # LEADSTATS_TASK_QUEUE
     page_size: int = Field(default=200, ge=1, le=MAXIMUM_PAGE_SIZE)  # LEADSTATS_PAGE_SIZE: runs per workflow of a campaign
+    move_page_size: int = Field(default=100, ge=1, le=1000)  # LEADSTATS_MOVE_PAGE_SIZE: workflows that a publish plan tells at once
     pool_size: int = 10  # LEADSTATS_POOL_SIZE: database connections per process
     max_cached_workflows: int = 2000  # LEADSTATS_MAX_CACHED_WORKFLOWS
     sandbox_smtp_host: str = "127.0.0.1"  # LEADSTATS_SANDBOX_SMTP_HOST

@@ -349,7 +349,7 @@ class JourneyWorkflow:
 
     @control_runs.validator
     def _known(self, control: RunControl) -> None:
-        unknown = [str(run_id) for run_id in control.run_ids if run_id not in self.trips]
+        unknown = [str(run_id) for run_id in control.run_ids if run_id not in self.trips or self.trips[run_id].gone]
         if unknown:
             raise ApplicationError(f"not in this workflow: {', '.join(unknown[:5])}", type="NotFound")
 
@@ -439,7 +439,7 @@ class JourneyWorkflow:
 
     # --- another version -------------------------------------------------------------------------------------------
 
-    @workflow.update(name="move_runs", description="Runs at the named steps move to another version, or exit.")
+    @workflow.update(name=contracts.MOVE_RUNS, description="Runs at the named steps move to another version, or exit.")
     def move_runs(self, order: MoveOrder) -> list[RunControlled]:
         """Each does so as soon as nothing is in flight for it; if it has left its step by then, as the order says of the new one."""
         named = None if order.run_ids is None else set(order.run_ids)
@@ -462,9 +462,12 @@ class JourneyWorkflow:
             self._apply(trip, interpreter.leave(state, "version_replaced"))
             return True
         trip.actor = None
-        await self._record(trip)  # before its new workflow goes on counting
+        if trip.unrecorded or (trip.recording is not None and not trip.recording.done()):
+            await self._record(trip)  # before its new workflow goes on counting
+            return True  # look again: something may have happened meanwhile
+        trip.gone = True  # whatever is said from now on is for its new workflow: here it would be lost
         await self.moves.ask((order, interpreter.moving(trip.state, choice.step_id)))
-        trip.move, trip.gone = None, True
+        trip.move = None
         return True
 
     async def _hand_over_all(self, moving: Sequence[tuple[MoveOrder, RunState]]) -> Sequence[None]:

@@ -183,7 +183,7 @@ async def control_run(caller: Caller, run_id: UUID, command: Command, reason: st
     update_id = f"{command}/{run_id}/{key or run.sequence}"
     control = RunControl(command=command, run_ids=[run_id], actor_kind=caller.actor.kind, actor_id=caller.actor.id, reason=reason)
     try:
-        answer = await _ask(caller.services, run, control, update_id)
+        answer = await _answer(caller, run, control, update_id)
     except NoSuchWorkflow:
         return await _unanswered(caller, run_id, command)
     async with caller.session() as session:
@@ -195,6 +195,18 @@ def _settled(run: Run, command: Command) -> Controlled:
     if command == "cancel" and run.status == Phase.CANCELLED:
         return Controlled(run, run.status, changed=False)
     raise Conflict(f"The run is {run.status} already; there is nothing left to {command}.")
+
+
+async def _answer(caller: Caller, run: Run, control: RunControl, update_id: str) -> RunControlled:
+    """Asks again where a publish plan has moved the run meanwhile."""
+    try:
+        return await _ask(caller.services, run, control, update_id)
+    except NoSuchWorkflow:
+        async with caller.session() as session:
+            now = await runs.get(session, run.id)
+        if now.workflow_id == run.workflow_id:
+            raise
+        return await _ask(caller.services, now, control, update_id)
 
 
 async def _ask(services: Services, run: Run, control: RunControl, update_id: str) -> RunControlled:

@@ -35,7 +35,7 @@ async def create_template(caller: Caller, name: str, content: TemplateContent) -
         Invalid: Liquid that does not parse, an unknown filter or variable: with part, line and column.
         Conflict: the name is taken.
     """
-    checked, variables = await asyncio.to_thread(_checked, content)
+    checked, variables = await asyncio.to_thread(check_content, content)
     async with caller.session() as session:
         template_id = await templates.create(session, name, content.channel)
         version = await templates.add_version(session, template_id, checked, variables, caller.actor.id)
@@ -47,7 +47,7 @@ async def add_version(caller: Caller, template_id: UUID, subject: str, html: str
     """The template has a further version; the older ones stay as they are. Raises like `create_template`, and NotFound."""
     async with caller.session() as session:
         template = await templates.get(session, template_id)
-    checked, variables = await asyncio.to_thread(_checked, TemplateContent(template.channel, subject, html, text))
+    checked, variables = await asyncio.to_thread(check_content, TemplateContent(template.channel, subject, html, text))
     async with caller.session() as session:
         version = await templates.add_version(session, template_id, checked, variables, caller.actor.id)
         await audit.append(session, [_entry(caller, "template.version_added", version)])
@@ -59,7 +59,7 @@ def _entry(caller: Caller, action: str, version: StoredVersion) -> NewEntry:
     return NewEntry(action, "template", str(version.template_id), caller.actor, details)
 
 
-def _checked(content: TemplateContent) -> tuple[TemplateContent, Sequence[str]]:
+def check_content(content: TemplateContent) -> tuple[TemplateContent, Sequence[str]]:
     """The content as it is stored, with a text part, and the variables it reads."""
     problems = shape_problems(content)
     text_is_made = not problems and content.channel == "email" and not content.text.strip()

@@ -135,7 +135,7 @@ class VersionView(VersionSummary):
     definition: dict[str, Any]
 
 
-async def _view(caller: Caller, journey: Journey, response: Response) -> JourneyView:
+async def view(caller: Caller, journey: Journey, response: Response) -> JourneyView:
     async with caller.session() as session:
         newest = await journey_versions.newest_by_journey(session, [journey.id])
     response.headers["ETag"] = etag(journey.revision)
@@ -157,7 +157,7 @@ async def create_journey(caller: Annotated[Caller, authorize("journeys.write")],
     _require_storable(new.draft, "draft", MAX_BYTES)
     journey = await commands.create_journey(caller, new.name, new.draft)
     response.headers["Location"] = f"/v1/journeys/{journey.id}"
-    return await _view(caller, journey, response)
+    return await view(caller, journey, response)
 
 
 @router.get("")
@@ -178,7 +178,7 @@ async def read_journey(caller: Annotated[Caller, authorize("journeys.read")], jo
     """The journey with its draft. The ETag is the draft's revision."""
     async with caller.session() as session:
         journey = await journeys.get(session, journey_id)
-    return await _view(caller, journey, response)
+    return await view(caller, journey, response)
 
 
 @router.patch("/{journey_id}/draft")
@@ -189,7 +189,7 @@ async def save_draft(
     if change.draft is not None:
         _require_storable(change.draft, "draft", MAX_BYTES)
     journey = await commands.save_draft(caller, journey_id, revision, change.draft, change.name)
-    return await _view(caller, journey, response)
+    return await view(caller, journey, response)
 
 
 @router.get("/{journey_id}/check")
@@ -266,7 +266,7 @@ async def pause_journey(
     why: Reason | None = None,
 ) -> JourneyView:
     """Nothing of the journey is sent from now on; its runs keep their place. After a 503, repeat."""
-    return await _view(caller, await commands.pause(caller, journey_id, why.reason if why else None, key), response)
+    return await view(caller, await commands.pause(caller, journey_id, why.reason if why else None, key), response)
 
 
 @router.delete("/{journey_id}/pause", status_code=202)
@@ -274,7 +274,7 @@ async def resume_journey(
     caller: Annotated[Caller, authorize("journeys.publish")], journey_id: UUID, response: Response, key: CommandKey = None
 ) -> JourneyView:
     """The pause is being lifted: `paused_at` is null as soon as it is. After a 503, repeat."""
-    return await _view(caller, await commands.resume(caller, journey_id, key), response)
+    return await view(caller, await commands.resume(caller, journey_id, key), response)
 
 
 @router.put("/{journey_id}/cancellation", status_code=202)
@@ -287,15 +287,15 @@ async def cancel_journey(
 ) -> JourneyView:
     """Every run of the journey that is under way is being cancelled, and so are its campaigns, for good. The journey itself stays:
     it can be entered again. After a 503, repeat."""
-    return await _view(caller, await commands.cancel(caller, journey_id, why.reason if why else None, key), response)
+    return await view(caller, await commands.cancel(caller, journey_id, why.reason if why else None, key), response)
 
 
 @router.put("/{journey_id}/archive")
 async def archive_journey(caller: Annotated[Caller, authorize("journeys.write")], journey_id: UUID, response: Response) -> JourneyView:
     """The journey takes no new runs, campaigns or versions. Runs under way go on."""
-    return await _view(caller, await commands.set_archived(caller, journey_id, True), response)
+    return await view(caller, await commands.set_archived(caller, journey_id, True), response)
 
 
 @router.delete("/{journey_id}/archive")
 async def restore_journey(caller: Annotated[Caller, authorize("journeys.write")], journey_id: UUID, response: Response) -> JourneyView:
-    return await _view(caller, await commands.set_archived(caller, journey_id, False), response)
+    return await view(caller, await commands.set_archived(caller, journey_id, False), response)

@@ -36,6 +36,7 @@ class OrganizationResponse(BaseModel):
     timezone: str = Field(examples=["Europe/Berlin"])
     quiet_hours: dict[str, QuietWindow]
     attribute_schema: dict[str, dict[str, Any]] = Field(examples=[{"plan": {"type": "string"}}])
+    approval_required: bool = Field(description="A journey is published only when another person has approved exactly that content.")
     created_at: datetime
 
 
@@ -52,6 +53,7 @@ class OrganizationChange(BaseModel):
     attribute_schema: dict[Annotated[str, StringConstraints(max_length=64)], dict[str, str]] = Field(
         default={}, max_length=200, examples=[{"plan": {"type": "string"}, "seats": {"type": "integer"}}]
     )
+    approval_required: bool = Field(default=False, examples=[True])
 
 
 class WebhookSecretResponse(BaseModel):

@@ -27,6 +27,7 @@ PERMISSIONS: dict[str, str] = {
     "journeys.read": "see journeys and their versions",
     "journeys.write": "create and edit drafts of journeys",
     "journeys.publish": "publish a version; pause and resume a journey; cancel its runs",
+    "journeys.approve": "approve or reject what somebody else wants to publish",
     "campaigns.read": "see campaigns and their progress",
     "campaigns.launch": "launch, pause, resume and cancel campaigns",
     "runs.read": "see runs and their timelines",
@@ -54,7 +55,7 @@ ROLE_PURPOSE = MappingProxyType(
         Role.OWNER: "may do everything; only an owner makes or removes owners",
         Role.ADMIN: "connects accounts, manages people and keys, and may do everything but change owners",
         Role.DESIGNER: "builds contacts, segments, templates and journeys, and launches campaigns of published versions",
-        Role.APPROVER: "reads everything in a journey, publishes it and launches campaigns, but does not edit",
+        Role.APPROVER: "reads everything in a journey, approves and publishes it and launches campaigns, but does not edit",
         Role.SUPPORT: "sees why something did or did not leave, and controls runs",
         Role.AUDITOR: "reads everything, the audit record included, and changes nothing",
         Role.VIEWER: "reads journeys, campaigns and their results, without contacts' details",
@@ -96,7 +97,9 @@ ROLE_PERMISSIONS = MappingProxyType(
             "events.write",
             "sandbox.write",
         },
-        Role.APPROVER: _VIEW | _PEOPLE | {"connections.read", "audit.read", "journeys.publish", "campaigns.launch", "runs.review"},
+        Role.APPROVER: _VIEW
+        | _PEOPLE
+        | {"connections.read", "audit.read", "journeys.approve", "journeys.publish", "campaigns.launch", "runs.review"},
         Role.SUPPORT: _VIEW
         | _PEOPLE
         | {"connections.read", "audit.read", "consents.write", "events.write", "runs.start", "runs.control", "runs.review"},

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from models.domain.errors import NotFound
@@ -12,6 +13,7 @@ from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.definition import Definition, SendStep
 from models.domain.journey.facts import ConnectionFact, Facts, JourneyFact, TemplateFact, TopicFact
 from models.store.session import OrganizationSession
+from models.tables.base import new_id
 from models.tables.journeys import JourneyVersion
 
 _TEMPLATES = text("""
@@ -88,17 +90,17 @@ async def add(
 ) -> JourneyVersion:
     """The next version of the journey. The caller holds the journey's lock (`journeys.get(…, lock=True)`)."""
     newest = await find_newest(session, journey_id)
-    version = JourneyVersion(
-        organization_id=session.organization_id,
-        journey_id=journey_id,
-        number=newest.number + 1 if newest else 1,
-        definition=definition,
-        content_hash=content_hash,
-        published_by=published_by,
-    )
-    session.add(version)
-    await session.flush()
-    return version
+    row = {
+        "id": new_id(),
+        "organization_id": session.organization_id,
+        "created_at": func.clock_timestamp(),  # the database's, like that of drafts: which came first must be certain
+        "journey_id": journey_id,
+        "number": newest.number + 1 if newest else 1,
+        "definition": definition,
+        "content_hash": content_hash,
+        "published_by": published_by,
+    }
+    return (await session.execute(insert(JourneyVersion).values(row).returning(JourneyVersion))).scalar_one()
 
 
 async def find_newest(session: OrganizationSession, journey_id: UUID) -> JourneyVersion | None:

@@ -16,7 +16,7 @@ from models.store.session import OrganizationSession
 from models.tables.base import new_id
 
 # What auditors look for. The rest (entered, woke, chose, sent, …) is in the timeline, and sends are in the chain as deliveries.
-AUDITED = frozenset({"parked", "cancel_requested", "paused", "resumed", "retried", "skipped", "cancelled", "exited", "completed"})
+AUDITED = frozenset({"parked", "cancel_requested", "paused", "resumed", "retried", "skipped", "moved", "cancelled", "exited", "completed"})
 
 
 @dataclass(frozen=True)

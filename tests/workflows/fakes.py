@@ -17,8 +17,13 @@ from activities.contracts import (
     Control,
     ControlPage,
     ControlTargets,
+    HandOver,
     Judgement,
     PageRange,
+    PlanPage,
+    PlanPageTold,
+    PlanProgress,
+    PlanRef,
     Scope,
     SendOutcome,
     SendResult,
@@ -46,6 +51,11 @@ class Fakes:
         self.may_send = asyncio.Event()
         self.may_send.set()
         self.reason: str | None = None  # of every send
+        self.handed: list[HandOver] = []
+        self.may_hand_over = asyncio.Event()
+        self.may_hand_over.set()
+        self.told: list[tuple[int, str | None]] = []  # passes and pages of a publish plan
+        self.busy_for = 0  # passes after which a publish plan is not finished
         self.branch: Callable[[StepVisit], int | None] = lambda visit: None
 
     def all(self) -> list[Callable[..., Any]]:
@@ -53,6 +63,7 @@ class Fakes:
             *(self.check_consent, self.check_quiet_hours, self.choose_branches, self.send_messages, self.record_audit),
             *(self.snapshot_audience, self.start_pages, self.finish_campaign),
             *(self.apply_control, self.controlled_workflows, self.signal_workflows),
+            *(self.hand_over_runs, self.tell_moves, self.finish_plan),
         ]
 
     def _count(self, name: str, size: int) -> None:
@@ -126,6 +137,22 @@ class Fakes:
     @activity.defn(name="signal_workflows")
     async def signal_workflows(self, targets: ControlTargets) -> None:
         self._count("signal_workflows", len(targets.workflow_ids))
+
+    @activity.defn(name="hand_over_runs")
+    async def hand_over_runs(self, handed: HandOver) -> None:
+        self._count("hand_over_runs", len(handed.runs))
+        await self.may_hand_over.wait()
+        self.handed.append(handed)
+
+    @activity.defn(name="tell_moves")
+    async def tell_moves(self, page: PlanPage) -> PlanPageTold:
+        self.told.append((page.plan.passes, page.after))
+        return PlanPageTold(after={None: "one", "one": "two"}.get(page.after))
+
+    @activity.defn(name="finish_plan")
+    async def finish_plan(self, plan: PlanRef) -> PlanProgress:
+        self._count("finish_plan", 1)
+        return PlanProgress(finished=self.calls["finish_plan"] > self.busy_for)
 
     def phases(self) -> dict[UUID, str]:
         """The projection: the phase after each run's last transition."""

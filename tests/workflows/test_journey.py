@@ -17,8 +17,9 @@ from models.domain.journey.run import Phase, RunState
 from tests.workflows.fakes import Fakes
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
+from workflows.moves import MovePlanWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow)
+WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow, MovePlanWorkflow)
 
 SCOPE = Scope(organization_id=uuid4(), journey_id=uuid4(), version_id=uuid4())
 WELCOME = Definition(

@@ -94,17 +94,15 @@ def next_command(definition: Definition, state: RunState) -> Command | None:
 def enter(definition: Definition, state: RunState, now: datetime) -> Progress:
     """A run that has not started (sequence 0) stands at its first step, or waits for its start; one that has been moved here from
     another version arrives; any other is left as it is."""
-    if state.moved:
-        here = state.model_copy(update={"moved": False, "starts_at": None})
-        arrived = _arrive(definition, here, state.step_id, now, keep_arrival=True)
-        return _after(arrived, Change("moved", Phase.ACTIVE, state.step_id))
-    if state.sequence:
+    if state.sequence and not state.moved:
         return Progress(state)
-    entered = Change("entered", Phase.ACTIVE, state.step_id)
+    begun = Change("moved" if state.moved else "entered", Phase.ACTIVE, state.step_id)
+    here = state.model_copy(update={"moved": False})
     if state.starts_at is not None and state.starts_at > now:
-        waiting = state.model_copy(update={"phase": Phase.WAITING, "wake_at": state.starts_at})
-        return Progress(waiting, (entered, Change("waiting", Phase.WAITING, state.step_id, None, state.starts_at, "starts_later")))
-    return _after(_arrive(definition, state.model_copy(update={"starts_at": None}), state.step_id, now), entered)
+        waiting = here.model_copy(update={"phase": Phase.WAITING, "wake_at": state.starts_at, "reason": None})
+        return Progress(waiting, (begun, Change("waiting", Phase.WAITING, state.step_id, None, state.starts_at, "starts_later")))
+    started = here.model_copy(update={"starts_at": None})
+    return _after(_arrive(definition, started, state.step_id, now, keep_arrival=state.moved), begun)
 
 
 # --- sends ----------------------------------------------------------------------------------------------------------

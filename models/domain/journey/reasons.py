@@ -91,6 +91,7 @@ _CLAUSES = {
     "journey_paused": "the journey is paused",
     "campaign_cancelled": "the campaign was cancelled",
     "workflow_cancelled": "the workflow that carried it was cancelled",
+    "version_replaced": "another version of the journey was published, and its plan said so",
     "exit_step": "the journey ends here for this contact",
     # of entries, waits and ends
     "entered_before": "the contact has entered this journey before",
@@ -102,7 +103,6 @@ _CLAUSES = {
     "date_passed": "the date has passed already",
     "journey_ended": "the journey has ended",
     "loop_limit": "it came to the same step too often",
-    "version_replaced": "another version of the journey took its place",
     # outcomes without a closer reason
     "throttled": "the provider asked us to slow down",
     "transient": "the provider could not take it just now; it was certainly not sent",

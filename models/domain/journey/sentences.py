@@ -28,6 +28,10 @@ def _entered(happening: Happening) -> str:
     return f"Entered the journey{_at_step(happening)}{happening.names.actor(happening.details)}"
 
 
+def _moved(happening: Happening) -> str:
+    return f"Moved to another version of the journey{_at_step(happening)}"
+
+
 def _step_entered(happening: Happening) -> str:
     again = f" for the {_ordinal(happening.visit)} time" if (happening.visit or 1) > 1 else ""
     return f"Came to {happening.names.step(happening.step_id)}{again}"
@@ -173,6 +177,7 @@ def _delivered(happening: Happening) -> str:
 
 _TELLERS: Mapping[str, Callable[[Happening], str]] = {
     "entered": _entered,
+    "moved": _moved,
     "step_entered": _step_entered,
     "sent": _sent,
     "not_sent": _not_sent,
@@ -203,7 +208,6 @@ _TELLERS: Mapping[str, Callable[[Happening], str]] = {
     "skipped": _by("The step was skipped"),
     "cancel_requested": _by("Asked to cancel"),
     "cancelled": _by("Cancelled"),
-    "moved": lambda happening: f"Moved to another version of the journey, at {happening.names.step(happening.step_id)}",
     "goal_reached": _goal_reached,
     "exited": lambda happening: f"Left the journey{_because(happening)}",
     "completed": lambda happening: "Completed the journey",

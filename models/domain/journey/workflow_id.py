@@ -31,3 +31,13 @@ def routing(organization_id: UUID) -> str:
 def control(organization_id: UUID, kind: str, subject_id: UUID) -> str:
     """The workflow that tells every run of a campaign or journey to pause, resume or cancel."""
     return f"{organization_id}/control/{kind}/{subject_id}"
+
+
+def publish_plan(organization_id: UUID, plan_id: UUID) -> str:
+    """The workflow that carries a publish plan out."""
+    return f"{organization_id}/publish-plan/{plan_id}"
+
+
+def moved_runs(organization_id: UUID, plan_id: UUID, first_run_id: UUID) -> str:
+    """The workflow of the new version that carries runs which a publish plan has moved, named by the first of them."""
+    return f"{organization_id}/publish-plan/{plan_id}/from/{first_run_id}"
