@@ -76,7 +76,7 @@ class Parts:
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
         webhooks = Webhooks(Destinations(settings))
-        steps = StepActivities(Tools(database, settings, versions, providers, webhooks))
+        steps = StepActivities(Tools(database, settings, versions, providers, webhooks), temporal)
         sends = (SendActivities(database, settings, versions, providers), steps)
         return cls(temporal, providers, webhooks, _methods(*records, steps), _methods(*sends))
 

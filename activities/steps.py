@@ -2,24 +2,31 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 from temporalio import activity
+from temporalio.client import Client
+from temporalio.service import RPCError
 
 from activities.clock import Clock
 from activities.contracts import StepAnswer, StepVisit, VisitBatch
 from activities.effects.effect import Answers, Effect, Tools, Work
 from activities.effects.registry import EFFECTS
 from activities.heartbeat import heartbeating
+from activities.poking import poke
 from models.domain.errors import NotFound
 from models.domain.journey.steps.base import StepModel
+from models.store import changes
 
 
 class StepActivities:
     """Registered on both task queues: the steps that speak to others' servers are asked on the one for sends."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, temporal: Client) -> None:
         self.tools = tools
+        self.temporal = temporal
         self.effects: Mapping[str, Effect] = {kind: build(tools) for kind, build in EFFECTS.items()}
 
     def methods(self) -> list[Callable[..., Any]]:
@@ -38,7 +45,16 @@ class StepActivities:
             steps = await self._steps(batch)
             for kind, visits in _by_kind(batch.visits, steps).items():
                 answers |= await self._effect(kind).perform(Work(batch.scope, batch.now, clock, visits, steps))
+            await self._wake_routing(batch.scope.organization_id)
         return [answers[visit.run_id] for visit in batch.visits]
+
+    async def _wake_routing(self, organization_id: UUID) -> None:
+        """Where what was done is to be looked at: somebody changed, or is to enter a journey. Failing that, upkeep does."""
+        async with self.tools.database.organization(organization_id) as session:
+            waiting = await changes.anything_waits(session)
+        if waiting:
+            with suppress(RPCError):
+                await poke(self.temporal, organization_id)
 
     async def _steps(self, batch: VisitBatch) -> dict[str, StepModel]:
         async with self.tools.database.organization(batch.scope.organization_id) as session:

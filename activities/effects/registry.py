@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from activities.effects.call_webhook import CallWebhook
 from activities.effects.effect import Build
+from activities.effects.enter_journey import EnterJourney
 from activities.effects.notify_team import NotifyTeam
 from activities.effects.subscription import Subscribe, Unsubscribe
 from activities.effects.update_contact import UpdateContact
@@ -14,5 +15,5 @@ EFFECTS: Mapping[str, Build] = {
     "unsubscribe": Unsubscribe,
     "call_webhook": CallWebhook,
     "notify_team": NotifyTeam,
-    # "enter_journey": its line belongs here
+    "enter_journey": EnterJourney,
 }

@@ -20,6 +20,12 @@ _NOTE = text(
     SELECT :o, contact_id FROM unnest(CAST(:ids AS uuid[])) AS a(contact_id) ORDER BY 2 ON CONFLICT DO NOTHING
     """
 )
+_WAITS = text(
+    """
+    SELECT EXISTS (SELECT 1 FROM contact_changes WHERE organization_id = :o)
+      OR EXISTS (SELECT 1 FROM entries WHERE organization_id = :o AND outcome = 'pending')
+    """
+)
 _LISTENING = text("SELECT listening FROM organizations WHERE id = :o")
 
 
@@ -32,6 +38,11 @@ async def note(session: OrganizationSession, contact_ids: Sequence[UUID]) -> Non
     """Conditions about these contacts are looked at again."""
     if contact_ids:
         await session.execute(_NOTE, {"o": session.organization_id, "ids": list(contact_ids)})
+
+
+async def anything_waits(session: OrganizationSession) -> bool:
+    """Whether a change has not been looked at, or somebody is to enter a journey."""
+    return bool(await session.scalar(_WAITS, {"o": session.organization_id}))
 
 
 async def listening(session: OrganizationSession) -> bool:

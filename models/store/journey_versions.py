@@ -148,5 +148,14 @@ async def newest_by_journey(session: OrganizationSession, journey_ids: Sequence[
     return {row[0]: row[1] for row in await session.execute(statement)}
 
 
+async def newest_ids(session: OrganizationSession, journey_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    """The id of each journey's newest version; journeys without one are left out."""
+    query = text("""
+        SELECT DISTINCT ON (journey_id) journey_id, id FROM journey_versions
+        WHERE organization_id = :organization_id AND journey_id = ANY(CAST(:ids AS uuid[])) ORDER BY journey_id, number DESC""")
+    rows = await session.execute(query, {"organization_id": session.organization_id, "ids": list(journey_ids)})
+    return {row.journey_id: row.id for row in rows}
+
+
 def _of(session: OrganizationSession, journey_id: UUID) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return (col(JourneyVersion.organization_id) == session.organization_id, col(JourneyVersion.journey_id) == journey_id)

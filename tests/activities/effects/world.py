@@ -18,6 +18,7 @@ from activities.steps import StepActivities
 from activities.versions import Versions
 from models.domain.journey.definition import Definition
 from tests.activities.world import NOON, FakeProvider, World
+from tests.api.rest.fake_temporal import FakeTemporal
 
 SCHEMA = {"plan": {"type": "string"}, "seats": {"type": "integer"}, "renews_on": {"type": "date"}, "vip": {"type": "boolean"}}
 
@@ -44,7 +45,8 @@ class EffectWorld(World):
             for number, run_id in enumerate(run_ids)
         ]
         webhooks = Webhooks(Destinations(self.settings))
-        activities = StepActivities(Tools(self.database, self.settings, Versions(), self.providers, webhooks))
+        temporal: Any = FakeTemporal()
+        activities = StepActivities(Tools(self.database, self.settings, Versions(), self.providers, webhooks), temporal)
         try:
             return await ActivityEnvironment().run(activities.perform_steps, VisitBatch(scope=self.scope, now=now, visits=visits))
         finally:
