@@ -15,6 +15,7 @@ from api.openapi import describe
 from api.rest import (
     api_keys,
     audit_entries,
+    campaign_previews,
     campaigns,
     connections,
     consents,
@@ -46,6 +47,7 @@ ROUTERS = (
     connections.router,
     journeys.router,
     campaigns.router,
+    campaign_previews.router,
     runs.router,
     deliveries.router,
     audit_entries.router,

@@ -1,8 +1,8 @@
-"""RFC 5545 recurrence rules, as far as they can be kept exactly: as calendars of wall-clock fields, and as moments. Pure.
+"""RFC 5545 recurrence rules, as far as they can be kept exactly: as calendars of days, and as moments. Pure.
 
 A rule says all of itself: there is no DTSTART from which RFC 5545 would take what the rule leaves out. Calendars are what Temporal's
-schedules match literally against the clock of the rule's zone (reference: temporalio.client.ScheduleCalendarSpec): a time that
-daylight saving skips does not occur that day, and one that it repeats matches twice, of which only the first counts (`is_repeat`).
+schedules match (reference: temporalio.client.ScheduleCalendarSpec). Of a time that daylight saving skips there is no occurrence that
+day (RFC 5545, 3.3.10), of one that it repeats there is one, the first time.
 """
 
 import re
@@ -31,13 +31,11 @@ Ordinal = int | None  # None: every such weekday; 1: the month's first; -1: its 
 
 @dataclass(frozen=True)
 class Calendar:
-    """Every moment whose fields are all named. Days of the week count from Monday, 0. No years: any."""
+    """Every day whose fields are all named. Days of the week count from Monday, 0. No years: any."""
 
     months: tuple[int, ...]
     days: tuple[int, ...]
     weekdays: tuple[int, ...]
-    hours: tuple[int, ...]
-    minutes: tuple[int, ...]
     years: tuple[int, ...] = ()
 
     def has(self, day: date) -> bool:
@@ -58,11 +56,11 @@ class Rule:
     count: int | None = None
 
     def calendars(self) -> list[Calendar]:
-        """What the rule means, as a union; without its end."""
+        """The days of the rule, as a union; without its end."""
         counts_back = any(day < 0 for day in self.month_days) or any(ordinal is not None for ordinal, _ in self.weekdays)
         if not counts_back:
             weekdays = tuple(sorted({weekday for _, weekday in self.weekdays})) or _ALL_WEEKDAYS
-            return [Calendar(self.months, self.month_days or _ALL_DAYS, weekdays, self.hours, self.minutes)]
+            return [Calendar(self.months, self.month_days or _ALL_DAYS, weekdays)]
         return [calendar for length in _LENGTHS for calendar in self._in_months_of(length)]
 
     def _in_months_of(self, length: int) -> Iterator[Calendar]:
@@ -75,7 +73,7 @@ class Rule:
         for days, weekdays in wanted:
             inside = tuple(sorted(day for day in days if 1 <= day <= length))
             if months and inside:
-                yield Calendar(months, inside, weekdays or _ALL_WEEKDAYS, self.hours, self.minutes, _LENGTHS[length][1])
+                yield Calendar(months, inside, weekdays or _ALL_WEEKDAYS, _LENGTHS[length][1])
 
     def times(self) -> list[time]:
         return [time(hour, minute) for hour in self.hours for minute in self.minutes]
@@ -112,13 +110,11 @@ def occurrences(rule: Rule, zone: ZoneInfo, after: datetime) -> Iterator[datetim
             return
         if not any(calendar.has(day) for calendar in calendars):
             continue
-        for wall in times:
-            moment = exact(datetime.combine(day, wall), zone)
-            if moment is None or moment <= after:
-                continue
+        for moment in filter(None, (exact(datetime.combine(day, wall), zone) for wall in times)):
             if isinstance(rule.until, datetime) and moment > rule.until:
                 return
-            yield moment
+            if moment > after:
+                yield moment
 
 
 def end(rule: Rule, zone: ZoneInfo, since: datetime) -> datetime | None:
@@ -136,11 +132,6 @@ def exact(wall: datetime, zone: ZoneInfo) -> datetime | None:
     """The first moment, aware UTC, at which the clock of the zone reads `wall` (naive); None: daylight saving skips it."""
     moment = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
     return moment if moment.astimezone(zone).replace(tzinfo=None) == wall else None
-
-
-def is_repeat(moment: datetime, zone: ZoneInfo) -> bool:
-    """Whether the clock of the zone has read the same an hour (or so) before, because daylight saving turned it back."""
-    return moment.astimezone(zone).fold == 1
 
 
 def skipped(rule: Rule, zone: ZoneInfo, since: datetime, days: int) -> Iterator[datetime]:

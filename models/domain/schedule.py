@@ -5,7 +5,8 @@ All moments are aware UTC, except `AtLocalTime.at`, which is what a clock on a w
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import takewhile
 from typing import Annotated, Any, Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -25,6 +26,8 @@ LONGEST_SPREAD = timedelta(days=7)
 FARTHEST = timedelta(days=2 * 366)  # that a campaign may be launched ahead
 WARNED_AHEAD = 2 * 366  # days
 NEXT_SHOWN = 5
+DAWN_MARGIN = 2  # hours, of which a law may use up one
+MISSED_AFTER = timedelta(hours=1)  # an occurrence that could not be made for longer is left out
 
 
 class _Schedule(BaseModel):
@@ -77,6 +80,24 @@ class Recurring(_Schedule):
             if end is not None and each > end:
                 return
             yield each
+
+    def on(self, day: date, launched_at: datetime) -> list[datetime]:
+        """The moments of a campaign launched at `launched_at` on one day of the zone's calendar."""
+        zone = ZoneInfo(self.zone)
+        before = datetime.combine(day - timedelta(days=1), time(12), zone).astimezone(UTC)  # midnight itself may be skipped
+        found = takewhile(lambda each: each.astimezone(zone).date() <= day, self.next_after(before, launched_at))
+        return [each for each in found if each.astimezone(zone).date() == day]
+
+    def dawn_offset(self, launched_at: datetime) -> int:
+        """Whole hours from UTC of a clock on which each day begins before it does in the zone: so early its occurrences are made."""
+        zone = ZoneInfo(self.zone)
+        months = (launched_at + timedelta(days=30 * number) for number in range(25))
+        farthest = max(each.astimezone(zone).utcoffset() or timedelta(0) for each in months)
+        return min(farthest // timedelta(hours=1) + DAWN_MARGIN, EASTERNMOST // timedelta(hours=1))
+
+    def day_of(self, dawn: datetime, launched_at: datetime) -> date:
+        """The day that begins at `dawn` on that clock; also if the clock has been set otherwise since, by a newer table of zones."""
+        return (dawn.astimezone(UTC) + timedelta(hours=self.dawn_offset(launched_at) + 12)).date()
 
 
 Schedule = AtOnce | Once | AtLocalTime | Recurring
@@ -250,8 +271,9 @@ def _local_start(schedule: AtLocalTime, timezone: str, organization_timezone: st
 
 def common_start(timing: Timing, now: datetime) -> datetime | None:
     """When the runs start of a campaign that starts at `now`, where that is the same for all; None: at once."""
-    at = timing.schedule.at.astimezone(UTC) if isinstance(timing.schedule, Once) else now
-    return max(at, now) if at > now or timing.spread is not None else None
+    if isinstance(timing.schedule, Once):
+        return max(timing.schedule.at.astimezone(UTC), now)
+    return None if timing.spread is None else now
 
 
 def spread_delay(campaign_id: UUID, contact_id: UUID, spread: timedelta | None) -> timedelta:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.domain.errors import Invalid
-from models.domain.recurrence import Rule, end, exact, is_repeat, occurrences, read_rule, skipped
+from models.domain.recurrence import Rule, end, exact, occurrences, read_rule, skipped
 
 BERLIN = ZoneInfo("Europe/Berlin")
 clock = datetime.fromisoformat  # what one on a wall reads
@@ -89,7 +89,6 @@ def test_a_time_that_daylight_saving_skips_does_not_occur_and_one_that_it_repeat
     assert spring == ["Mon 2027-03-29 02:30", "Tue 2027-03-30 02:30"]
     autumn = list(islice(occurrences(read_rule("FREQ=DAILY;BYHOUR=2;BYMINUTE=30"), BERLIN, datetime(2026, 10, 24, 12, tzinfo=UTC)), 2))
     assert autumn == [datetime(2026, 10, 25, 0, 30, tzinfo=UTC), datetime(2026, 10, 26, 1, 30, tzinfo=UTC)]
-    assert not is_repeat(autumn[0], BERLIN) and is_repeat(autumn[0] + timedelta(hours=1), BERLIN)
 
 
 def test_the_skipped_times_are_known_beforehand() -> None:

@@ -160,7 +160,7 @@ def test_a_common_start_is_later_or_at_once() -> None:
     assert common_start(Timing(), NOW) is None
     assert common_start(Timing(spread=hour), NOW) == NOW
     assert common_start(Timing(schedule=Once(at=at)), NOW) == at
-    assert common_start(Timing(schedule=Once(at=at)), at) is None
+    assert common_start(Timing(schedule=Once(at=at)), at + hour) == at + hour
     assert common_start(Timing(schedule=Once(at=at), spread=hour), at + hour) == at + hour  # a worker that was away does not catch up
 
 
