@@ -332,10 +332,11 @@ async def test_a_preview_of_nobody_and_of_a_recurring_campaign(alice: Person, jo
 
 
 async def test_a_preview_refuses_what_a_launch_would(alice: Person, charlie: Person, bob: Person, journey: str) -> None:
-    for fields, path in [
-        ({"segment_id": str(new_id())}, "segment_id"),
-        ({"schedule": {"kind": "once", "at": "2020-01-01T00:00Z"}}, "schedule.at"),
-    ]:
+    wrong: dict[str, dict[str, Any]] = {
+        "segment_id": {"segment_id": str(new_id())},
+        "schedule.at": {"schedule": {"kind": "once", "at": "2020-01-01T00:00Z"}},
+    }
+    for path, fields in wrong.items():
         answer = await preview(alice, journey, **fields)
         assert (answer.status_code, [each["path"] for each in answer.json()["errors"]]) == (422, [path])
     assert (await preview(charlie, journey)).json()["errors"][0]["path"] == "journey_id"
