@@ -37,11 +37,20 @@ from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.connection import connect
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
+from workflows.occurrence import OccurrenceWorkflow
 from workflows.routing import RoutingWorkflow
 from workflows.schedules import ensure_upkeep
 from workflows.upkeep import UpkeepWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow, RoutingWorkflow, MovePlanWorkflow, UpkeepWorkflow)
+WORKFLOWS = (
+    JourneyWorkflow,
+    CampaignWorkflow,
+    OccurrenceWorkflow,
+    ControlWorkflow,
+    RoutingWorkflow,
+    MovePlanWorkflow,
+    UpkeepWorkflow,
+)
 GRACE = timedelta(seconds=3)  # for messages that are past the point of no return; `up` kills a worker after four
 # A send activity mostly waits for its connection's rate, and its messages share a bounded number of places.
 CONCURRENT_SENDS = 200

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -13,16 +14,20 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from activities.contracts import (
     CAMPAIGN_ID,
+    CAMPAIGN_WORKFLOW,
     JOURNEY_ID,
     JOURNEY_WORKFLOW,
     ORGANIZATION_ID,
     VERSION_ID,
     AudiencePages,
+    CampaignPlan,
     CampaignProgress,
     CampaignRef,
     Control,
     ControlledKind,
+    Dawn,
     JourneyInput,
+    Occurrences,
     PageRange,
     Scope,
     fair_share,
@@ -34,9 +39,10 @@ from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
 from models.domain.journey.run import RunState
 from models.settings import Settings
-from models.store import audience
+from models.store import audience, occurrences, snapshots
 from models.store.audience import Flags, PagedRun
 from models.store.session import Database
+from models.tables.base import utc_now
 
 STARTS_AT_ONCE = 8
 
@@ -49,7 +55,20 @@ class CampaignActivities:
         self.task_queue = settings.task_queue
 
     def methods(self) -> list[Callable[..., Any]]:
-        return [self.snapshot_audience, self.start_pages, self.finish_campaign]
+        return [
+            self.plan_campaign,
+            self.snapshot_audience,
+            self.start_pages,
+            self.finish_campaign,
+            self.make_occurrences,
+            self.start_occurrences,
+        ]
+
+    @activity.defn(name="plan_campaign")
+    async def plan_campaign(self, campaign: CampaignRef) -> CampaignPlan:
+        """When to look again whether the campaign starts. Safe to run twice: it only notes that the campaign's workflow is there."""
+        async with heartbeating(), self.database.organization(campaign.organization_id) as session:
+            return CampaignPlan(look_at=await snapshots.next_look(session, campaign.campaign_id, campaign.now or utc_now()))
 
     @activity.defn(name="snapshot_audience")
     async def snapshot_audience(self, campaign: CampaignRef) -> AudiencePages:
@@ -58,7 +77,7 @@ class CampaignActivities:
         Safe to run twice: one transaction, and a campaign whose audience is taken keeps it.
         """
         async with heartbeating(), self.database.organization(campaign.organization_id) as session:
-            taken = await audience.snapshot(session, campaign.campaign_id)
+            taken = await snapshots.snapshot(session, campaign.campaign_id, campaign.now)
         scope = Scope(
             organization_id=campaign.organization_id,
             journey_id=taken.journey_id,
@@ -98,7 +117,7 @@ class CampaignActivities:
     ) -> tuple[str, bool]:
         """The page's workflow id, and whether it was started just now."""
         name = workflow_id.campaign_page(scope.organization_id, _campaign_id(scope), page)
-        states = [RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start) for run in runs]
+        states = [RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start, starts_at=run.starts_at) for run in runs]
         given = JourneyInput(scope=scope, definition=definition, runs=states, held_by=sorted(flags.held_by), cancelled=flags.cancelled)
         async with limit:
             try:
@@ -144,7 +163,43 @@ class CampaignActivities:
     async def finish_campaign(self, campaign: CampaignRef) -> CampaignProgress:
         """The campaign is marked completed when no run of it is unfinished. Safe to run twice: it is marked once."""
         async with heartbeating(), self.database.organization(campaign.organization_id) as session:
-            return CampaignProgress(finished=await audience.finish(session, campaign.campaign_id))
+            return CampaignProgress(finished=await audience.finish(session, campaign.campaign_id, campaign.now))
+
+    @activity.defn(name="make_occurrences")
+    async def make_occurrences(self, dawn: Dawn) -> Occurrences:
+        """Each of the day's occurrences is a campaign of its own, unless it is to be left out.
+
+        Safe to run twice: (recurring campaign, nominal time) is unique, and the campaigns that are there already are answered.
+        """
+        async with heartbeating(), self.database.organization(dawn.organization_id) as session:
+            made = await occurrences.make(session, dawn.campaign_id, dawn.scheduled_at, dawn.now)
+        organization_id = dawn.organization_id
+        return Occurrences(
+            scopes=[
+                Scope(organization_id=organization_id, journey_id=one.journey_id, version_id=one.version_id, campaign_id=one.id)
+                for one in made
+            ]
+        )
+
+    @activity.defn(name="start_occurrences")
+    async def start_occurrences(self, made: Occurrences) -> None:
+        """The CampaignWorkflow of each occurrence's campaign is running (or has run). Safe to run twice: its id starts once."""
+        async with heartbeating():
+            for scope in made.scopes:
+                await self._start_campaign(scope)
+
+    async def _start_campaign(self, scope: Scope) -> None:
+        campaign_id = _campaign_id(scope)
+        with suppress(WorkflowAlreadyStartedError):
+            await self.temporal.start_workflow(
+                CAMPAIGN_WORKFLOW,
+                CampaignRef(organization_id=scope.organization_id, campaign_id=campaign_id, scheduled=True),
+                id=workflow_id.campaign(scope.organization_id, campaign_id),
+                task_queue=self.task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=_attributes(scope),
+                priority=fair_share(str(scope.organization_id)),
+            )
 
 
 def _campaign_id(scope: Scope) -> UUID:

@@ -237,6 +237,8 @@ class CampaignRef(Payload):
     organization_id: UUID
     campaign_id: UUID
     started: bool = False  # every page's workflow has been started
+    scheduled: bool = False  # it starts later than its workflow
+    now: datetime | None = None  # the workflow's clock, so that virtual time works; None: the database's
 
 
 class AudiencePages(Payload):
@@ -245,6 +247,27 @@ class AudiencePages(Payload):
     scope: Scope
     runs: int
     pages: int
+
+
+class CampaignPlan(Payload):
+    """When to look again whether the campaign starts; None: now."""
+
+    look_at: datetime | None = None
+
+
+class Dawn(Payload):
+    """A day begins on which a recurring campaign is due. `scheduled_at`: when Temporal's schedule meant that."""
+
+    organization_id: UUID
+    campaign_id: UUID
+    scheduled_at: datetime
+    now: datetime
+
+
+class Occurrences(Payload):
+    """The campaigns that the day's occurrences are."""
+
+    scopes: Sequence[Scope]
 
 
 class PageRange(Payload):
@@ -310,10 +333,12 @@ ORGANIZATION_ID = SearchAttributeKey.for_keyword("OrganizationId")
 JOURNEY_ID = SearchAttributeKey.for_keyword("JourneyId")
 VERSION_ID = SearchAttributeKey.for_keyword("VersionId")
 CAMPAIGN_ID = SearchAttributeKey.for_keyword("CampaignId")
+SCHEDULED_AT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")  # Temporal's own: what its schedule meant
 SEARCH_ATTRIBUTES = (ORGANIZATION_ID, JOURNEY_ID, VERSION_ID, CAMPAIGN_ID)
 
 JOURNEY_WORKFLOW = "JourneyWorkflow"
 CAMPAIGN_WORKFLOW = "CampaignWorkflow"
+OCCURRENCE_WORKFLOW = "OccurrenceWorkflow"
 CONTROL_WORKFLOW = "ControlWorkflow"
 MOVE_PLAN_WORKFLOW = "MovePlanWorkflow"
 UPKEEP_WORKFLOW = "UpkeepWorkflow"
@@ -440,6 +465,24 @@ async def send_messages(batch: VisitBatch) -> list[SendResult]:
 @activity.defn(name="record_audit")
 async def record_audit(batch: AuditBatch) -> None:
     """Timeline, run projection and audit chain hold these transitions."""
+    raise NotImplementedError
+
+
+@activity.defn(name="plan_campaign")
+async def plan_campaign(campaign: CampaignRef) -> CampaignPlan:
+    """When to look again whether the campaign starts."""
+    raise NotImplementedError
+
+
+@activity.defn(name="make_occurrences")
+async def make_occurrences(dawn: Dawn) -> Occurrences:
+    """Each of the day's occurrences is a campaign of its own, unless it is to be left out."""
+    raise NotImplementedError
+
+
+@activity.defn(name="start_occurrences")
+async def start_occurrences(made: Occurrences) -> None:
+    """The CampaignWorkflow of each occurrence's campaign is running (or has run)."""
     raise NotImplementedError
 
 

@@ -9,10 +9,12 @@ from temporalio.client import Client
 from activities.contracts import Control, ControlledKind, ControlPage, ControlTargets, WorkflowPage
 from activities.heartbeat import heartbeating
 from activities.poking import poke
-from activities.signals import signal_all
+from activities.signals import ignoring_absence, signal_all
 from models.domain.audit import Actor, ActorKind
-from models.store import controls
+from models.domain.journey import workflow_id
+from models.store import audit, controls, occurrences
 from models.store.session import Database
+from models.tables.base import utc_now
 
 WORKFLOWS_PER_PAGE = 200
 
@@ -34,10 +36,29 @@ class ControlActivities:
         actor = Actor(cast(ActorKind, control.actor_kind), control.actor_id)
         async with heartbeating():
             async with self.database.organization(control.organization_id) as session:
+                recurs = await controls.recurs(session, control.kind.value, control.id)
                 in_force = await controls.apply(session, control.kind.value, control.id, control.command, actor, control.pauses)
+            if recurs and in_force:
+                await self._tell_schedule(control)
             if in_force and (control.kind, control.command) == (ControlledKind.JOURNEY, "resume"):
                 await poke(self.temporal, control.organization_id)  # who was to enter meanwhile enters now
         return in_force
+
+    async def _tell_schedule(self, control: Control) -> None:
+        """A recurring campaign's Temporal schedule obeys. One that is not there (yet, or any more) does no harm: an occurrence asks
+        the campaign's row first."""
+        schedule = self.temporal.get_schedule_handle(workflow_id.campaign(control.organization_id, control.id))
+        with ignoring_absence():
+            match control.command:
+                case "pause":
+                    await schedule.pause(note="the campaign is paused")
+                case "resume":
+                    await schedule.unpause(note="the campaign is resumed")
+                case "cancel":
+                    await schedule.delete()
+        if control.command == "resume":
+            async with self.database.organization(control.organization_id) as session:
+                await audit.append(session, await occurrences.complete_if_over(session, control.id, utc_now()))
 
     @activity.defn(name="controlled_workflows")
     async def controlled_workflows(self, page: ControlPage) -> WorkflowPage:

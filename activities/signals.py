@@ -1,7 +1,8 @@
 """Telling many workflows the same thing."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -21,10 +22,17 @@ async def signal_all(temporal: Client, control: Control, workflow_ids: Sequence[
 
     async def signal(workflow_id: str) -> None:
         async with limit:
-            try:
+            with ignoring_absence():
                 await temporal.get_workflow_handle(workflow_id).signal("control", control)
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
-                    raise
 
     await asyncio.gather(*(signal(workflow_id) for workflow_id in workflow_ids))
+
+
+@contextmanager
+def ignoring_absence() -> Iterator[None]:
+    """What is not there (any more) needs no telling."""
+    try:
+        yield
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise

@@ -1,5 +1,6 @@
 """CampaignWorkflow: fans a campaign's audience out. ControlWorkflow: tells every run of a campaign or journey something."""
 
+from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,26 +16,51 @@ LONGEST_LOOK = timedelta(minutes=1)  # so late a campaign may be called complete
 
 @workflow.defn(name=contracts.CAMPAIGN_WORKFLOW)
 class CampaignWorkflow:
-    """Takes the audience's snapshot, starts one JourneyWorkflow per page, and stays until no run is unfinished."""
+    """Sleeps until the campaign starts, takes the audience's snapshot, starts one JourneyWorkflow per page, and stays until no run
+    is unfinished."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    @workflow.signal(name="control")
+    def control(self, control: Control) -> None:
+        """What operators said is on the campaign's row: a reason to look at it."""
+        self.told = True
 
     @workflow.run
     async def run(self, campaign: CampaignRef) -> None:
         if not campaign.started:
+            if campaign.scheduled:
+                await self._sleep_until_start(campaign)
             await self._start(campaign)
         pause = timedelta(seconds=1)
         for _ in range(LOOKS):
-            progress = await workflow.execute_activity(contracts.finish_campaign, campaign, **contracts.RECORDS)
+            progress = await workflow.execute_activity(contracts.finish_campaign, _now(campaign), **contracts.RECORDS)
             if progress.finished:
                 return
             await workflow.sleep(pause, summary="until the next look at the campaign's progress")
             pause = min(pause * 1.3, LONGEST_LOOK)
         workflow.continue_as_new(campaign.model_copy(update={"started": True}))
 
+    async def _sleep_until_start(self, campaign: CampaignRef) -> None:
+        while True:
+            self.told = False
+            plan = await workflow.execute_activity(contracts.plan_campaign, _now(campaign), **contracts.RECORDS)
+            if plan.look_at is None:
+                return
+            with suppress(TimeoutError):
+                summary = f"until {plan.look_at:%Y-%m-%d %H:%M:%S} UTC"
+                await workflow.wait_condition(lambda: self.told, timeout=plan.look_at - workflow.now(), timeout_summary=summary)
+
     async def _start(self, campaign: CampaignRef) -> None:
-        audience = await workflow.execute_activity(contracts.snapshot_audience, campaign, **contracts.RECORDS)
+        audience = await workflow.execute_activity(contracts.snapshot_audience, _now(campaign), **contracts.RECORDS)
         for first in range(0, audience.pages, PAGES_AT_ONCE):
             pages = PageRange(scope=audience.scope, first=first, end=min(first + PAGES_AT_ONCE, audience.pages))
             await workflow.execute_activity(contracts.start_pages, pages, **contracts.RECORDS)
+
+
+def _now(campaign: CampaignRef) -> CampaignRef:
+    return campaign.model_copy(update={"now": workflow.now()})
 
 
 @workflow.defn(name=contracts.CONTROL_WORKFLOW)

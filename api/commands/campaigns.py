@@ -1,20 +1,29 @@
-"""Launching and controlling campaigns. The row comes first, its workflow second: a row without a workflow can always be started."""
+"""Launching and controlling campaigns. The row comes first, its workflow or Temporal schedule second: a row without can always be
+started."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
 from typing import Any, Literal
 from uuid import UUID
+
+from temporalio.common import TypedSearchAttributes
 
 from activities.contracts import CAMPAIGN_WORKFLOW, CampaignRef, Control, ControlledKind
 from api.commands import temporal
 from api.commands.runs import published_version, refuse_closed
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
-from models.domain.errors import Conflict, Invalid, NotFound
+from models.domain.errors import Conflict, Invalid, NotFound, Problem
 from models.domain.journey import workflow_id
-from models.store import audit, campaigns, journeys
+from models.domain.journey.definition import Definition
+from models.domain.schedule import NEXT_SHOWN, Once, Recurring, Timing, read_timing, require_ahead, warnings
+from models.store import audit, campaigns, controls, journeys
 from models.store.session import OrganizationSession
-from models.tables.journeys import Campaign, Journey
+from models.tables.base import utc_now
+from models.tables.journeys import Campaign, Journey, JourneyVersion
+from workflows.schedules import first_days, recurring, recurring_id
 
 Command = Literal["pause", "resume", "cancel"]
 ENDED = ("completed", "cancelled")
@@ -23,45 +32,66 @@ ENDED = ("completed", "cancelled")
 @dataclass(frozen=True)
 class NewCampaign:
     """What is asked for. `version` None: the newest; `segment_id` None: every contact; `page_size` in runs per workflow,
-    None: the installation's."""
+    None: the installation's. Whoever fits one of the excluded segments is left out."""
 
     name: str
     journey_id: UUID
     version: int | None
     segment_id: UUID | None
     page_size: int | None
+    exclude_segment_ids: Sequence[UUID]
+    timing: Timing
+    audience_at: str
 
 
-async def launch(caller: Caller, wanted: NewCampaign, key: str | None) -> Campaign:
-    """The campaign exists, with the segment's rule as it is now, and its workflow is started.
+@dataclass(frozen=True)
+class Launched:
+    """`warnings`: what will not be as one might expect."""
 
-    A repeated request finds the campaign it made: by its Idempotency-Key or, without one, by name, version and segment
+    campaign: Campaign
+    warnings: Sequence[Problem]
+
+
+async def launch(caller: Caller, wanted: NewCampaign, key: str | None) -> Launched:
+    """The campaign exists, with the segments' rules as they are now, and its workflow, or its Temporal schedule, is started.
+
+    A repeated request finds the campaign it made: by its Idempotency-Key or, without one, by name, version, segment and schedule
     among those of the last ten minutes that were not cancelled, however far they have come. So nobody is mailed twice
     for a lost answer. A different key asks for another campaign, even if all else is the same.
 
     Raises:
-        Invalid: no such journey, version or segment.
-        Conflict: the journey is paused, archived or has never been published, or nobody is in the audience.
+        Invalid: no such journey, version or segment, or a schedule that has passed.
+        Conflict: the journey is paused, archived, has ended or has never been published, or nobody is in the audience of a
+            campaign that starts now.
         Unavailable: the campaign exists but could not be started yet: repeat.
     """
     request = None if key is None else temporal.request_id(key, caller.organization_id, caller.actor.id, "campaign")
     async with caller.session() as session:
-        campaign = await _find_or_create(session, caller, wanted, request)
-    if campaign.status not in ENDED:  # its workflow may be so long ago that Temporal would take a second start
-        await _start_workflow(caller.services, campaign)
-    return campaign
+        launched = await _find_or_create(session, caller, wanted, request)
+    if launched.campaign.status not in ENDED:  # its workflow may be so long ago that Temporal would take a second start
+        await _start(caller.services, launched.campaign)
+    return launched
 
 
-async def _find_or_create(session: OrganizationSession, caller: Caller, wanted: NewCampaign, request: UUID | None) -> Campaign:
+async def _find_or_create(session: OrganizationSession, caller: Caller, wanted: NewCampaign, request: UUID | None) -> Launched:
+    now = utc_now()
     journey = await _journey(session, wanted.journey_id)
     version = await published_version(session, journey.id, wanted.version)
-    found = await campaigns.find_same_launch(session, request, wanted.name, version.id, wanted.segment_id)
+    found = await campaigns.find_same_launch(session, request, wanted.name, version.id, wanted.segment_id, wanted.timing)
     if found is not None:
-        return found
+        return Launched(found, warnings(wanted.timing, found.created_at))
     refuse_closed(journey)
-    rule = await _rule(session, wanted.segment_id)
-    if not await campaigns.has_audience(session, rule):
-        raise Conflict("This audience is empty: no contact fits. Choose another segment, or import contacts first.")
+    require_ahead(wanted.timing, now)
+    taken_later = (wanted.timing.waits and wanted.audience_at == "start") or wanted.timing.recurs
+    if wanted.timing.recurs and wanted.audience_at == "launch":
+        raise Invalid.field("audience_at", "unsupported", "Each occurrence of a recurring campaign takes its audience when it starts.")
+    refuse_ended_journey(version, wanted.timing, now)
+    rule, exclusion = await rules(session, wanted.segment_id, wanted.exclude_segment_ids)
+    warned = [*warnings(wanted.timing, now)]
+    if not await campaigns.has_audience(session, rule, exclusion):
+        if not taken_later:
+            raise Conflict("This audience is empty: no contact fits. Choose another segment, or import contacts first.")
+        warned.append(Problem("segment_id", "empty_audience", "No contact fits now; whoever fits when the campaign starts is taken."))
     campaign = await campaigns.create(
         session,
         name=wanted.name,
@@ -69,13 +99,26 @@ async def _find_or_create(session: OrganizationSession, caller: Caller, wanted: 
         version_id=version.id,
         segment_id=wanted.segment_id,
         segment_rule=rule,
+        exclusion_rule=exclusion,
+        timing=wanted.timing,
+        audience_at=wanted.audience_at,
         page_size=wanted.page_size or caller.services.settings.page_size,
         created_by=caller.actor.id,
         request_id=request,
     )
-    details = {"journey_id": str(journey.id), "version_id": str(version.id), "segment_id": wanted.segment_id and str(wanted.segment_id)}
-    await _append(session, caller, "campaign.launched", campaign.id, **details)
-    return campaign
+    await _append(session, caller, "campaign.launched", campaign.id, **_details(campaign, wanted))
+    return Launched(campaign, warned)
+
+
+def _details(campaign: Campaign, wanted: NewCampaign) -> dict[str, Any]:
+    return {
+        "journey_id": str(campaign.journey_id),
+        "version_id": str(campaign.version_id),
+        "segment_id": wanted.segment_id and str(wanted.segment_id),
+        "exclude_segment_ids": [str(each) for each in wanted.exclude_segment_ids],
+        "schedule": campaign.schedule,
+        "audience_at": wanted.audience_at,
+    }
 
 
 async def _journey(session: OrganizationSession, journey_id: UUID) -> Journey:
@@ -86,37 +129,89 @@ async def _journey(session: OrganizationSession, journey_id: UUID) -> Journey:
         raise Invalid.field("journey_id", "unknown_journey", "There is no journey with this id.") from None
 
 
-async def _rule(session: OrganizationSession, segment_id: UUID | None) -> dict[str, Any] | None:
-    if segment_id is None:
-        return None
-    rule = await campaigns.segment_rule(session, segment_id)
-    if rule is None:
-        raise Invalid.field("segment_id", "unknown_segment", "There is no segment with this id.")
-    return rule
+def refuse_ended_journey(version: JourneyVersion, timing: Timing, now: datetime) -> None:
+    """Raises Conflict where the version takes nobody any more, now or when the campaign starts."""
+    start = timing.schedule.at if isinstance(timing.schedule, Once) else now
+    if Definition.model_validate(version.definition).has_ended(max(start, now)):
+        raise Conflict("This journey ends before the campaign starts; publish a version that ends later, or never.")
+
+
+async def rules(
+    session: OrganizationSession, segment_id: UUID | None, exclude_segment_ids: Sequence[UUID]
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The segments' rules as they are now: of whom to take (None: everybody), and of whom to leave out (None: nobody).
+
+    Raises:
+        Invalid: no such segment.
+    """
+    named = [*exclude_segment_ids, *([] if segment_id is None else [segment_id])]
+    found = await campaigns.segment_rules(session, named) if named else {}
+    unknown = [f"exclude_segment_ids[{index}]" for index, each in enumerate(exclude_segment_ids) if each not in found]
+    unknown += ["segment_id"] if segment_id is not None and segment_id not in found else []
+    if unknown:
+        raise Invalid([Problem(path, "unknown_segment", "There is no segment with this id.") for path in unknown])
+    excluded = [found[each] for each in exclude_segment_ids]
+    return None if segment_id is None else found[segment_id], {"any": excluded} if excluded else None
+
+
+async def _start(services: Services, campaign: Campaign) -> None:
+    if read_timing(campaign.schedule).recurs:
+        await _create_schedule(services, campaign)
+    else:
+        await _start_workflow(services, campaign)
 
 
 async def _start_workflow(services: Services, campaign: Campaign) -> None:
-    organization_id = campaign.organization_id
     await temporal.start(
         services,
         CAMPAIGN_WORKFLOW,
-        CampaignRef(organization_id=organization_id, campaign_id=campaign.id),
-        workflow_id.campaign(organization_id, campaign.id),
-        temporal.attributes(organization_id, campaign.journey_id, campaign.version_id, campaign.id),
+        _reference(campaign, scheduled=read_timing(campaign.schedule).waits),
+        workflow_id.campaign(campaign.organization_id, campaign.id),
+        _found_by(campaign),
     )
 
 
+async def _create_schedule(services: Services, campaign: Campaign) -> None:
+    """The row first, the schedule second, and on the row that it is there: what dies in between is repeated by upkeep."""
+    if campaign.planned_at is not None:
+        return
+    timing = read_timing(campaign.schedule)
+    assert isinstance(timing.schedule, Recurring)
+    paused = campaign.paused_at is not None
+    queue = services.settings.task_queue
+    wanted = recurring(_reference(campaign), timing.schedule, campaign.created_at, paused, queue, _found_by(campaign))
+    await temporal.create_schedule(services, recurring_id(campaign.organization_id, campaign.id), wanted, first_days(campaign.created_at))
+    async with services.database.organization(campaign.organization_id) as session:
+        await campaigns.planned(session, campaign.id)
+
+
+def _reference(campaign: Campaign, *, scheduled: bool = False) -> CampaignRef:
+    return CampaignRef(organization_id=campaign.organization_id, campaign_id=campaign.id, scheduled=scheduled)
+
+
+def _found_by(campaign: Campaign) -> TypedSearchAttributes:
+    return temporal.attributes(campaign.organization_id, campaign.journey_id, campaign.version_id, campaign.id)
+
+
 async def start_missing_workflows(services: Services, organization_id: UUID, alive: Callable[[], None], limit: int = 100) -> int:
-    """Every campaign that is still starting has a workflow. Answers how many were looked at. Safe to repeat.
+    """Every campaign that has not started has its workflow or Temporal schedule. Answers how many were looked at. Safe to repeat.
 
     `alive` is called before each start, which may take seconds.
     """
     async with services.database.organization(organization_id) as session:
-        starting = await campaigns.page(session, limit, None, status="starting")
-    for campaign in starting:
+        unstarted = await campaigns.unstarted(session, limit)
+    for campaign in unstarted:
         alive()
-        await _start_workflow(services, campaign)
-    return len(starting)
+        await _start(services, campaign)
+    return len(unstarted)
+
+
+def next_times(campaign: Campaign) -> list[datetime]:
+    """When a recurring campaign is due next, aware UTC; none while it is paused."""
+    schedule = read_timing(campaign.schedule).schedule
+    if not isinstance(schedule, Recurring) or campaign.status in ENDED or campaign.paused_at is not None:
+        return []
+    return list(islice(schedule.next_after(utc_now(), campaign.created_at), NEXT_SHOWN))
 
 
 async def pause(caller: Caller, campaign_id: UUID, reason: str | None, key: str | None) -> Campaign:
@@ -131,7 +226,7 @@ async def pause(caller: Caller, campaign_id: UUID, reason: str | None, key: str 
         _refuse_ended(campaign, "pause")
         if campaign.paused_at is None:
             campaign = await campaigns.pause(session, campaign_id)
-            await _append(session, caller, "campaign.paused", campaign_id)
+            await _append(session, caller, "campaign.paused", campaign_id, *await controls.follow(session, campaign_id))
         campaign = await campaigns.count_pause(session, campaign_id)
     await _control(caller, campaign, "pause", reason, key)
     return campaign
@@ -167,7 +262,7 @@ async def cancel(caller: Caller, campaign_id: UUID, reason: str | None, key: str
             raise Conflict("The campaign is completed already; there is nothing left to cancel.")
         if campaign.cancelled_at is None:
             campaign = await campaigns.cancel(session, campaign_id)
-            await _append(session, caller, "campaign.cancelled", campaign_id)
+            await _append(session, caller, "campaign.cancelled", campaign_id, *await controls.follow(session, campaign_id))
     await _control(caller, campaign, "cancel", reason, key)
     return campaign
 
@@ -192,9 +287,8 @@ async def _control(caller: Caller, campaign: Campaign, command: Command, reason:
         request_id=request,
         pauses=campaign.pauses,
     )
-    found_by = temporal.attributes(organization_id, campaign.journey_id, campaign.version_id, campaign.id)
-    await temporal.control_all(caller.services, control, found_by)
+    await temporal.control_all(caller.services, control, _found_by(campaign))
 
 
-async def _append(session: OrganizationSession, caller: Caller, action: str, campaign_id: UUID, **details: Any) -> None:
-    await audit.append(session, [NewEntry(action, "campaign", str(campaign_id), caller.actor, details)])
+async def _append(session: OrganizationSession, caller: Caller, action: str, *campaign_ids: UUID, **details: Any) -> None:
+    await audit.append(session, [NewEntry(action, "campaign", str(each), caller.actor, details) for each in campaign_ids])

@@ -2,12 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
-from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.client import (
+    Schedule,
+    ScheduleAlreadyRunningError,
+    ScheduleBackfill,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -70,6 +76,17 @@ async def start(services: Services, workflow: str, argument: Payload, name: str,
             )
         except WorkflowAlreadyStartedError:
             return
+
+
+async def create_schedule(services: Services, name: str, schedule: Schedule, backfill: ScheduleBackfill) -> None:
+    """The schedule exists, and has acted for the time of `backfill`: creating it a second time changes nothing.
+
+    Raises:
+        Unavailable: Temporal did not answer; the schedule may exist all the same, and the creation may be repeated.
+    """
+    async with _answering():
+        with suppress(ScheduleAlreadyRunningError):
+            await services.temporal.create_schedule(name, schedule, backfill=[backfill], rpc_timeout=PATIENCE)
 
 
 async def control_all(services: Services, control: Control, found_by: TypedSearchAttributes) -> None:

@@ -1,10 +1,10 @@
-"""`/v1/campaigns`: a published version for an audience, launched now."""
+"""`/v1/campaigns`: a published version for an audience, now, later, by local time, or again and again."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.commands import campaigns as commands
@@ -12,17 +12,25 @@ from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.headers import CommandKey, PostKey
 from api.rest.reasons import StatedReason
+from models.domain.schedule import AtOnce, Timing, parse_timing, read_timing
 from models.settings import MAXIMUM_PAGE_SIZE
 from models.store import campaign_progress, campaigns
 from models.store.campaign_progress import Progress
 from models.tables.journeys import Campaign
 
 router = APIRouter(prefix="/campaigns", tags=["campaigns"])
-Status = Literal["starting", "running", "paused", "completed", "cancelled"]
+Status = Literal["starting", "scheduled", "running", "paused", "completed", "cancelled"]
 
 
 class Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+SCHEDULE = Field(
+    description="Left out: now. Otherwise one of the four kinds of docs/campaigns.md: now, once, local, recurring.",
+    examples=[{"kind": "local", "at": "2027-03-01T09:00", "default_zone": "America/New_York", "late": "send"}],
+)
+SPREAD = Field(description="Over how long the runs' starts are spread.", examples=["PT2H"])
 
 
 class NewCampaign(Request):
@@ -30,9 +38,18 @@ class NewCampaign(Request):
     journey_id: UUID
     version: Annotated[int, Field(ge=1, le=2_147_483_647, description="Left out: the newest.", examples=[1])] | None = None
     segment_id: UUID | None = Field(default=None, description="Null: every contact.")
+    exclude_segment_ids: list[UUID] = Field(default=[], max_length=20, description="Whoever fits one of these is left out.")
+    schedule: Annotated[dict[str, Any], SCHEDULE] | None = None
+    spread: Annotated[timedelta, SPREAD] | None = None
+    audience_at: Literal["start", "launch"] = Field(
+        default="start", description="When the audience is taken: when the campaign starts, or as soon as it is launched."
+    )
     page_size: (
         Annotated[int, Field(ge=1, le=MAXIMUM_PAGE_SIZE, description="Runs per workflow. Left out: as the installation says.")] | None
     ) = None
+
+    def timing(self) -> Timing:
+        return parse_timing(self.schedule, self.spread)
 
 
 class CampaignReason(Request):
@@ -53,18 +70,35 @@ class ProgressView(BaseModel):
     deliveries: dict[str, int] = Field(description="By state.", examples=[{"accepted": 15}])
     outcomes: dict[str, int] = Field(description="Deliveries by outcome; `open`: not settled yet.", examples=[{"accepted": 15}])
     refusals: dict[str, int] = Field(description="Messages that must not be sent, by reason.", examples=[{"no_consent": 2}])
+    left_out: dict[str, int] = Field(
+        description="Contacts that fit the segment but were not taken, by reason.", examples=[{"excluded": 3, "entered_before": 12}]
+    )
     conservation: Conservation
 
 
-class CampaignView(BaseModel):
+class Warned(BaseModel):
+    """Nothing is wrong, but something will not be as one might expect."""
+
     model_config = ConfigDict(from_attributes=True)
 
+    path: str = Field(examples=["schedule.rule"])
+    code: str = Field(examples=["skipped_hour"])
+    message: str
+
+
+class CampaignView(BaseModel):
     id: UUID
     name: str
     journey_id: UUID
     version_id: UUID
     segment_id: UUID | None
     segment_rule: dict[str, Any] | None = Field(description="As it was at launch.")
+    exclusion_rule: dict[str, Any] | None = Field(description="Who is left out: any of the excluded segments' rules, as they were.")
+    schedule: dict[str, Any] | None = Field(description="Null: now.")
+    spread: timedelta | None
+    audience_at: str = Field(examples=["start"])
+    parent_id: UUID | None = Field(description="Of an occurrence: the recurring campaign.")
+    nominal_at: datetime | None = Field(description="Of an occurrence: when it was due.")
     status: str = Field(examples=["running"])
     page_size: int
     audience: int | None = Field(description="How many contacts; null until the snapshot is taken.")
@@ -76,8 +110,23 @@ class CampaignView(BaseModel):
     finished_at: datetime | None
 
 
+class LaunchedCampaign(CampaignView):
+    warnings: list[Warned]
+
+
 class CampaignWithProgress(CampaignView):
     progress: ProgressView
+
+
+class CampaignInFull(CampaignWithProgress):
+    next_at: list[datetime] = Field(description="When a recurring campaign is due next: a few times; none while it is paused.")
+
+
+def _view(campaign: Campaign) -> CampaignView:
+    """The row keeps schedule and spread in one document."""
+    timing = read_timing(campaign.schedule)
+    schedule = None if isinstance(timing.schedule, AtOnce) else timing.schedule.model_dump(mode="json")
+    return CampaignView(**{**campaign.model_dump(), "schedule": schedule, "spread": timing.spread})
 
 
 def _with_progress(campaign: Campaign, found: Progress) -> CampaignWithProgress:
@@ -87,41 +136,53 @@ def _with_progress(campaign: Campaign, found: Progress) -> CampaignWithProgress:
         holds=None if campaign.audience is None else campaign.audience == found.accounted_for,
     )
     progress = ProgressView(
-        runs=found.runs, deliveries=found.deliveries, outcomes=found.outcomes, refusals=found.refusals, conservation=conservation
+        runs=found.runs,
+        deliveries=found.deliveries,
+        outcomes=found.outcomes,
+        refusals=found.refusals,
+        left_out=found.left_out,
+        conservation=conservation,
     )
-    return CampaignWithProgress(**CampaignView.model_validate(campaign).model_dump(), progress=progress)
+    return CampaignWithProgress(**_view(campaign).model_dump(), progress=progress)
 
 
 @router.post("", status_code=202)
 async def launch_campaign(
     caller: Annotated[Caller, authorize("campaigns.launch")], new: NewCampaign, key: PostKey, response: Response
-) -> CampaignView:
-    """Launches now. Who is in the audience is decided once, when it starts. After a 503, repeat: the same campaign goes on,
-    by its Idempotency-Key. Without one, a campaign of the same name, version and segment that was launched within the last
-    ten minutes is the same, unless it was cancelled; a new key launches another."""
-    campaign = await commands.launch(caller, commands.NewCampaign(**new.model_dump()), key)
-    response.headers["Location"] = f"/v1/campaigns/{campaign.id}"
-    return CampaignView.model_validate(campaign)
+) -> LaunchedCampaign:
+    """Launches now, or for later. Who is in the audience is decided once, when it starts (or, if asked, as soon as it is launched).
+    After a 503, repeat: the same campaign goes on, by its Idempotency-Key. Without one, a campaign of the same name, version,
+    segment and schedule that was launched within the last ten minutes is the same, unless it was cancelled; a new key launches
+    another."""
+    asked = new.model_dump(exclude={"schedule", "spread"})
+    launched = await commands.launch(caller, commands.NewCampaign(**asked, timing=new.timing()), key)
+    response.headers["Location"] = f"/v1/campaigns/{launched.campaign.id}"
+    warned = [Warned.model_validate(each) for each in launched.warnings]
+    return LaunchedCampaign(**_view(launched.campaign).model_dump(), warnings=warned)
 
 
 @router.get("")
 async def list_campaigns(
-    caller: Annotated[Caller, authorize("campaigns.read")], query: PageOf, journey_id: UUID | None = None, status: Status | None = None
+    caller: Annotated[Caller, authorize("campaigns.read")],
+    query: PageOf,
+    journey_id: UUID | None = None,
+    status: Status | None = None,
+    parent_id: Annotated[UUID | None, Query(description="The occurrences of this recurring campaign.")] = None,
 ) -> Page[CampaignWithProgress]:
     """Campaigns, oldest first."""
     async with caller.session() as session:
-        found = await campaigns.page(session, query.limit + 1, query.after, journey_id, status)
+        found = await campaigns.page(session, query.limit + 1, query.after, journey_id, status, parent_id)
         progress = await campaign_progress.progress(session, [campaign.id for campaign in found])
     items = [_with_progress(campaign, progress[campaign.id]) for campaign in found]
     return page(items, [campaign.id for campaign in found], query)
 
 
 @router.get("/{campaign_id}")
-async def read_campaign(caller: Annotated[Caller, authorize("campaigns.read")], campaign_id: UUID) -> CampaignWithProgress:
+async def read_campaign(caller: Annotated[Caller, authorize("campaigns.read")], campaign_id: UUID) -> CampaignInFull:
     async with caller.session() as session:
         campaign = await campaigns.get(session, campaign_id)
         progress = await campaign_progress.progress(session, [campaign_id])
-    return _with_progress(campaign, progress[campaign_id])
+    return CampaignInFull(**_with_progress(campaign, progress[campaign_id]).model_dump(), next_at=commands.next_times(campaign))
 
 
 @router.put("/{campaign_id}/pause", status_code=202)
@@ -129,7 +190,7 @@ async def pause_campaign(
     caller: Annotated[Caller, authorize("campaigns.launch")], campaign_id: UUID, key: CommandKey = None, why: CampaignReason | None = None
 ) -> CampaignView:
     """Nothing of the campaign is sent from now on; its runs keep their place. After a 503, repeat."""
-    return CampaignView.model_validate(await commands.pause(caller, campaign_id, why.reason if why else None, key))
+    return _view(await commands.pause(caller, campaign_id, why.reason if why else None, key))
 
 
 @router.delete("/{campaign_id}/pause", status_code=202)
@@ -137,7 +198,7 @@ async def resume_campaign(
     caller: Annotated[Caller, authorize("campaigns.launch")], campaign_id: UUID, key: CommandKey = None
 ) -> CampaignView:
     """The pause is being lifted: `paused_at` is null as soon as it is. After a 503, repeat."""
-    return CampaignView.model_validate(await commands.resume(caller, campaign_id, key))
+    return _view(await commands.resume(caller, campaign_id, key))
 
 
 @router.put("/{campaign_id}/cancellation", status_code=202)
@@ -145,4 +206,4 @@ async def cancel_campaign(
     caller: Annotated[Caller, authorize("campaigns.launch")], campaign_id: UUID, key: CommandKey = None, why: CampaignReason | None = None
 ) -> CampaignView:
     """Nothing of the campaign is sent from now on, for good; its runs are being cancelled. After a 503, repeat."""
-    return CampaignView.model_validate(await commands.cancel(caller, campaign_id, why.reason if why else None, key))
+    return _view(await commands.cancel(caller, campaign_id, why.reason if why else None, key))

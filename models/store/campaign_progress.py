@@ -27,16 +27,21 @@ _REFUSALS = text("""
         WHERE organization_id = :organization_id AND campaign_id = ANY(:ids) AND state = 'refused'
     ) refused GROUP BY campaign_id, reason""")
 
+_LEFT_OUT = text("""
+    SELECT c.id, l.key, CAST(l.value AS bigint) FROM campaigns c CROSS JOIN LATERAL jsonb_each_text(c.left_out) AS l
+    WHERE c.organization_id = :organization_id AND c.id = ANY(:ids) AND jsonb_typeof(c.left_out) = 'object'""")
+
 
 @dataclass(frozen=True)
 class Progress:
     """Counts of one campaign. `runs` by phase (every phase present), `deliveries` by state and by outcome,
-    `refusals` by reason."""
+    `refusals` by reason, and contacts that fit but were not taken (`left_out`) by reason."""
 
     runs: dict[str, int] = field(default_factory=lambda: {str(phase): 0 for phase in Phase})
     deliveries: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def accounted_for(self) -> int:
@@ -49,7 +54,7 @@ class Progress:
 
 
 async def progress(session: OrganizationSession, campaign_ids: Sequence[UUID]) -> dict[UUID, Progress]:
-    """The progress of each of these campaigns, by id. Three statements, however many campaigns and runs."""
+    """The progress of each of these campaigns, by id. Four statements, however many campaigns and runs."""
     bound = {"organization_id": session.organization_id, "ids": list(campaign_ids)}
     found: dict[UUID, Progress] = defaultdict(Progress)
     for campaign_id, status, count in await session.execute(_RUNS, bound):
@@ -59,6 +64,8 @@ async def progress(session: OrganizationSession, campaign_ids: Sequence[UUID]) -
         _add(found[campaign_id].outcomes, outcome or "open", count)
     for campaign_id, reason, count in await session.execute(_REFUSALS, bound):
         _add(found[campaign_id].refusals, reason or "unknown", count)
+    for campaign_id, reason, count in await session.execute(_LEFT_OUT, bound):
+        found[campaign_id].left_out[reason] = count
     return {campaign_id: found[campaign_id] for campaign_id in campaign_ids}
 
 

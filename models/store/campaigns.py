@@ -5,11 +5,13 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, func, literal, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col
 
 from models.domain.errors import NotFound
-from models.store.segment_sql import CompiledRule, compile_rule
+from models.domain.schedule import Timing, stored
+from models.store import selection
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
 from models.tables.contacts import Segment
@@ -26,11 +28,15 @@ async def create(
     version_id: UUID,
     segment_id: UUID | None,
     segment_rule: dict[str, Any] | None,
+    exclusion_rule: dict[str, Any] | None,
+    timing: Timing,
+    audience_at: str,
     page_size: int,
     created_by: UUID | None,
     request_id: UUID | None,
 ) -> Campaign:
-    """A campaign exists with status `starting`: its workflow may be started. No audience has been taken yet."""
+    """A campaign exists, `scheduled` or `starting`: its workflow, or its Temporal schedule, may be started. No audience has been
+    taken yet."""
     campaign = Campaign(
         organization_id=session.organization_id,
         name=name,
@@ -38,6 +44,10 @@ async def create(
         version_id=version_id,
         segment_id=segment_id,
         segment_rule=segment_rule,
+        exclusion_rule=exclusion_rule,
+        schedule=stored(timing),
+        audience_at=audience_at,
+        status="scheduled" if timing.waits or timing.recurs else "starting",
         page_size=page_size,
         created_by=created_by,
         request_id=request_id,
@@ -48,10 +58,10 @@ async def create(
 
 
 async def find_same_launch(
-    session: OrganizationSession, request_id: UUID | None, name: str, version_id: UUID, segment_id: UUID | None
+    session: OrganizationSession, request_id: UUID | None, name: str, version_id: UUID, segment_id: UUID | None, timing: Timing
 ) -> Campaign | None:
     """The campaign that this request has made before: the one with its request id or, for a request without
-    Idempotency-Key, one of the same name, version and segment that was made within `SAME_LAUNCH` (by the database's
+    Idempotency-Key, one of the same name, version, segment and schedule that was made within `SAME_LAUNCH` (by the database's
     clock) and not cancelled. A lost answer says nothing about how far the campaign has come meanwhile."""
     if request_id is not None:
         same = col(Campaign.request_id) == request_id
@@ -63,20 +73,28 @@ async def find_same_launch(
             & (col(Campaign.name) == name)
             & (col(Campaign.version_id) == version_id)
             & same_segment
+            & (func.coalesce(col(Campaign.schedule), _json(None)) == _json(stored(timing)))
+            & col(Campaign.parent_id).is_(None)
         )
     statement = select(Campaign).where(_mine(session), same).order_by(col(Campaign.id)).limit(1)
     return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def segment_rule(session: OrganizationSession, segment_id: UUID) -> dict[str, Any] | None:
-    """The segment's rule as it is now, or None when there is no such segment."""
-    statement = select(col(Segment.rule)).where(col(Segment.organization_id) == session.organization_id, col(Segment.id) == segment_id)
-    return (await session.execute(statement)).scalar_one_or_none()
+def _json(value: Any) -> ColumnElement[Any]:
+    return literal(value, JSONB)
 
 
-async def has_audience(session: OrganizationSession, rule: dict[str, Any] | None) -> bool:
-    """Whether the rule selects any contact now; None: whether there is any."""
-    compiled = CompiledRule("true", {}) if rule is None else compile_rule(rule, utc_now())
+async def segment_rules(session: OrganizationSession, segment_ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:
+    """The rules of those of the segments that exist, as they are now."""
+    statement = select(col(Segment.id), col(Segment.rule)).where(
+        col(Segment.organization_id) == session.organization_id, col(Segment.id).in_(segment_ids)
+    )
+    return {row.id: row.rule for row in await session.execute(statement)}
+
+
+async def has_audience(session: OrganizationSession, rule: dict[str, Any] | None, exclusion: dict[str, Any] | None) -> bool:
+    """Whether the rule (None: everybody) selects anybody now whom the exclusion (None: nobody) does not."""
+    compiled = selection.fitting(rule, exclusion, utc_now())
     query = f"SELECT EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :organization_id AND ({compiled.sql}))"
     found: bool = (await session.execute(text(query), {"organization_id": session.organization_id, **compiled.parameters})).scalar_one()
     return found
@@ -98,7 +116,12 @@ async def get(session: OrganizationSession, campaign_id: UUID, *, lock: bool = F
 
 
 async def page(
-    session: OrganizationSession, limit: int, after: UUID | None, journey_id: UUID | None = None, status: str | None = None
+    session: OrganizationSession,
+    limit: int,
+    after: UUID | None,
+    journey_id: UUID | None = None,
+    status: str | None = None,
+    parent_id: UUID | None = None,
 ) -> Sequence[Campaign]:
     """Up to `limit` campaigns, oldest first, beginning after the id `after`."""
     statement = select(Campaign).where(_mine(session))
@@ -108,7 +131,20 @@ async def page(
         statement = statement.where(col(Campaign.journey_id) == journey_id)
     if status is not None:
         statement = statement.where(col(Campaign.status) == status)
+    if parent_id is not None:
+        statement = statement.where(col(Campaign.parent_id) == parent_id)
     return (await session.execute(statement.order_by(col(Campaign.id)).limit(limit))).scalars().all()
+
+
+async def unstarted(session: OrganizationSession, limit: int) -> Sequence[Campaign]:
+    """The oldest campaigns whose workflow, or Temporal schedule, is not known to exist."""
+    waiting = col(Campaign.status).in_(("starting", "scheduled")) & col(Campaign.planned_at).is_(None)
+    return (await session.execute(select(Campaign).where(_mine(session), waiting).order_by(col(Campaign.id)).limit(limit))).scalars().all()
+
+
+async def planned(session: OrganizationSession, campaign_id: UUID) -> Campaign:
+    """Its Temporal schedule exists."""
+    return await _update(session, campaign_id, planned_at=func.now())
 
 
 async def pause(session: OrganizationSession, campaign_id: UUID) -> Campaign:

@@ -1,13 +1,14 @@
 """An operator's word about a whole campaign or journey: the flag that the last check before a send obeys, and whom to tell. And
 whom to tell that a connection works again."""
 
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import text
 
 from models.domain.audit import Actor, NewEntry
 from models.domain.connection import BROKEN_REASONS
+from models.domain.journey import workflow_id
 from models.domain.journey.run import FINISHED
 from models.store import audit
 from models.store.session import OrganizationSession
@@ -17,10 +18,16 @@ Kind = Literal["campaign", "journey", "connection"]
 _CHANGES = {
     ("campaign", "pause"): """UPDATE campaigns SET paused_at = now(), status = 'paused'
         WHERE organization_id = :o AND id = :id AND paused_at IS NULL AND cancelled_at IS NULL AND finished_at IS NULL RETURNING id""",
-    ("campaign", "resume"): """UPDATE campaigns SET paused_at = NULL,
-          status = CASE WHEN status <> 'paused' THEN status WHEN audience IS NULL THEN 'starting' ELSE 'running' END
-        WHERE organization_id = :o AND id = :id AND paused_at IS NOT NULL AND cancelled_at IS NULL
-          AND pauses = coalesce(CAST(:pauses AS integer), pauses) RETURNING id""",
+    # Of the occurrences of a recurring campaign those are resumed that were paused together with it.
+    ("campaign", "resume"): """WITH lifted AS MATERIALIZED (
+          SELECT id, paused_at FROM campaigns
+          WHERE organization_id = :o AND id = :id AND paused_at IS NOT NULL AND cancelled_at IS NULL
+            AND pauses = coalesce(CAST(:pauses AS integer), pauses) FOR UPDATE)
+        UPDATE campaigns c SET paused_at = NULL,
+          status = CASE WHEN c.status <> 'paused' THEN c.status WHEN c.started_at IS NOT NULL THEN 'running'
+                        WHEN c.schedule #>> '{schedule,kind}' <> 'now' THEN 'scheduled' ELSE 'starting' END
+        FROM lifted l
+        WHERE c.organization_id = :o AND (c.id = l.id OR (c.parent_id = l.id AND c.paused_at = l.paused_at)) RETURNING c.id""",
     ("campaign", "cancel"): """UPDATE campaigns SET cancelled_at = now(), status = 'cancelled'
         WHERE organization_id = :o AND id = :id AND cancelled_at IS NULL AND finished_at IS NULL RETURNING id""",
     ("journey", "pause"): """UPDATE journeys SET paused_at = now()
@@ -42,11 +49,40 @@ async def apply(session: OrganizationSession, kind: Kind, subject_id: UUID, comm
     if statement is None:
         return True
     wanted = {"o": session.organization_id, "id": subject_id} | ({"pauses": pauses} if command == "resume" else {})
-    changed = await session.scalar(text(statement), wanted) is not None
-    in_force = changed or command == "cancel" or await _is_paused(session, kind, subject_id) is (command == "pause")
-    if changed:
-        await audit.append(session, [NewEntry(f"{kind}.{_PAST[command]}", kind, str(subject_id), actor)])
+    changed = set((await session.execute(text(statement), wanted)).scalars())
+    in_force = bool(changed) or command == "cancel" or await _is_paused(session, kind, subject_id) is (command == "pause")
+    if kind == "campaign" and command != "resume":
+        changed |= set(await follow(session, subject_id))
+    await audit.append(session, [NewEntry(f"{kind}.{_PAST[command]}", kind, str(one), actor) for one in sorted(changed)])
     return in_force
+
+
+_FOLLOW = text(
+    """
+    UPDATE campaigns c SET paused_at = coalesce(c.paused_at, p.paused_at), cancelled_at = p.cancelled_at,
+      status = CASE WHEN p.cancelled_at IS NULL THEN 'paused' ELSE 'cancelled' END
+    FROM campaigns p
+    WHERE p.organization_id = :o AND p.id = :id AND c.organization_id = :o AND c.parent_id = p.id
+      AND c.cancelled_at IS NULL AND c.finished_at IS NULL
+      AND (p.cancelled_at IS NOT NULL OR (p.paused_at IS NOT NULL AND c.paused_at IS NULL))
+    RETURNING c.id
+    """
+)
+
+
+async def follow(session: OrganizationSession, parent_id: UUID) -> list[UUID]:
+    """A recurring campaign's unfinished occurrences are paused or cancelled as it is; which of them were not before. The paused
+    ones bear the time of its pause, by which a resume knows them."""
+    found = await session.execute(_FOLLOW, {"o": session.organization_id, "id": parent_id})
+    return list(found.scalars())
+
+
+async def recurs(session: OrganizationSession, kind: Kind, subject_id: UUID) -> bool:
+    """Whether it is a campaign with a schedule in Temporal."""
+    query = text(
+        "SELECT coalesce(schedule #>> '{schedule,kind}' = 'recurring', false) FROM campaigns WHERE organization_id = :o AND id = :id"
+    )
+    return kind == "campaign" and bool(await session.scalar(query, {"o": session.organization_id, "id": subject_id}))
 
 
 async def _is_paused(session: OrganizationSession, kind: Kind, subject_id: UUID) -> bool:
@@ -56,10 +92,18 @@ async def _is_paused(session: OrganizationSession, kind: Kind, subject_id: UUID)
 
 
 _CONCERNED = {
-    "campaign": "r.campaign_id = :id AND r.status <> ALL(CAST(:finished AS text[]))",
-    "journey": "r.journey_id = :id AND r.status <> ALL(CAST(:finished AS text[]))",
+    "journey": """SELECT r.workflow_id FROM runs r
+        WHERE r.organization_id = :o AND r.journey_id = :id AND r.status <> ALL(CAST(:finished AS text[]))""",
+    # Its occurrences' too, and the workflows that sleep until they start.
+    "campaign": """SELECT r.workflow_id FROM runs r
+        WHERE r.organization_id = :o AND r.status <> ALL(CAST(:finished AS text[])) AND r.campaign_id = ANY(ARRAY(
+          SELECT c.id FROM campaigns c WHERE c.organization_id = :o AND (c.id = :id OR c.parent_id = :id)))
+        UNION
+        SELECT :prefix || c.id FROM campaigns c WHERE c.organization_id = :o AND (c.id = :id OR c.parent_id = :id)
+          AND c.audience IS NULL AND c.finished_at IS NULL AND c.schedule #>> '{schedule,kind}' IN ('once', 'local')""",
     # Held at a step that sends through it. Journeys first: there is an index by journey and status.
-    "connection": """r.status = 'held' AND r.reason = ANY(CAST(:broken AS text[])) AND r.journey_id = ANY(ARRAY(
+    "connection": """SELECT r.workflow_id FROM runs r
+        WHERE r.organization_id = :o AND r.status = 'held' AND r.reason = ANY(CAST(:broken AS text[])) AND r.journey_id = ANY(ARRAY(
           SELECT v.journey_id FROM journey_versions v WHERE v.organization_id = :o
             AND jsonb_path_exists(v.definition, '$.steps.*.connection_id ? (@ == $id)', jsonb_build_object('id', CAST(:id AS text)))))
         AND EXISTS (SELECT 1 FROM journey_versions v WHERE v.organization_id = :o AND v.id = r.version_id
@@ -68,11 +112,17 @@ _CONCERNED = {
 
 
 async def concerned_workflows(session: OrganizationSession, kind: Kind, subject_id: UUID, after: str | None, limit: int) -> list[str]:
-    """Up to `limit` ids of workflows that carry unfinished runs of the campaign or journey, or runs that are held for the connection,
-    in order, beginning after `after`."""
-    query = f"""SELECT DISTINCT r.workflow_id FROM runs r
-                WHERE r.organization_id = :o AND r.workflow_id > :after AND {_CONCERNED[kind]}
-                ORDER BY r.workflow_id LIMIT :limit"""
-    needed = {"broken": sorted(BROKEN_REASONS)} if kind == "connection" else {"finished": [str(phase) for phase in FINISHED]}
+    """Up to `limit` ids of workflows that carry unfinished runs of the campaign (or its occurrences) or journey, that sleep until the
+    campaign starts, or that carry runs held for the connection; in order, beginning after `after`."""
+    query = f"""SELECT DISTINCT found.workflow_id FROM ({_CONCERNED[kind]}) found
+                WHERE found.workflow_id > :after ORDER BY found.workflow_id LIMIT :limit"""
+    needed: dict[str, Any] = {
+        "journey": {"finished": [str(phase) for phase in FINISHED]},
+        "campaign": {
+            "finished": [str(phase) for phase in FINISHED],
+            "prefix": workflow_id.campaign(session.organization_id, subject_id).removesuffix(str(subject_id)),
+        },
+        "connection": {"broken": sorted(BROKEN_REASONS)},
+    }[kind]
     parameters = {"o": session.organization_id, "id": subject_id, "after": after or "", "limit": limit, **needed}
     return list((await session.execute(text(query), parameters)).scalars())

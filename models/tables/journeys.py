@@ -41,7 +41,12 @@ class Campaign(OrganizationRow, table=True):
     __tablename__ = "campaigns"
     __table_args__ = (
         Index("ix_campaigns_page", "organization_id", "id"),
-        Index("ix_campaigns_unstarted", "organization_id", "created_at", postgresql_where=text("status = 'starting'")),
+        Index(
+            "ix_campaigns_unstarted",
+            "organization_id",
+            "created_at",
+            postgresql_where=text("status IN ('starting', 'scheduled') AND planned_at IS NULL"),
+        ),
         Index("uq_campaigns_occurrence", "parent_id", "nominal_at", unique=True, postgresql_where=text("parent_id IS NOT NULL")),
         Index("uq_campaigns_request", "organization_id", "request_id", unique=True, postgresql_where=text("request_id IS NOT NULL")),
     )
@@ -52,13 +57,15 @@ class Campaign(OrganizationRow, table=True):
     segment_id: UUID | None = Field(default=None, foreign_key="segments.id")  # NULL: every contact
     segment_rule: dict[str, Any] | None = Field(default=None, sa_type=JSONB, nullable=True)  # as it was at launch
     exclusion_rule: dict[str, Any] | None = document(nullable=True)  # of the excluded segments: any of them; as it was at launch
-    schedule: dict[str, Any] | None = document(nullable=True)  # models.domain.schedule; NULL: at once
+    schedule: dict[str, Any] | None = document(nullable=True)  # models.domain.schedule.Timing; NULL: at once
+    planned_at: datetime | None = moment(nullable=True)  # since when its workflow, or Temporal schedule, is known to exist
     audience_at: str = Field(default="start", sa_column_kwargs={"server_default": "start"})  # start | launch: when it is taken
     parent_id: UUID | None = Field(default=None, foreign_key="campaigns.id")  # of one occurrence: the recurring campaign
     nominal_at: datetime | None = moment(nullable=True)  # of one occurrence: when it was due
-    status: str = "starting"  # starting | running | paused | completed | cancelled
+    status: str = "starting"  # starting | scheduled | running | paused | completed | cancelled
     page_size: int = 200
     audience: int | None = None  # size of the snapshot; NULL until it is taken
+    left_out: dict[str, Any] | None = document(nullable=True)  # of the snapshot: how many were not taken, by reason
     paused_at: datetime | None = moment(nullable=True)
     pauses: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # how often a pause was said; a resume lifts those it knew
     cancelled_at: datetime | None = moment(nullable=True)

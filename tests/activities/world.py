@@ -14,6 +14,7 @@ from activities.contracts import Scope, SendOutcome, StepVisit, VisitBatch
 from activities.providers.port import ABORTED, OutgoingMessage, Provider, ProviderAnswer, Transmit
 from models.domain.audit import SYSTEM
 from models.domain.journey.definition import Definition
+from models.domain.schedule import stored
 from models.settings import Settings
 from models.store import connections, consents
 from models.store.connections import NewConnection, SendingConnection
@@ -131,12 +132,18 @@ class World:
         """A campaign that later contacts' runs belong to."""
         self.campaign_id = new_id()
         await self.sql(
-            """INSERT INTO campaigns (id, organization_id, name, journey_id, version_id, segment_rule, status, page_size)
-               VALUES (:id, :o, 'Spring', :journey_id, :version_id, CAST(:rule AS jsonb), 'starting', :page_size)""",
+            """INSERT INTO campaigns (id, organization_id, name, journey_id, version_id, segment_rule, exclusion_rule, schedule,
+                                      audience_at, status, page_size)
+               VALUES (:id, :o, 'Spring', :journey_id, :version_id, CAST(:rule AS jsonb), CAST(:exclusion AS jsonb),
+                       CAST(:schedule AS jsonb), :audience_at, :status, :page_size)""",
             id=self.campaign_id,
             journey_id=self.journey_id,
             version_id=self.version_id,
             rule=json.dumps(values["rule"]) if values.get("rule") else None,
+            exclusion=json.dumps(values["exclusion"]) if values.get("exclusion") else None,
+            schedule=json.dumps(stored(values["timing"])) if values.get("timing") else None,
+            audience_at=values.get("audience_at", "start"),
+            status=values.get("status", "starting"),
             page_size=values.get("page_size", 200),
         )
         return self.campaign_id

@@ -71,6 +71,7 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "GET /v1/audit-entries": Own(queries=["subject_id={run_id}", "actor_id={actor_id}"]),
     "GET /v1/audit-entries/checkpoint": Own(),
     "GET /v1/audit-entries/export": Own(),
+    "POST /v1/campaign-previews": Own(refused=[{"journey_id": "{journey_id}"}], bare=False),
     "GET /v1/campaigns": Own(queries=["journey_id={journey_id}"]),
     "POST /v1/campaigns": Own(refused=[{"name": "x", "journey_id": "{journey_id}"}], bare=False),
     "GET /v1/campaigns/{campaign_id}": Stranger(),

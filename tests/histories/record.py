@@ -25,6 +25,7 @@ from tests.workflows.test_journey import WELCOME, control, mended, some_runs, st
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
+from workflows.occurrence import OccurrenceWorkflow
 
 FOLDER = Path(__file__).parent
 # The key of these files only; nothing in them is anybody's data.
@@ -102,6 +103,26 @@ async def campaign_of_thirty_pages(server: WorkflowEnvironment, fakes: Fakes, qu
     return handle
 
 
+async def scheduled_campaign(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    fakes.looks = [timedelta(days=3), timedelta(minutes=15), timedelta(days=100), None]
+    campaign = CampaignRef(organization_id=uuid4(), campaign_id=uuid4(), scheduled=True)
+    with server.with_time_skipping_disabled():
+        handle = await server.client.start_workflow(CampaignWorkflow.run, campaign, id=f"test/{uuid4()}", task_queue=queue)
+    await server.fast_forward(handle, timedelta(days=4))
+    await until(lambda: len(fakes.looked) == 3)
+    word = Control(organization_id=campaign.organization_id, kind=ControlledKind.CAMPAIGN, id=campaign.campaign_id, command="cancel")
+    await handle.signal("control", word)
+    await handle.result()
+    return handle
+
+
+async def day_of_a_recurring_campaign(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    campaign = CampaignRef(organization_id=uuid4(), campaign_id=uuid4())
+    handle = await server.client.start_workflow(OccurrenceWorkflow.run, campaign, id=f"test/{uuid4()}", task_queue=queue)
+    await handle.result()
+    return handle
+
+
 async def control_of_a_campaign(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
     word = Control(organization_id=uuid4(), kind=ControlledKind.CAMPAIGN, id=uuid4(), command="pause", request_id=uuid4())
     handle = await server.client.start_workflow(
@@ -137,6 +158,8 @@ async def publish_plan_of_three_pages(server: WorkflowEnvironment, fakes: Fakes,
 
 SCENARIOS: tuple[Scenario, ...] = (
     campaign_of_thirty_pages,
+    scheduled_campaign,
+    day_of_a_recurring_campaign,
     control_of_a_campaign,
     send_wait_send,
     refused_held_and_thrown_out,

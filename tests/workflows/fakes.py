@@ -12,13 +12,16 @@ from temporalio import activity
 from activities.contracts import (
     AudiencePages,
     AuditBatch,
+    CampaignPlan,
     CampaignProgress,
     CampaignRef,
     Control,
     ControlPage,
     ControlTargets,
+    Dawn,
     HandOver,
     Judgement,
+    Occurrences,
     PageRange,
     PlanPage,
     PlanPageTold,
@@ -57,11 +60,15 @@ class Fakes:
         self.told: list[tuple[int, str | None]] = []  # passes and pages of a publish plan
         self.busy_for = 0  # passes after which a publish plan is not finished
         self.branch: Callable[[StepVisit], int | None] = lambda visit: None
+        self.looks: list[timedelta | None] = []  # after how long a scheduled campaign is to be looked at next
+        self.looked: list[datetime] = []  # when it was
+        self.occurrences = 2
 
     def all(self) -> list[Callable[..., Any]]:
         return [
             *(self.check_consent, self.check_quiet_hours, self.choose_branches, self.send_messages, self.record_audit),
-            *(self.snapshot_audience, self.start_pages, self.finish_campaign),
+            *(self.plan_campaign, self.snapshot_audience, self.start_pages, self.finish_campaign),
+            *(self.make_occurrences, self.start_occurrences),
             *(self.apply_control, self.controlled_workflows, self.signal_workflows),
             *(self.hand_over_runs, self.tell_moves, self.finish_plan),
         ]
@@ -110,6 +117,23 @@ class Fakes:
     async def record_audit(self, batch: AuditBatch) -> None:
         self._count("record_audit", len(batch.transitions))
         self.transitions += batch.transitions
+
+    @activity.defn(name="plan_campaign")
+    async def plan_campaign(self, campaign: CampaignRef) -> CampaignPlan:
+        assert campaign.now is not None
+        after = self.looks[len(self.looked)]
+        self.looked.append(campaign.now)
+        return CampaignPlan(look_at=None if after is None else campaign.now + after)
+
+    @activity.defn(name="make_occurrences")
+    async def make_occurrences(self, dawn: Dawn) -> Occurrences:
+        self._count("make_occurrences", 1)
+        scope = Scope(organization_id=dawn.organization_id, journey_id=new_id(), version_id=new_id(), campaign_id=dawn.campaign_id)
+        return Occurrences(scopes=[scope] * self.occurrences)
+
+    @activity.defn(name="start_occurrences")
+    async def start_occurrences(self, made: Occurrences) -> None:
+        self._count("start_occurrences", len(made.scopes))
 
     @activity.defn(name="snapshot_audience")
     async def snapshot_audience(self, campaign: CampaignRef) -> AudiencePages:

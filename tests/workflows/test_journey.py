@@ -18,8 +18,9 @@ from tests.workflows.fakes import Fakes
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
+from workflows.occurrence import OccurrenceWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, ControlWorkflow, MovePlanWorkflow)
+WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, MovePlanWorkflow)
 
 SCOPE = Scope(organization_id=uuid4(), journey_id=uuid4(), version_id=uuid4())
 WELCOME = Definition(

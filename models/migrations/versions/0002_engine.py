@@ -275,6 +275,16 @@ def upgrade() -> None:
     )
     op.add_column("campaigns", sa.Column("exclusion_rule", postgresql.JSONB(astext_type=sa.Text()), nullable=True))
     op.add_column("campaigns", sa.Column("schedule", postgresql.JSONB(astext_type=sa.Text()), nullable=True))
+    op.add_column("campaigns", sa.Column("planned_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("campaigns", sa.Column("left_out", postgresql.JSONB(astext_type=sa.Text()), nullable=True))
+    op.drop_index("ix_campaigns_unstarted", table_name="campaigns")
+    op.create_index(
+        "ix_campaigns_unstarted",
+        "campaigns",
+        ["organization_id", "created_at"],
+        unique=False,
+        postgresql_where=sa.text("status IN ('starting', 'scheduled') AND planned_at IS NULL"),
+    )
     op.add_column("campaigns", sa.Column("audience_at", sa.String(), server_default="start", nullable=False))
     op.add_column("campaigns", sa.Column("parent_id", sa.Uuid(), nullable=True))
     op.add_column("campaigns", sa.Column("nominal_at", sa.DateTime(timezone=True), nullable=True))

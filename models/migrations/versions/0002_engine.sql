@@ -49,3 +49,12 @@ $$ SELECT e.organization_id FROM public.events e WHERE e.routed_at IS NULL
    UNION SELECT p.organization_id FROM public.publish_plans p WHERE p.status = 'executing' $$;
 REVOKE ALL ON FUNCTION organizations_to_route() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION organizations_to_route() TO leadstats_app;
+
+-- As in 0001_security.sql, and campaigns that start later: until their workflow has looked at them, or their Temporal schedule exists.
+CREATE OR REPLACE FUNCTION organizations_with_unstarted(p_older_than interval) RETURNS SETOF uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS
+$$ SELECT r.organization_id FROM public.runs r
+    WHERE r.campaign_id IS NULL AND r.status = 'active' AND r.sequence = 0 AND r.created_at < now() - p_older_than
+   UNION
+   SELECT c.organization_id FROM public.campaigns c
+    WHERE c.status IN ('starting', 'scheduled') AND c.planned_at IS NULL AND c.created_at < now() - p_older_than $$;

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.client import ScheduleAlreadyRunningError, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -34,6 +34,7 @@ class FakeTemporal:
     told: list[Told] = field(default_factory=list)
     fault: Exception | None = None
     hears: bool = False
+    schedules: dict[str, Any] = field(default_factory=dict)
     phase: str = "paused"
     changed: bool = True
 
@@ -62,6 +63,15 @@ class FakeTemporal:
         # As the wire would: what cannot be serialized fails here.
         copy = type(argument).model_validate_json(argument.model_dump_json())
         self.started[options["id"]] = Started(workflow, copy, options["task_queue"], attributes)
+        if self.fault is not None:
+            raise self.fault
+
+    async def create_schedule(self, name: str, schedule: Any, **options: Any) -> None:
+        if self.fault is not None and not self.hears:
+            raise self.fault
+        if name in self.schedules:
+            raise ScheduleAlreadyRunningError
+        self.schedules[name] = schedule
         if self.fault is not None:
             raise self.fault
 

@@ -1,0 +1,316 @@
+"""When a campaign starts, and when each of its runs: now, once, once by each recipient's own clock, or recurring. Pure.
+
+All moments are aware UTC, except `AtLocalTime.at`, which is what a clock on a wall reads.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import takewhile
+from typing import Annotated, Any, Literal
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NaiveDatetime, TypeAdapter, ValidationError
+
+from models.domain import recurrence
+from models.domain.errors import Invalid, Problem
+from models.domain.journey.steps.base import fraction
+from models.domain.quiet_hours import choose_zone
+from models.domain.recurrence import Rule
+
+EASTERNMOST = timedelta(hours=14)  # where a day begins first: Kiritimati
+WESTERNMOST = timedelta(hours=-12)
+OFFSETS_APART = timedelta(minutes=15)  # every zone's distance from UTC is a multiple of it
+LONGEST_SPREAD = timedelta(days=7)
+FARTHEST = timedelta(days=2 * 366)  # that a campaign may be launched ahead
+WARNED_AHEAD = 2 * 366  # days
+NEXT_SHOWN = 5
+DAWN_MARGIN = 2  # hours, of which a law may use up one
+MISSED_AFTER = timedelta(hours=1)  # an occurrence that could not be made for longer is left out
+
+
+class _Schedule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AtOnce(_Schedule):
+    kind: Literal["now"] = "now"
+
+
+class Once(_Schedule):
+    """At one instant for everybody."""
+
+    kind: Literal["once"] = "once"
+    at: AwareDatetime
+
+
+class AtLocalTime(_Schedule):
+    """When the clock where each recipient is reads `at`. A recipient without a valid zone has `default_zone`, otherwise the
+    organization's. `late`: what becomes of those whose clocks have passed `at` when the campaign starts."""
+
+    kind: Literal["local"] = "local"
+    at: NaiveDatetime
+    default_zone: str | None = None
+    late: Literal["send", "skip"] = "send"
+
+
+class Recurring(_Schedule):
+    """At the moments of an RFC 5545 rule (`models.domain.recurrence`) by the clock of one zone, after `begins_at`."""
+
+    kind: Literal["recurring"] = "recurring"
+    rule: Annotated[str, Field(max_length=recurrence.MAX_LENGTH)]
+    zone: str
+    begins_at: AwareDatetime | None = None
+
+    def parsed(self) -> Rule:
+        return recurrence.read_rule(self.rule, "schedule.rule")
+
+    def after(self, launched_at: datetime) -> datetime:
+        """No moment up to and including this one counts."""
+        return launched_at if self.begins_at is None else max(launched_at, self.begins_at.astimezone(UTC) - timedelta(seconds=1))
+
+    def ends_at(self, launched_at: datetime) -> datetime | None:
+        return recurrence.end(self.parsed(), ZoneInfo(self.zone), self.after(launched_at))
+
+    def next_after(self, moment: datetime, launched_at: datetime) -> Iterator[datetime]:
+        """The moments of a campaign launched at `launched_at` that are later than `moment`."""
+        end = self.ends_at(launched_at)
+        for each in recurrence.occurrences(self.parsed(), ZoneInfo(self.zone), max(moment, self.after(launched_at))):
+            if end is not None and each > end:
+                return
+            yield each
+
+    def on(self, day: date, launched_at: datetime) -> list[datetime]:
+        """The moments of a campaign launched at `launched_at` on one day of the zone's calendar."""
+        zone = ZoneInfo(self.zone)
+        before = datetime.combine(day - timedelta(days=1), time(12), zone).astimezone(UTC)  # midnight itself may be skipped
+        found = takewhile(lambda each: each.astimezone(zone).date() <= day, self.next_after(before, launched_at))
+        return [each for each in found if each.astimezone(zone).date() == day]
+
+    def dawn_offset(self, launched_at: datetime) -> int:
+        """Whole hours from UTC of a clock on which each day begins before it does in the zone: so early its occurrences are made."""
+        zone = ZoneInfo(self.zone)
+        months = (launched_at + timedelta(days=30 * number) for number in range(25))
+        farthest = max(each.astimezone(zone).utcoffset() or timedelta(0) for each in months)
+        return min(farthest // timedelta(hours=1) + DAWN_MARGIN, EASTERNMOST // timedelta(hours=1))
+
+    def day_of(self, dawn: datetime, launched_at: datetime) -> date:
+        """The day that begins at `dawn` on that clock; also if the clock has been set otherwise since, by a newer table of zones."""
+        return (dawn.astimezone(UTC) + timedelta(hours=self.dawn_offset(launched_at) + 12)).date()
+
+
+Schedule = AtOnce | Once | AtLocalTime | Recurring
+_SCHEDULE: TypeAdapter[Schedule] = TypeAdapter(Annotated[Schedule, Field(discriminator="kind")])
+KINDS = ("now", "once", "local", "recurring")
+
+
+class Timing(_Schedule):
+    """A schedule and over how long its runs are spread: what a campaign's row keeps."""
+
+    schedule: Annotated[Schedule, Field(discriminator="kind")] = AtOnce()
+    spread: timedelta | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether one campaign starts later, and once."""
+        return isinstance(self.schedule, Once | AtLocalTime)
+
+    @property
+    def recurs(self) -> bool:
+        return isinstance(self.schedule, Recurring)
+
+
+def read_timing(stored: Mapping[str, Any] | None) -> Timing:
+    """What a campaign's row keeps; None: now."""
+    return Timing() if stored is None else Timing.model_validate(stored)
+
+
+def stored(timing: Timing) -> dict[str, Any] | None:
+    """As a campaign's row keeps it."""
+    return None if timing == Timing() else timing.model_dump(mode="json")
+
+
+# --- Reading what a designer asks for -------------------------------------------------------------------------------
+
+
+def parse_timing(schedule: Mapping[str, Any] | None, spread: timedelta | None) -> Timing:
+    """Well formed, whatever the time is.
+
+    Raises:
+        Invalid: with the path of each field that is not, from `schedule` or `spread`.
+    """
+    problems = [] if spread is None or timedelta(0) < spread <= LONGEST_SPREAD else [_bad_spread()]
+    try:
+        found = _SCHEDULE.validate_python({"kind": "now"} if schedule is None else dict(schedule))
+        problems += _problems(found)
+    except ValidationError as error:
+        problems += [_malformed(each) for each in error.errors(include_url=False, include_input=False)]
+    if problems:
+        raise Invalid(problems)
+    return Timing(schedule=found, spread=spread)
+
+
+def _bad_spread() -> Problem:
+    return Problem("spread", "out_of_range", f"A spread is longer than nothing and at most {LONGEST_SPREAD.days} days.")
+
+
+def _malformed(error: Any) -> Problem:
+    location = list(error["loc"])
+    if location[:1] and location[0] in KINDS:
+        del location[0]  # pydantic's name of the kind it tried
+    if error["type"].startswith("union_tag"):
+        return Problem("schedule.kind", "unknown_kind", f"A schedule is one of {', '.join(KINDS)}.")
+    return Problem(".".join(map(str, ("schedule", *location))), error["type"], f"{error['msg']}.")
+
+
+def _problems(schedule: Schedule) -> Iterator[Problem]:
+    match schedule:
+        case Once(at=at):
+            yield from _year("schedule.at", at)
+        case AtLocalTime(at=at, default_zone=default_zone):
+            yield from _year("schedule.at", at)
+            if default_zone is not None:
+                yield from _zone("schedule.default_zone", default_zone)
+        case Recurring(zone=zone, begins_at=begins_at):
+            yield from _zone("schedule.zone", zone)
+            if begins_at is not None:
+                yield from _year("schedule.begins_at", begins_at)
+            try:
+                schedule.parsed()
+            except Invalid as error:
+                yield from error.problems
+
+
+def _year(path: str, at: datetime) -> Iterator[Problem]:
+    if not 2000 <= at.year < 2100:
+        yield Problem(path, "out_of_range", "Choose a time in this century.")
+
+
+def _zone(path: str, name: str) -> Iterator[Problem]:
+    if choose_zone(name, "").used != "contact":
+        yield Problem(path, "unknown_zone", "Give a time zone by its IANA name, such as Europe/Berlin.")
+
+
+def require_ahead(timing: Timing, now: datetime) -> None:
+    """Raises Invalid where the schedule has nothing left at `now`, or lies too far ahead."""
+    match timing.schedule:
+        case Once(at=at):
+            path, first, last = "schedule.at", at, at
+        case AtLocalTime(at=at):
+            path, first, last = "schedule.at", at.replace(tzinfo=UTC) - EASTERNMOST, at.replace(tzinfo=UTC) - WESTERNMOST
+        case Recurring() as recurring:
+            path, first = "schedule.rule", next(recurring.next_after(now, now), now)
+            last = first
+        case _:
+            return
+    if last <= now:
+        raise Invalid.field(path, "in_the_past", "This has passed already; choose a later time, or launch now.")
+    if first > now + FARTHEST:
+        raise Invalid.field(path, "too_far", f"A campaign is launched at most {FARTHEST.days} days ahead.")
+
+
+# --- Moments --------------------------------------------------------------------------------------------------------
+
+
+def local_instant(wall: datetime, zone: ZoneInfo) -> datetime:
+    """When the clock of the zone first reads `wall` (naive). A time that daylight saving (or the date line) skips is the first
+    moment after the jump; one that is repeated is taken the first time."""
+    found = recurrence.exact(wall, zone)
+    if found is not None:
+        return found
+    before, after = sorted(wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    offset = after.astimezone(zone).utcoffset()
+    while after - before > timedelta(seconds=1):
+        middle = (before + (after - before) / 2).replace(microsecond=0)
+        if middle.astimezone(zone).utcoffset() == offset:
+            after = middle
+        else:
+            before = middle
+    return after
+
+
+@dataclass(frozen=True)
+class Start:
+    """When the runs start of those contacts whose `timezone` is this text ("" for none). `at` None: at once.
+
+    `zone_of`: whose zone it is: contact, default, organization or utc; `contact_zone`: given, missing or invalid.
+    """
+
+    timezone: str
+    zone: str
+    zone_of: str
+    contact_zone: str
+    at: datetime | None
+    passed: bool = False  # their time has passed, and they are left out
+    late: bool = False  # their time has passed, and they start at once
+    skipped: bool = False  # their clock skips the time
+
+
+def local_starts(schedule: AtLocalTime, timezones: Iterable[str | None], organization_timezone: str, now: datetime) -> dict[str, Start]:
+    """By contacts' zone as written ("" for none): when their runs start in a campaign that starts at `now`."""
+    return {each or "": _local_start(schedule, each or "", organization_timezone, now) for each in timezones}
+
+
+def _local_start(schedule: AtLocalTime, timezone: str, organization_timezone: str, now: datetime) -> Start:
+    chosen = choose_zone(timezone, schedule.default_zone or organization_timezone)
+    fallback = "default" if schedule.default_zone is not None else chosen.used
+    at = local_instant(schedule.at, chosen.zone)
+    late = at < now
+    return Start(
+        timezone=timezone,
+        zone=chosen.zone.key,
+        zone_of="contact" if chosen.used == "contact" else fallback,
+        contact_zone=chosen.contact_zone,
+        at=now if late else at,
+        passed=late and schedule.late == "skip",
+        late=late and schedule.late == "send",
+        skipped=recurrence.exact(schedule.at, chosen.zone) is None,
+    )
+
+
+def common_start(timing: Timing, now: datetime) -> datetime | None:
+    """When the runs start of a campaign that starts at `now`, where that is the same for all; None: at once."""
+    if isinstance(timing.schedule, Once):
+        return max(timing.schedule.at.astimezone(UTC), now)
+    return None if timing.spread is None else now
+
+
+def spread_delay(campaign_id: UUID, contact_id: UUID, spread: timedelta | None) -> timedelta:
+    """How much later than the others a contact's run starts: always the same in a campaign, evenly spread over contacts, whole
+    seconds. models.store.audience computes the same in SQL."""
+    if spread is None:
+        return timedelta(0)
+    return timedelta(seconds=int(spread.total_seconds() * fraction(campaign_id, contact_id)))
+
+
+def looks(schedule: AtLocalTime, now: datetime) -> datetime:
+    """When to look next whether somebody's time has come: not before it is `at` anywhere on Earth, and then at each moment at which
+    it comes to be `at` somewhere. Contacts move and join until the last moment."""
+    first = schedule.at.replace(tzinfo=UTC) - EASTERNMOST
+    if now < first:
+        return first
+    return first + OFFSETS_APART * ((now - first) // OFFSETS_APART + 1)
+
+
+def local_over(schedule: AtLocalTime, now: datetime) -> bool:
+    """Whether it is later than `at` everywhere on Earth."""
+    return now >= schedule.at.replace(tzinfo=UTC) - WESTERNMOST
+
+
+# --- What a designer should know ------------------------------------------------------------------------------------
+
+
+def warnings(timing: Timing, now: datetime) -> list[Problem]:
+    """What will not be as one might expect, though nothing is wrong with it."""
+    found = []
+    if isinstance(timing.schedule, Recurring):
+        zone = ZoneInfo(timing.schedule.zone)
+        missing = [f"{wall:%Y-%m-%d %H:%M}" for wall in recurrence.skipped(timing.schedule.parsed(), zone, now, WARNED_AHEAD)]
+        if missing:
+            message = f"Daylight saving skips these times in {zone.key}, and nothing is sent then: {', '.join(missing[:3])}."
+            found.append(Problem("schedule.rule", "skipped_hour", message))
+    if isinstance(timing.schedule, AtLocalTime) and now >= timing.schedule.at.replace(tzinfo=UTC) - EASTERNMOST:
+        what = "start at once" if timing.schedule.late == "send" else "are left out"
+        found.append(Problem("schedule.at", "passed_somewhere", f"In some time zones this has passed already; contacts there {what}."))
+    return found

@@ -1,0 +1,320 @@
+"""Campaigns that start later, by each recipient's clock, or again and again; in virtual time.
+
+A campaign's workflow is started in real time and moved on by hand; the workflows of its pages come to their starts by themselves.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from temporalio.client import ScheduleBackfill, ScheduleOverlapPolicy
+
+from models.domain.journey import workflow_id
+from models.domain.schedule import spread_delay
+from models.tables.base import utc_now
+from tests.journeys.conftest import Stack
+from tests.journeys.organization import Document, Organization
+from tests.models.domain.test_schedule import ZONES
+from workflows.schedules import recurring_id
+
+MOMENT = timedelta(minutes=1)  # so late a mail may be, in virtual time
+
+
+def in_ten_days(hour: int = 9) -> datetime:
+    """What clocks on walls read then."""
+    return datetime.combine(utc_now().date() + timedelta(days=10), time(hour))
+
+
+def local(wall: datetime, **fields: Any) -> Document:
+    return {"kind": "local", "at": wall.isoformat(), **fields}
+
+
+def instant(wall: datetime, zone: str) -> datetime:
+    return wall.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+
+
+async def news(acme: Organization, topic: str, **rules: Any) -> str:
+    """A journey of one mail."""
+    send = {"kind": "send", "template_id": await acme.template(), "topic_id": topic}
+    journey = await acme.post("/journeys", {"name": acme.name("News"), "draft": {"start": "mail", "steps": {"mail": send}, **rules}})
+    await acme.post(f"/journeys/{journey['id']}/versions", None)
+    return str(journey["id"])
+
+
+async def people(acme: Organization, topic: str, zones: Mapping[str, str | None]) -> dict[str, str]:
+    """By name: who agreed, and where they are."""
+    made = {name: await acme.contact(timezone=zone) for name, zone in zones.items()}
+    await acme.consent(list(made.values()), topic)
+    return made
+
+
+async def to(stack: Stack, acme: Organization, campaign_id: str, moment: datetime) -> None:
+    """The campaign's workflow has lived until the moment."""
+    handle = stack.temporal.client.get_workflow_handle(workflow_id.campaign(acme.id, UUID(campaign_id)))
+    await stack.temporal.fast_forward(handle, moment - utc_now())
+
+
+async def sent_at(acme: Organization, campaign_id: str) -> dict[str, list[datetime]]:
+    """When each contact's run said that its mail was accepted."""
+    found: dict[str, list[datetime]] = {}
+    for run in await acme.every("/runs", campaign_id=campaign_id):
+        entries = [entry for entry in await acme.timeline(run["id"]) if entry["kind"] == "sent" and entry["source"] == "event"]
+        found[run["contact_id"]] = [datetime.fromisoformat(entry["at"]) for entry in entries]
+    return found
+
+
+async def tagged(acme: Organization, topic: str, tag: str, count: int) -> list[str]:
+    made = await acme.contacts(count, tags=[tag])
+    await acme.consent(made, topic)
+    return made
+
+
+async def segment(acme: Organization, tag: str) -> str:
+    return str((await acme.post("/segments", {"name": acme.name("Segment"), "rule": {"tag": tag}}))["id"])
+
+
+async def tag(acme: Organization, contact_id: str, *tags: str) -> None:
+    await acme.call("PATCH", f"/contacts/{contact_id}", {"tags": list(tags)})
+
+
+async def taken(acme: Organization, campaign_id: str) -> set[str]:
+    return {run["contact_id"] for run in await acme.every("/runs", campaign_id=campaign_id)}
+
+
+async def test_scenario_06_a_scheduled_start_takes_the_list_as_it_is_then_and_nobody_else(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    stays, leaves = await tagged(acme, topic, "list", 2)
+    joins, outside = await tagged(acme, topic, "other", 2)
+    at = utc_now() + timedelta(days=3)
+    async with stack.working():
+        campaign_id = await acme.launch(
+            await news(acme, topic), segment_id=await segment(acme, "list"), schedule={"kind": "once", "at": at.isoformat()}
+        )
+        await to(stack, acme, campaign_id, at - timedelta(hours=1))
+        assert (await acme.campaign(campaign_id))["status"] == "scheduled" and not await taken(acme, campaign_id)
+        await tag(acme, leaves, "other")
+        await tag(acme, joins, "list")
+        await to(stack, acme, campaign_id, at + MOMENT)
+        campaign = await acme.until_campaign(campaign_id)
+    assert campaign["audience"] == 2 and await taken(acme, campaign_id) == {stays, joins}
+    assert set(await acme.mails()) == {(await acme.get(f"/contacts/{one}"))["email"] for one in (stays, joins)}
+    assert outside not in await taken(acme, campaign_id)
+
+
+async def test_an_audience_taken_at_the_launch_is_not_changed_by_who_joins_or_leaves(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    stays, leaves = await tagged(acme, topic, "list", 2)
+    [joins] = await tagged(acme, topic, "other", 1)
+    at = utc_now() + timedelta(days=3)
+    async with stack.working():
+        campaign_id = await acme.launch(
+            await news(acme, topic),
+            segment_id=await segment(acme, "list"),
+            schedule={"kind": "once", "at": at.isoformat()},
+            audience_at="launch",
+        )
+        await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["audience"] is not None)
+        await tag(acme, leaves, "other")
+        await tag(acme, joins, "list")
+        await acme.until_campaign(campaign_id)
+    assert await taken(acme, campaign_id) == {stays, leaves}
+    for [moment] in (await sent_at(acme, campaign_id)).values():
+        assert timedelta(0) <= moment - at < MOMENT
+
+
+async def test_scenario_07_who_qualifies_after_the_set_time_is_not_taken(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    early = await tagged(acme, topic, "list", 2)
+    [late] = await tagged(acme, topic, "other", 1)
+    at = utc_now() + timedelta(days=1)
+    async with stack.working():
+        campaign_id = await acme.launch(
+            await news(acme, topic), segment_id=await segment(acme, "list"), schedule={"kind": "once", "at": at.isoformat()}
+        )
+        await to(stack, acme, campaign_id, at + MOMENT)
+        await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["audience"] is not None)
+        await tag(acme, late, "list")
+        campaign = await acme.until_campaign(campaign_id)
+    assert campaign["audience"] == 2 and await taken(acme, campaign_id) == set(early)
+    assert sum((await acme.mails()).values()) == 2
+
+
+async def test_scenario_13_nine_by_the_recipients_clock_with_new_york_for_those_without_a_zone(stack: Stack, acme: Organization) -> None:
+    topic, wall = await acme.topic(), in_ten_days()
+    places = {"tokyo": "Asia/Tokyo", "berlin": "Europe/Berlin", "nowhere": None}
+    who = await people(acme, topic, places)
+    async with stack.working():
+        campaign_id = await acme.launch(await news(acme, topic), schedule=local(wall, default_zone="America/New_York"))
+        await to(stack, acme, campaign_id, instant(wall, "Asia/Tokyo") + MOMENT)
+        await acme.until_campaign(campaign_id)
+    sent = await sent_at(acme, campaign_id)
+    for name, zone in places.items():
+        [at] = sent[who[name]]
+        assert timedelta(0) <= at - instant(wall, zone or "America/New_York") < MOMENT, name
+    assert set((await acme.mails()).values()) == {1}
+
+
+async def test_scenario_15_one_page_over_five_zones_and_a_date_line_enters_everybody_once(stack: Stack, acme: Organization) -> None:
+    topic, wall = await acme.topic(), in_ten_days(hour=0)
+    places = {name: zone for zone in list(ZONES)[::5] for name, zone in ((f"{zone} one", zone), (f"{zone} two", zone))}
+    who = await people(acme, topic, places)
+    first = min(instant(wall, zone) for zone in places.values())
+    async with stack.working():
+        campaign_id = await acme.launch(await news(acme, topic), schedule=local(wall))
+        await to(stack, acme, campaign_id, first + MOMENT)
+        await acme.until_campaign(campaign_id)
+    runs = await acme.every("/runs", campaign_id=campaign_id)
+    assert len(set(places.values())) == 5 and len({run["workflow_id"] for run in runs}) == 1
+    assert sorted(run["contact_id"] for run in runs) == sorted(who.values())
+    for run in runs:
+        assert [entry["kind"] for entry in await acme.timeline(run["id"]) if entry["source"] == "event"].count("entered") == 1
+    sent = await sent_at(acme, campaign_id)
+    for name, zone in places.items():
+        [at] = sent[who[name]]
+        assert at.astimezone(ZoneInfo(zone)).date() == wall.date() and timedelta(0) <= at - instant(wall, zone) < MOMENT
+
+
+async def test_a_spread_campaign_mails_everybody_once_within_its_period(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    who = await tagged(acme, topic, "list", 8)
+    at = utc_now() + timedelta(days=2)
+    async with stack.working():
+        campaign_id = await acme.launch(
+            await news(acme, topic), schedule={"kind": "once", "at": at.isoformat()}, spread="PT10H", audience_at="launch"
+        )
+        await acme.until_campaign(campaign_id)
+    sent = await sent_at(acme, campaign_id)
+    for contact_id in who:
+        [moment] = sent[contact_id]
+        expected = at + spread_delay(UUID(campaign_id), UUID(contact_id), timedelta(hours=10))
+        assert abs(moment - expected) < MOMENT
+    assert max(sent.values()) > min(sent.values()) and set((await acme.mails()).values()) == {1}
+
+
+async def test_a_scheduled_campaign_is_paused_resumed_and_cancelled_before_its_start(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    await tagged(acme, topic, "list", 2)
+    at = (utc_now() + timedelta(days=300)).isoformat()
+    async with stack.working():
+        campaign_id = await acme.launch(await news(acme, topic), schedule={"kind": "once", "at": at})
+        await acme.call("PUT", f"/campaigns/{campaign_id}/pause")
+        assert (await acme.campaign(campaign_id))["status"] == "paused"
+        await acme.call("DELETE", f"/campaigns/{campaign_id}/pause")
+        await acme.until_campaign(campaign_id, "scheduled")
+        await acme.call("PUT", f"/campaigns/{campaign_id}/cancellation")
+        ended = await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["finished_at"] is not None)
+        await stack.temporal.client.get_workflow_handle(workflow_id.campaign(acme.id, UUID(campaign_id))).result()  # it does not sleep on
+    assert (ended["status"], ended["audience"]) == ("cancelled", 0) and not await acme.mails()
+
+
+async def test_a_campaign_that_is_paused_over_its_start_mails_nobody_until_it_is_resumed(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    await tagged(acme, topic, "list", 2)
+    at = utc_now() + timedelta(days=1)
+    async with stack.working():
+        campaign_id = await acme.launch(await news(acme, topic), schedule={"kind": "once", "at": at.isoformat()})
+        await acme.call("PUT", f"/campaigns/{campaign_id}/pause")
+        await to(stack, acme, campaign_id, at + MOMENT)
+        await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"paused": 2})
+        assert (await acme.campaign(campaign_id))["status"] == "paused" and not await acme.mails()
+        await acme.call("DELETE", f"/campaigns/{campaign_id}/pause")
+        await acme.until_campaign(campaign_id)
+    assert sum((await acme.mails()).values()) == 2
+
+
+async def test_a_worker_that_was_away_at_the_start_starts_the_campaign_when_it_is_back(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    await tagged(acme, topic, "list", 2)
+    at = utc_now() + timedelta(days=1)
+    campaign_id = await acme.launch(await news(acme, topic), schedule={"kind": "once", "at": at.isoformat()})
+    async with stack.working():
+        await to(stack, acme, campaign_id, at - timedelta(hours=1))
+    async with stack.working():
+        await to(stack, acme, campaign_id, at + timedelta(hours=3))
+        await acme.until_campaign(campaign_id)
+    assert set((await acme.mails()).values()) == {1}
+
+
+async def test_the_journeys_entry_rules_hold_for_campaigns(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    await tagged(acme, topic, "list", 3)
+    await tagged(acme, topic, "staff", 1)
+    journey = await news(acme, topic, entry={"again": "once"})
+    async with stack.working():
+        excluded = [await segment(acme, "staff")]
+        first = await acme.until_campaign(await acme.launch(journey, exclude_segment_ids=excluded))
+        [late] = await tagged(acme, topic, "list", 1)
+        second = await acme.until_campaign(await acme.launch(journey, exclude_segment_ids=excluded))
+    assert (first["audience"], first["progress"]["left_out"]) == (3, {"excluded": 1})
+    assert (second["audience"], second["progress"]["left_out"]) == (1, {"entered_before": 3, "excluded": 1})
+    assert await taken(acme, second["id"]) == {late}
+    assert set((await acme.mails()).values()) == {1}
+
+
+def next_change(zone: ZoneInfo, gains: bool) -> date:
+    """The next day on which the zone's clock goes forward (or back), at least two days ahead."""
+    for day in (utc_now().date() + timedelta(days=number) for number in range(2, 400)):
+        before, after = (datetime.combine(day + timedelta(days=number), time(), zone).utcoffset() for number in (0, 1))
+        if before != after and (after > before) is gains:  # type: ignore[operator]
+            return day
+    raise AssertionError("no change")
+
+
+@pytest.mark.parametrize("forward", [True, False], ids=["forward", "back"])
+async def test_a_recurring_campaign_over_a_change_of_the_clock_mails_everybody_once_per_occurrence(
+    stack: Stack, acme: Organization, forward: bool
+) -> None:
+    topic, zone = await acme.topic(), ZoneInfo("Europe/Berlin")
+    who = await tagged(acme, topic, "list", 3)
+    change = next_change(zone, forward)
+    rule = "FREQ=DAILY;BYHOUR=2,9;BYMINUTE=30"
+    async with stack.working():
+        launched = await acme.post(
+            "/campaigns",
+            {
+                "name": "Daily",
+                "journey_id": await news(acme, topic),
+                "schedule": {"kind": "recurring", "rule": rule, "zone": zone.key},
+            },
+        )
+        parent = str(launched["id"])
+        assert [each["code"] for each in launched["warnings"]] == ["skipped_hour"]
+        schedule = stack.temporal.client.get_schedule_handle(recurring_id(acme.id, UUID(parent)))
+        begin, end = (datetime.combine(change + timedelta(days=days), time(), UTC) - timedelta(hours=12) for days in (-1, 2))
+        await schedule.backfill(ScheduleBackfill(begin, end, overlap=ScheduleOverlapPolicy.ALLOW_ALL))
+        expected = 5 if forward else 6  # of three days with two occurrences each, the skipped one left out
+        found = await acme.until(
+            lambda: acme.get("/campaigns", parent_id=parent),
+            lambda page: [one["status"] for one in page["items"]] == ["completed"] * expected,
+        )
+    children = found["items"]
+    walls = sorted(datetime.fromisoformat(one["nominal_at"]).astimezone(zone).replace(tzinfo=None) for one in children)
+    wanted = [datetime.combine(change + timedelta(days=days), time(hour, 30)) for days in (-1, 0, 1) for hour in (2, 9)]
+    assert walls == [wall for wall in wanted if not (forward and wall == datetime.combine(change, time(2, 30)))]
+    for child in children:
+        nominal_at, sent = datetime.fromisoformat(child["nominal_at"]), await sent_at(acme, child["id"])
+        assert nominal_at.astimezone(zone).fold == 0 and set(sent) == set(who)
+        for [moment] in sent.values():
+            assert timedelta(0) <= moment - nominal_at < MOMENT
+    assert set((await acme.mails()).values()) == {expected}
+
+
+async def test_a_campaign_over_24_zones_reaches_everybody_once_at_their_local_time(stack: Stack, acme: Organization) -> None:
+    topic, wall = await acme.topic(), in_ten_days()
+    there = {name: zone for zone in ZONES for name, zone in ((f"{zone} one", zone), (f"{zone} two", zone))}
+    who = await people(acme, topic, there)
+    journey = await news(acme, topic)
+    async with stack.working():
+        campaign_id = await acme.launch(journey, schedule=local(wall), page_size=7)
+        assert (await acme.campaign(campaign_id))["status"] == "scheduled"
+        await to(stack, acme, campaign_id, instant(wall, "Pacific/Kiritimati") + MOMENT)
+        campaign = await acme.until_campaign(campaign_id)
+    assert len(ZONES) == 24 and campaign["progress"]["runs"] == {"completed": 48}
+    sent = await sent_at(acme, campaign_id)
+    for name, zone in there.items():
+        [at] = sent[who[name]]
+        assert timedelta(0) <= at - instant(wall, zone) < MOMENT, (zone, at)
+    assert set((await acme.mails()).values()) == {1} and len(await acme.mails()) == 48
