@@ -116,13 +116,14 @@ async def concerned_workflows(session: OrganizationSession, kind: Kind, subject_
     campaign starts, or that carry runs held for the connection; in order, beginning after `after`."""
     query = f"""SELECT DISTINCT found.workflow_id FROM ({_CONCERNED[kind]}) found
                 WHERE found.workflow_id > :after ORDER BY found.workflow_id LIMIT :limit"""
-    needed: dict[str, Any] = {
+    everything: dict[str, dict[str, Any]] = {
         "journey": {"finished": [str(phase) for phase in FINISHED]},
         "campaign": {
             "finished": [str(phase) for phase in FINISHED],
             "prefix": workflow_id.campaign(session.organization_id, subject_id).removesuffix(str(subject_id)),
         },
         "connection": {"broken": sorted(BROKEN_REASONS)},
-    }[kind]
+    }
+    needed = everything[kind]
     parameters = {"o": session.organization_id, "id": subject_id, "after": after or "", "limit": limit, **needed}
     return list((await session.execute(text(query), parameters)).scalars())
