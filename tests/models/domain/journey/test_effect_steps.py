@@ -94,8 +94,8 @@ def test_a_run_without_the_value_is_refused() -> None:
     ("kind", "reason", "words"),
     [
         ("contact_updated", None, 'Changed the contact at "a"'),
-        ("not_done", "wrong_type:plan", 'Not done at "a": the value for plan is not of the attribute\'s type'),
-        ("not_done", "webhook_answered_404", 'Not done at "a": webhook answered 404'),
+        ("not_done", "wrong_type:plan", 'Did nothing at "a": the value for plan is not of the attribute\'s type'),
+        ("not_done", "webhook_answered_404", 'Did nothing at "a": webhook answered 404'),
         (
             "parked",
             "gave_up:webhook_answered_500",
