@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from temporalio.client import ScheduleBackfill, ScheduleOverlapPolicy
+from temporalio.service import RPCError, RPCStatusCode
 
 from models.domain.journey import workflow_id
 from models.domain.schedule import spread_delay
@@ -270,14 +271,14 @@ async def test_a_recurring_campaign_over_a_change_of_the_clock_mails_everybody_o
     topic, zone = await acme.topic(), ZoneInfo("Europe/Berlin")
     who = await tagged(acme, topic, "list", 3)
     change = next_change(zone, forward)
-    rule = "FREQ=DAILY;BYHOUR=2,9;BYMINUTE=30"
+    rule, begins_at = "FREQ=DAILY;BYHOUR=2,9;BYMINUTE=30", datetime.combine(change - timedelta(days=1), time(), zone).isoformat()
     async with stack.working():
         launched = await acme.post(
             "/campaigns",
             {
                 "name": "Daily",
                 "journey_id": await news(acme, topic),
-                "schedule": {"kind": "recurring", "rule": rule, "zone": zone.key},
+                "schedule": {"kind": "recurring", "rule": rule, "zone": zone.key, "begins_at": begins_at},
             },
         )
         parent = str(launched["id"])
@@ -300,6 +301,52 @@ async def test_a_recurring_campaign_over_a_change_of_the_clock_mails_everybody_o
         for [moment] in sent.values():
             assert timedelta(0) <= moment - nominal_at < MOMENT
     assert set((await acme.mails()).values()) == {expected}
+
+
+async def test_what_is_due_on_the_day_of_the_launch_takes_place(stack: Stack, acme: Organization) -> None:
+    topic, zone = await acme.topic(), ZoneInfo("Asia/Kolkata")
+    who = await tagged(acme, topic, "list", 2)
+    soon = (utc_now() + timedelta(minutes=90)).replace(second=0, microsecond=0)
+    wall = soon.astimezone(zone)
+    rule = f"FREQ=DAILY;BYHOUR={wall.hour};BYMINUTE={wall.minute};COUNT=1"
+    async with stack.working():
+        launched = {"name": "Once more", "journey_id": await news(acme, topic)}
+        parent = await acme.post("/campaigns", {**launched, "schedule": {"kind": "recurring", "rule": rule, "zone": zone.key}})
+        assert [datetime.fromisoformat(each) for each in (await acme.campaign(parent["id"]))["next_at"]] == [soon]
+        found = await acme.until(
+            lambda: acme.get("/campaigns", parent_id=parent["id"]),
+            lambda page: [one["status"] for one in page["items"]] == ["completed"],
+        )
+    [child] = found["items"]
+    assert (await acme.campaign(parent["id"]))["status"] == "completed"  # it was the only one
+    sent = await sent_at(acme, child["id"])
+    assert set(sent) == set(who) and all(timedelta(0) <= moment - soon < MOMENT for [moment] in sent.values())
+    assert set((await acme.mails()).values()) == {1}
+
+
+async def test_a_recurring_campaign_is_paused_resumed_and_cancelled_with_its_schedule(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    await tagged(acme, topic, "list", 1)
+    rule = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9", "zone": "Europe/Berlin", "begins_at": in_ten_days().isoformat() + "Z"}
+    async with stack.working():
+        parent = str((await acme.post("/campaigns", {"name": "Daily", "journey_id": await news(acme, topic), "schedule": rule}))["id"])
+        schedule = stack.temporal.client.get_schedule_handle(recurring_id(acme.id, UUID(parent)))
+
+        async def state() -> Document:
+            try:
+                return {"paused": (await schedule.describe()).schedule.state.paused}
+            except RPCError as error:
+                return {"gone": error.status is RPCStatusCode.NOT_FOUND}
+
+        assert await state() == {"paused": False}
+        await acme.call("PUT", f"/campaigns/{parent}/pause")
+        await acme.until(state, lambda found: found == {"paused": True})
+        await acme.call("DELETE", f"/campaigns/{parent}/pause")
+        await acme.until(state, lambda found: found == {"paused": False})
+        await acme.until_campaign(parent, "scheduled")
+        await acme.call("PUT", f"/campaigns/{parent}/cancellation")
+        await acme.until(state, lambda found: found == {"gone": True})
+    assert (await acme.campaign(parent))["status"] == "cancelled"
 
 
 async def test_a_campaign_over_24_zones_reaches_everybody_once_at_their_local_time(stack: Stack, acme: Organization) -> None:
