@@ -8,7 +8,7 @@ way in the field.
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,8 +16,41 @@ from uuid import uuid4
 from temporalio.client import WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
-from activities.contracts import MOVE_RUNS, CampaignRef, Control, ControlledKind, MoveChoice, MoveOrder, PlanRef, SendOutcome
-from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, WaitStep
+from activities.contracts import (
+    MOVE_RUNS,
+    CampaignRef,
+    Control,
+    ControlledKind,
+    MoveChoice,
+    MoveOrder,
+    PlanRef,
+    Routing,
+    RunMessage,
+    RunMessages,
+    SendOutcome,
+    StepAnswer,
+    StepVisit,
+)
+from models.domain.journey.definition import (
+    BranchCondition,
+    BranchStep,
+    CallWebhookStep,
+    Definition,
+    EnterJourneyStep,
+    ExitStep,
+    NotifyTeamStep,
+    ReviewStep,
+    SendStep,
+    SplitStep,
+    SubscribeStep,
+    UnsubscribeStep,
+    UpdateContactStep,
+    WaitForStep,
+    WaitStep,
+)
+from models.domain.journey.steps.split import Arm
+from models.domain.journey.steps.wait import UntilTime
+from models.domain.journey.steps.wait_for import AwaitedEvent
 from models.settings import Settings
 from tests.temporal import temporal_server
 from tests.workflows.fakes import Fakes
@@ -26,6 +59,7 @@ from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
+from workflows.routing import RoutingWorkflow
 
 FOLDER = Path(__file__).parent
 # The key of these files only; nothing in them is anybody's data.
@@ -156,7 +190,68 @@ async def publish_plan_of_three_pages(server: WorkflowEnvironment, fakes: Fakes,
     return handle
 
 
+EVERY_KIND = Definition(
+    start="part",
+    steps={
+        "part": SplitStep(arms=(Arm(weight=1, next="tag"), Arm(weight=1, holdout=True, next="tag"))),
+        "tag": UpdateContactStep(add_tags=("seen",), next="agree"),
+        "agree": SubscribeStep(topic_id=uuid4(), evidence="ticked the box", next="disagree"),
+        "disagree": UnsubscribeStep(topic_id=uuid4(), next="call"),
+        "call": CallWebhookStep(url="https://example.com/hook", next="team"),
+        "team": NotifyTeamStep(members=(uuid4(),), subject="Hello", text="Hello", next="other"),
+        "other": EnterJourneyStep(journey_id=uuid4(), next="morning"),
+        "morning": WaitStep(until=UntilTime(time="09:00"), next="event"),
+        "event": WaitForStep(events=(AwaitedEvent(event="bought", next="look"),), timeout=timedelta(days=2), timeout_next="look"),
+        "look": ReviewStep(approved="leave", rejected="leave", timeout=timedelta(days=9), timeout_next="leave"),
+        "leave": ExitStep(),
+    },
+)
+
+
+async def every_kind_of_step(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    """One is refused and retried on its way, one is told of its event, one reviewed, one ended by a rule; two see everything time out."""
+    runs = some_runs(6, "part")
+    ids = [run.run_id for run in runs]
+    morning = datetime.now(UTC) + timedelta(hours=1)
+
+    def answer(question: str, visit: StepVisit) -> StepAnswer:
+        if question == "plan_waits":
+            return StepAnswer(run_id=visit.run_id, until=morning + timedelta(minutes=visit.round))
+        if question == "perform_steps" and visit.run_id == ids[0]:
+            again = morning - timedelta(minutes=59) if visit.step_id == "call" and not visit.round else None
+            return StepAnswer(run_id=visit.run_id, refused=visit.step_id == "agree", reason="no", retry_at=again)
+        return StepAnswer(run_id=visit.run_id, index=0 if question == "close_waits" and visit.run_id == ids[1] else None)
+
+    fakes.answer = answer
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, runs, definition=EVERY_KIND)
+        await until(lambda: list(fakes.phases().values()).count("waiting") == 5)
+        await handle.signal("tell", RunMessages(messages=[RunMessage(run_id=run, kind="reconsider") for run in ids]))
+        await handle.signal("tell", RunMessages(messages=[RunMessage(run_id=ids[2], kind="exit", reason="exit_rule:left")]))
+        await until(lambda: fakes.phases()[ids[2]] == "exited")
+    await server.fast_forward(handle, timedelta(hours=3))
+    await until(lambda: "event" in {each.step_id for each in fakes.transitions if each.run_id == ids[3]})
+    matched = RunMessage(run_id=ids[3], kind="matched", step_id="event", visit=1, index=0)
+    await handle.signal("tell", RunMessages(messages=[matched, matched]))
+    await until(lambda: "review_asked" in fakes.kinds(ids[3]))
+    await control(handle, "approve", [ids[3]])
+    await server.fast_forward(handle, timedelta(days=20))
+    await handle.result()
+    return handle
+
+
+async def an_organizations_events(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    routing = Routing(organization_id=uuid4(), timed=True)
+    handle = await server.client.start_workflow(
+        RoutingWorkflow.run, routing, id=f"test/{uuid4()}", task_queue=queue, start_signal="poke", start_signal_args=[routing]
+    )
+    await handle.result()
+    return handle
+
+
 SCENARIOS: tuple[Scenario, ...] = (
+    every_kind_of_step,
+    an_organizations_events,
     campaign_of_thirty_pages,
     scheduled_campaign,
     day_of_a_recurring_campaign,

@@ -27,6 +27,8 @@ from activities.contracts import (
     PlanPageTold,
     PlanProgress,
     PlanRef,
+    Routed,
+    Routing,
     Scope,
     SendOutcome,
     SendResult,
@@ -60,6 +62,7 @@ class Fakes:
         self.told: list[tuple[int, str | None]] = []  # passes and pages of a publish plan
         self.busy_for = 0  # passes after which a publish plan is not finished
         self.branch: Callable[[StepVisit], int | None] = lambda visit: None
+        self.answer: Callable[[str, StepVisit], StepAnswer] = lambda question, visit: StepAnswer(run_id=visit.run_id)
         self.looks: list[timedelta | None] = []  # after how long a scheduled campaign is to be looked at next
         self.looked: list[datetime] = []  # when it was
         self.occurrences = 2
@@ -67,6 +70,7 @@ class Fakes:
     def all(self) -> list[Callable[..., Any]]:
         return [
             *(self.check_consent, self.check_quiet_hours, self.choose_branches, self.send_messages, self.record_audit),
+            *(self.plan_waits, self.open_waits, self.close_waits, self.perform_steps, self.route_events, self.deliver_messages),
             *(self.plan_campaign, self.snapshot_audience, self.start_pages, self.finish_campaign),
             *(self.make_occurrences, self.start_occurrences),
             *(self.apply_control, self.controlled_workflows, self.signal_workflows),
@@ -100,6 +104,36 @@ class Fakes:
     async def choose_branches(self, batch: VisitBatch) -> list[StepAnswer]:
         self._count("choose_branches", len(batch.visits))
         return [StepAnswer(run_id=visit.run_id, index=self.branch(visit)) for visit in batch.visits]
+
+    def _answers(self, question: str, batch: VisitBatch) -> list[StepAnswer]:
+        self._count(question, len(batch.visits))
+        return [self.answer(question, visit) for visit in batch.visits]
+
+    @activity.defn(name="plan_waits")
+    async def plan_waits(self, batch: VisitBatch) -> list[StepAnswer]:
+        return self._answers("plan_waits", batch)
+
+    @activity.defn(name="open_waits")
+    async def open_waits(self, batch: VisitBatch) -> list[StepAnswer]:
+        return self._answers("open_waits", batch)
+
+    @activity.defn(name="close_waits")
+    async def close_waits(self, batch: VisitBatch) -> list[StepAnswer]:
+        return self._answers("close_waits", batch)
+
+    @activity.defn(name="perform_steps")
+    async def perform_steps(self, batch: VisitBatch) -> list[StepAnswer]:
+        return self._answers("perform_steps", batch)
+
+    @activity.defn(name="route_events")
+    async def route_events(self, routing: Routing) -> Routed:
+        self._count("route_events", 1)
+        return Routed(more=self.calls["route_events"] == 1)
+
+    @activity.defn(name="deliver_messages")
+    async def deliver_messages(self, routing: Routing) -> Routed:
+        self._count("deliver_messages", 1)
+        return Routed(stuck=self.calls["deliver_messages"] == 2)
 
     @activity.defn(name="send_messages")
     async def send_messages(self, batch: VisitBatch) -> list[SendResult]:

@@ -19,8 +19,9 @@ from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
+from workflows.routing import RoutingWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, MovePlanWorkflow)
+WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, RoutingWorkflow, MovePlanWorkflow)
 
 SCOPE = Scope(organization_id=uuid4(), journey_id=uuid4(), version_id=uuid4())
 WELCOME = Definition(
@@ -48,7 +49,7 @@ async def working(server: WorkflowEnvironment, fakes: Fakes) -> AsyncIterator[st
     queue = str(uuid4())
     async with (
         Worker(server.client, task_queue=queue, workflows=WORKFLOWS, activities=fakes.all(), max_cached_workflows=0),
-        Worker(server.client, task_queue=send_queue(queue), activities=[fakes.send_messages]),
+        Worker(server.client, task_queue=send_queue(queue), activities=[fakes.send_messages, fakes.perform_steps]),
     ):
         yield queue
 

@@ -1,0 +1,158 @@
+"""`leadstats bench events`: how soon a run goes on after its event, with many runs waiting on many instants; and what they weigh.
+
+Contacts wait for an event in a campaign, divided over steps with different timeouts. Events come in at a steady rate, one request each,
+for a different contact each time. Client and server share the machine's processors, so the figures are a lower bound.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psutil
+from sqlalchemy import text
+
+from deploy.trial.api import Api
+from deploy.trial.audience import addresses, import_contacts
+from deploy.trial.campaign import launch
+from deploy.trial.installation import Installation, NotStarted, private_installation
+from models.store.session import Database
+
+GOAL_SECONDS = 1.0
+GOAL_MEGABYTES = 500
+
+_LATENCIES = text(
+    """
+    SELECT extract(epoch FROM n.created_at - e.created_at) AS recorded, extract(epoch FROM n.occurred_at - e.created_at) AS moved
+    FROM run_events n JOIN events e ON e.organization_id = :o AND e.id = CAST(n.details ->> 'event_id' AS uuid)
+    WHERE n.organization_id = :o AND n.kind = 'matched'
+    """
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--contacts", type=int, default=10_000, help="how many wait (default 10000)")
+    parser.add_argument("--instants", type=int, default=30, help="on how many different timeouts (default 30)")
+    parser.add_argument("--rate", type=float, default=200, help="events per second (default 200)")
+    parser.add_argument("--seconds", type=float, default=20, help="for how long (default 20)")
+    parser.add_argument("--waiting", type=int, default=0, help="then let so many more wait, and weigh the worker (default 0: do not)")
+    parser.add_argument("--json", action="store_true", help="one line on standard output")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0: measured, and the goals met. 1: a goal missed. 2: the installation could not be started."""
+    try:
+        result = asyncio.run(measure(arguments))
+    except NotStarted as error:
+        print(f"leadstats bench events: {error}", file=sys.stderr)
+        return 2
+    except asyncio.CancelledError:  # by SIGTERM
+        return 143
+    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
+    return 0 if all(result["goals"].values()) else 1
+
+
+async def measure(wanted: argparse.Namespace) -> dict[str, Any]:
+    async with private_installation() as installation, installation.api() as api:
+        journey_id = await _publish(api, wanted.instants)
+        people = addresses("waiting", wanted.contacts)
+        await _let_wait(api, installation, journey_id, "first", people)
+        _say(f"{wanted.contacts} contacts wait on {wanted.instants} instants")
+        sent = await _send(api, people[: int(wanted.rate * wanted.seconds)], wanted.rate)
+        found = await _until_matched(installation, sent["events"])
+        result = {"contacts": wanted.contacts, "instants": wanted.instants, **sent, **found, "lost": sent["events"] - found["matched"]}
+        result["goals"] = {"no_event_lost": result["lost"] == 0, "p99_below_1_s": found["p99_s"] < GOAL_SECONDS}
+        if wanted.waiting:
+            result |= await _weigh(api, installation, journey_id, wanted.waiting)
+            result["goals"]["below_500_mb"] = result["worker_mb"] < GOAL_MEGABYTES
+    return result
+
+
+def _say(words: str) -> None:
+    print(f"bench events: {words}", file=sys.stderr, flush=True)
+
+
+async def _publish(api: Api, instants: int) -> str:
+    arms = [{"weight": 1, "next": f"wait{number}"} for number in range(instants)]
+    bought = [{"event": "bought", "next": "thanks"}]
+    waits = {
+        f"wait{number}": {"kind": "wait_for", "events": bought, "timeout": f"P{number + 1}D", "timeout_next": None}
+        for number in range(instants)
+    }
+    steps = {"part": {"kind": "split", "arms": arms}, **waits, "thanks": {"kind": "exit", "reason": "bought"}}
+    journey = await api.post("/v1/journeys", {"name": "Waiting", "draft": {"start": "part", "steps": steps}})
+    await api.post(f"/v1/journeys/{journey['id']}/versions")
+    return str(journey["id"])
+
+
+async def _let_wait(api: Api, installation: Installation, journey_id: str, tag: str, people: Sequence[str]) -> None:
+    """Each of these people is a contact whose run waits."""
+    await import_contacts(api, people, None, tags=tag)
+    segment = await api.post("/v1/segments", {"name": tag, "rule": {"tag": tag}})
+    campaign_id = await launch(api, tag, journey_id, segment_id=segment["id"])
+    while (await api.get(f"/v1/campaigns/{campaign_id}"))["progress"]["runs"]["waiting"] < len(people):
+        await asyncio.sleep(1)
+
+
+async def _send(api: Api, people: Sequence[str], rate: float) -> dict[str, Any]:
+    """One event each, at a steady rate whatever the answers take."""
+    taken: list[float] = []
+
+    async def one(email: str) -> None:
+        began = time.perf_counter()
+        await api.post("/v1/events", {"name": "bought", "email": email})
+        taken.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for number, email in enumerate(people):
+            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            group.create_task(one(email))
+    seconds = time.perf_counter() - began
+    return {"events": len(people), "events_per_s": round(len(people) / seconds, 1), "accepted_p99_s": _percentile(sorted(taken), 0.99)}
+
+
+async def _until_matched(installation: Installation, events: int, patience: float = 120) -> dict[str, Any]:
+    """From the acceptance of an event to its run's next step: by the workflow's clock, and by the record of it."""
+    database = Database(installation.described["database_url"])
+    deadline = time.monotonic() + patience
+    try:
+        while True:
+            async with database.organization(installation.organization_id) as session:
+                rows = (await session.execute(_LATENCIES, {"o": installation.organization_id})).all()
+            if len(rows) >= events or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.5)
+    finally:
+        await database.close()
+    moved, recorded = sorted(float(row.moved) for row in rows), sorted(float(row.recorded) for row in rows)
+    return {
+        "matched": len(rows),
+        "p50_s": _percentile(moved, 0.5),
+        "p99_s": _percentile(moved, 0.99),
+        "recorded_p50_s": _percentile(recorded, 0.5),
+        "recorded_p99_s": _percentile(recorded, 0.99),
+    }
+
+
+def _percentile(ascending: Sequence[float], part: float) -> float:
+    return round(ascending[min(len(ascending) - 1, int(len(ascending) * part))], 3) if ascending else float("inf")
+
+
+async def _weigh(api: Api, installation: Installation, journey_id: str, waiting: int) -> Mapping[str, Any]:
+    before = _megabytes(installation)
+    began = time.perf_counter()
+    await _let_wait(api, installation, journey_id, "second", addresses("heavy", waiting))
+    return {
+        "waiting": waiting,
+        "seconds_to_wait": round(time.perf_counter() - began, 1),
+        "worker_mb_before": before,
+        "worker_mb": _megabytes(installation),
+    }
+
+
+def _megabytes(installation: Installation) -> float:
+    return round(psutil.Process(installation.pids()["worker"]).memory_info().rss / 1024**2, 1)
