@@ -17,10 +17,18 @@ from activities.campaign import CampaignActivities
 from activities.consent import ConsentActivities
 from activities.contracts import send_queue
 from activities.control import ControlActivities
+from activities.effects.effect import Tools
+from activities.handover import HandOverActivities
+from activities.moves import MoveActivities
+from activities.providers.destination import Destinations
 from activities.providers.registry import Providers
+from activities.providers.webhook import Webhooks
 from activities.quiet_hours import QuietHoursActivities
+from activities.routing import RoutingActivities
 from activities.send import SendActivities
+from activities.steps import StepActivities
 from activities.versions import Versions
+from activities.waits import WaitActivities
 from api.commands.upkeep import UpkeepActivities
 from api.dependencies import Services
 from models.settings import Settings
@@ -28,11 +36,21 @@ from models.store.session import Database
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.connection import connect
 from workflows.journey import JourneyWorkflow
+from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
+from workflows.routing import RoutingWorkflow
 from workflows.schedules import ensure_upkeep
 from workflows.upkeep import UpkeepWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, UpkeepWorkflow)
+WORKFLOWS = (
+    JourneyWorkflow,
+    CampaignWorkflow,
+    OccurrenceWorkflow,
+    ControlWorkflow,
+    RoutingWorkflow,
+    MovePlanWorkflow,
+    UpkeepWorkflow,
+)
 GRACE = timedelta(seconds=3)  # for messages that are past the point of no return; `up` kills a worker after four
 # A send activity mostly waits for its connection's rate, and its messages share a bounded number of places.
 CONCURRENT_SENDS = 200
@@ -45,6 +63,7 @@ class Parts:
 
     temporal: Client
     providers: Providers
+    webhooks: Webhooks
     records: list[Callable[..., Any]]
     sends: list[Callable[..., Any]]
 
@@ -56,20 +75,31 @@ class Parts:
             ConsentActivities(database, settings, versions),
             QuietHoursActivities(database, versions),
             BranchActivities(database, versions),
+            WaitActivities(database, versions),
+            RoutingActivities(database, settings, versions, temporal),
             AuditActivities(database),
             CampaignActivities(database, settings, versions, temporal),
             ControlActivities(database, temporal),
+            HandOverActivities(database, settings, versions, temporal),
+            MoveActivities(database, settings, temporal),
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
-        sends = SendActivities(database, settings, versions, providers)
-        return cls(temporal, providers, [method for each in records for method in each.methods()], sends.methods())
+        webhooks = Webhooks(Destinations(settings))
+        steps = StepActivities(Tools(database, settings, versions, providers, webhooks), temporal)
+        sends = (SendActivities(database, settings, versions, providers), steps)
+        return cls(temporal, providers, webhooks, _methods(*records, steps), _methods(*sends))
 
     async def close(self) -> None:
         await self.providers.close()
+        await self.webhooks.close()
+
+
+def _methods(*activities: Any) -> list[Callable[..., Any]]:
+    return [method for each in activities for method in each.methods()]
 
 
 def workers(parts: Parts, settings: Settings) -> tuple[Worker, Worker]:
-    """One for workflows, checks and records, one for sends, which has a queue of its own."""
+    """One for workflows, checks and records, one for sends and slow steps, which have a queue of their own."""
     return (
         Worker(
             parts.temporal,

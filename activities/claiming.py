@@ -8,14 +8,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from activities.contracts import Scope, StepVisit, VisitBatch
+from activities.contracts import Scope, SendOutcome, StepVisit, VisitBatch
 from activities.message import Message
 from activities.versions import Versions, send_step
+from models.domain.audit import NewEntry
+from models.domain.connection import SmtpConfig
 from models.domain.errors import NotFound
 from models.domain.journey.definition import SendStep
+from models.sandbox_account import is_sandbox_account
 from models.secrets import SecretUnreadable
-from models.store import deliveries
-from models.store.connections import SendingConnection, load_for_sending
+from models.settings import Settings
+from models.store import audit, deliveries
+from models.store.connections import SendingConnection, load_for_sending, mark_active
 from models.store.deliveries import Claim, Claimed, Owner
 from models.store.eligibility import Audience, load_audience
 from models.store.session import Database, OrganizationSession
@@ -62,12 +66,11 @@ class ClaimedBatch:
 
 
 class Claimer:
-    """`connection_key` is settings.derive_key("connection-secrets")."""
-
-    def __init__(self, database: Database, versions: Versions, connection_key: bytes) -> None:
+    def __init__(self, database: Database, versions: Versions, settings: Settings) -> None:
         self._database = database
         self._versions = versions
-        self._connection_key = connection_key
+        self._settings = settings
+        self._connection_key = settings.derive_key("connection-secrets")
 
     async def claim(self, batch: VisitBatch, attempt: UUID) -> ClaimedBatch:
         """One transaction, in a constant number of statements per connection: rows are claimed and all is read that
@@ -97,7 +100,22 @@ class Claimer:
             return None, "no_connection"
         except SecretUnreadable:
             return None, "secret_unreadable"
-        return connection, None if connection.status == "active" else connection.broken_reason or "broken"
+        if self._is_stranded(connection):
+            await self._mend(connection)
+            return connection, None
+        return connection, None if connection.status == "active" else connection.broken_reason or SendOutcome.CONNECTION_BROKEN
+
+    def _is_stranded(self, connection: SendingConnection) -> bool:
+        """Whether it broke only because the sandbox had moved to another port and the connection had not: now it follows."""
+        if connection.provider != "smtp" or connection.broken_reason != "address_not_allowed":
+            return False
+        return is_sandbox_account(SmtpConfig.model_validate(connection.config), connection.organization_id, self._settings)
+
+    async def _mend(self, connection: SendingConnection) -> None:
+        """In a transaction of its own: it locks the audit chain's head, which a claim must not hold."""
+        async with self._database.organization(connection.organization_id) as session:
+            if await mark_active(session, connection.id):
+                await audit.append(session, [NewEntry("connection.mended", "connection", str(connection.id))])
 
     async def _shares(
         self, session: OrganizationSession, mine: Sequence[Wanted], claimed: Mapping[UUID, Claimed], audience: Audience

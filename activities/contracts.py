@@ -162,6 +162,7 @@ class MoveOrder(Payload):
     plan_id: UUID
     version_id: UUID
     choices: dict[str, MoveChoice]
+    run_ids: Sequence[UUID] | None = None  # None: every run that stands there
     actor_kind: str = "user"
     actor_id: UUID | None = None
 
@@ -174,9 +175,33 @@ class HandOver(Payload):
     runs: Sequence[RunState]
 
 
+class PlanRef(Payload):
+    """A publish plan under way. `passes`: how often its workflows have been told; each time is a word of its own. `after`: how far
+    this pass has come."""
+
+    organization_id: UUID
+    plan_id: UUID
+    passes: int = 0
+    after: str | None = None
+
+
+class PlanPage(Payload):
+    plan: PlanRef
+    after: str | None = None
+
+
+class PlanPageTold(Payload):
+    after: str | None = None  # pass it back for the next page; None: that was the last
+
+
+class PlanProgress(Payload):
+    finished: bool
+
+
 class ControlledKind(StrEnum):
     CAMPAIGN = "campaign"
     JOURNEY = "journey"
+    CONNECTION = "connection"  # only `resume`: it works again, and runs that were held for it ask now
 
 
 class Control(Payload):
@@ -257,6 +282,20 @@ class CampaignProgress(Payload):
     finished: bool
 
 
+class Routing(Payload):
+    """Whose events and changes. `timed`: also look at what becomes true by the passing of time alone."""
+
+    organization_id: UUID
+    timed: bool = False
+
+
+class Routed(Payload):
+    """`more`: there was more than one call takes. `stuck`: some workflow could not be told yet."""
+
+    more: bool = False
+    stuck: bool = False
+
+
 class Upkeep(Payload):
     """What the upkeep workflow asks of an activity: everything, in every organization."""
 
@@ -268,7 +307,7 @@ class JourneyInput(Payload):
     definition: Definition
     runs: Sequence[RunState]
     held_by: Sequence[str] = ()  # "campaign", "journey": whole-workflow pauses in force
-    cancelled: bool = False  # the campaign was cancelled before this workflow started
+    cancelled: bool = False  # the campaign, or every run of the journey, was cancelled before this workflow started
 
 
 class RunControl(Payload):
@@ -301,7 +340,10 @@ JOURNEY_WORKFLOW = "JourneyWorkflow"
 CAMPAIGN_WORKFLOW = "CampaignWorkflow"
 OCCURRENCE_WORKFLOW = "OccurrenceWorkflow"
 CONTROL_WORKFLOW = "ControlWorkflow"
+MOVE_PLAN_WORKFLOW = "MovePlanWorkflow"
 UPKEEP_WORKFLOW = "UpkeepWorkflow"
+ROUTING_WORKFLOW = "RoutingWorkflow"
+MOVE_RUNS = "move_runs"  # the update of JourneyWorkflow
 UPKEEP_EVERY = timedelta(minutes=1)
 
 
@@ -402,6 +444,18 @@ async def hand_over_runs(handed: HandOver) -> None:
     raise NotImplementedError
 
 
+@activity.defn(name="tell_moves")
+async def tell_moves(page: PlanPage) -> PlanPageTold:
+    """The next page of workflows with runs at steps that the plan speaks of has been told."""
+    raise NotImplementedError
+
+
+@activity.defn(name="finish_plan")
+async def finish_plan(plan: PlanRef) -> PlanProgress:
+    """The plan is marked completed when no unfinished run stands where it says move or exit."""
+    raise NotImplementedError
+
+
 @activity.defn(name="send_messages")
 async def send_messages(batch: VisitBatch) -> list[SendResult]:
     """Each message is claimed, handed to the provider at most once, and its outcome settled."""
@@ -470,6 +524,26 @@ async def signal_workflows(targets: ControlTargets) -> None:
     raise NotImplementedError
 
 
+@activity.defn(name="route_events")
+async def route_events(routing: Routing) -> Routed:
+    """Accepted events and changed contacts have been matched to entries, exits, goals and waits; what is to be told stands in the
+    outbox."""
+    raise NotImplementedError
+
+
+@activity.defn(name="deliver_messages")
+async def deliver_messages(routing: Routing) -> Routed:
+    """The workflows that the outbox speaks of are started and told, each once per call."""
+    raise NotImplementedError
+
+
+@activity.defn(name="wake_routing")
+async def wake_routing(upkeep: Upkeep) -> int:
+    """Wherever something waits to be routed or told, or may have become true by time alone, routing is under way: how many
+    organizations."""
+    raise NotImplementedError
+
+
 @activity.defn(name="start_missing_workflows")
 async def start_missing_workflows(upkeep: Upkeep) -> int:
     """Campaigns and runs whose rows were written, but whose workflow was never started, are started; how many were looked at."""
@@ -481,4 +555,3 @@ async def start_missing_workflows(upkeep: Upkeep) -> int:
 STEP_QUESTIONS: Mapping[str, Callable[[VisitBatch], Awaitable[list[StepAnswer]]]] = {
     each.__name__: each for each in (choose_branches, plan_waits, open_waits, close_waits, perform_steps)
 }
-SLOW_KINDS = frozenset({"call_webhook", "notify_team"})  # speak to others' servers: they do not keep checks and records waiting

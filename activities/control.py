@@ -1,4 +1,4 @@
-"""Pause, resume and cancel for every run of a campaign or a journey."""
+"""Pause, resume and cancel for every run of a campaign or a journey; and word that a connection works again."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -6,8 +6,9 @@ from typing import Any, cast
 from temporalio import activity
 from temporalio.client import Client
 
-from activities.contracts import Control, ControlPage, ControlTargets, WorkflowPage
+from activities.contracts import Control, ControlledKind, ControlPage, ControlTargets, WorkflowPage
 from activities.heartbeat import heartbeating
+from activities.poking import poke
 from activities.signals import ignoring_absence, signal_all
 from models.domain.audit import Actor, ActorKind
 from models.domain.journey import workflow_id
@@ -39,6 +40,8 @@ class ControlActivities:
                 in_force = await controls.apply(session, control.kind.value, control.id, control.command, actor, control.pauses)
             if recurs and in_force:
                 await self._tell_schedule(control)
+            if in_force and (control.kind, control.command) == (ControlledKind.JOURNEY, "resume"):
+                await poke(self.temporal, control.organization_id)  # who was to enter meanwhile enters now
         return in_force
 
     async def _tell_schedule(self, control: Control) -> None:
@@ -59,10 +62,10 @@ class ControlActivities:
 
     @activity.defn(name="controlled_workflows")
     async def controlled_workflows(self, page: ControlPage) -> WorkflowPage:
-        """The next page of workflows that carry unfinished runs of the campaign or journey. Reads only."""
+        """The next page of workflows that carry unfinished runs of the campaign or journey, or runs held for the connection. Reads only."""
         control = page.control
         async with heartbeating(), self.database.organization(control.organization_id) as session:
-            found = await controls.unfinished_workflows(session, control.kind.value, control.id, page.after, WORKFLOWS_PER_PAGE)
+            found = await controls.concerned_workflows(session, control.kind.value, control.id, page.after, WORKFLOWS_PER_PAGE)
         return WorkflowPage(workflow_ids=found, after=found[-1] if len(found) == WORKFLOWS_PER_PAGE else None)
 
     @activity.defn(name="signal_workflows")

@@ -11,15 +11,14 @@ from uuid import UUID
 
 from activities.contracts import Scope, SendOutcome, SendResult
 from activities.ledger import Ledger
-from activities.lines import Line
+from activities.lines import Line, mark_broken
 from activities.message import Composer, Message, Unsendable
 from activities.outcomes import Teller, Told
 from activities.pace import Pace
 from activities.providers.port import ABORTED, ProviderAnswer
-from models.domain.audit import NewEntry
 from models.domain.decision import Reason
 from models.domain.errors import Unavailable
-from models.store import audit, connections, deliveries
+from models.store import deliveries
 from models.store.fence import Passage, Verdict, Word
 from models.store.session import Database
 from models.store.suppressions import address_hash
@@ -167,7 +166,7 @@ class Dispatch:
         self._tell(told)
         if answer.outcome is SendOutcome.CONNECTION_BROKEN:
             self.halt(SendOutcome.CONNECTION_BROKEN, answer.reason)
-            await self._mark_broken(answer.reason or "refused")
+            await mark_broken(self.tools.database, self.line.connection, answer.reason or SendOutcome.CONNECTION_BROKEN)
 
     def _turned_back(self, message: Message, gate: "_Gate") -> None:
         """Certainly not sent."""
@@ -195,15 +194,6 @@ class Dispatch:
         self.results[told.result.run_id] = told.result
         if told.settlement is not None:
             self.settling.append(self.tools.ledger.settle(self.scope.organization_id, told.settlement))
-
-    # --- what an answer says beyond its message ------------------------------------------------------------------------
-
-    async def _mark_broken(self, reason: str) -> None:
-        connection_id = self.line.connection.id
-        async with self.tools.database.organization(self.scope.organization_id) as session:
-            if await connections.mark_broken(session, connection_id, reason):
-                entry = NewEntry("connection.broken", "connection", str(connection_id), details={"reason": reason})
-                await audit.append(session, [entry])
 
 
 @dataclass

@@ -8,7 +8,10 @@ from uuid import UUID
 from temporalio.exceptions import ApplicationError
 
 from activities.providers.port import Provider
+from models.domain.audit import NewEntry
+from models.store import audit, connections
 from models.store.connections import SendingConnection
+from models.store.session import Database
 
 
 class ProviderSource(Protocol):
@@ -45,3 +48,11 @@ class Lines:
             return Line(connection, await self._providers.of(connection), places)
         except ValueError as error:
             raise ApplicationError(str(error), type="UnknownProvider", non_retryable=True) from error
+
+
+async def mark_broken(database: Database, connection: SendingConnection, reason: str) -> None:
+    """Runs that need the connection wait until somebody mends it. `reason` is a code."""
+    async with database.organization(connection.organization_id) as session:
+        if await connections.mark_broken(session, connection.id, reason):
+            entry = NewEntry("connection.broken", "connection", str(connection.id), details={"reason": reason})
+            await audit.append(session, [entry])

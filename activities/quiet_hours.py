@@ -43,4 +43,6 @@ class QuietHoursActivities:
 def _decide(visit: StepVisit, definition: Definition, places: Places, batch: VisitBatch) -> Decision:
     step = send_step(definition, visit.step_id)
     zone = choose_zone(places.timezones.get(visit.contact_id), places.organization_timezone)
-    return decide_hours(HourFacts(step.channel, step.purpose, read_window(places.quiet_hours, step.channel), zone), batch.now)
+    return decide_hours(
+        HourFacts(step.channel, step.purpose, read_window(places.quiet_hours, step.channel), zone, step.in_quiet_hours == "drop"), batch.now
+    )

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.claiming import ClaimedBatch, Claimer
+from activities.clock import Clock
 from activities.contracts import SendResult, VisitBatch
 from activities.dispatch import Dispatch, Tools
 from activities.heartbeat import heartbeating
@@ -30,7 +30,7 @@ class SendActivities:
     """`providers` stays the caller's to close."""
 
     def __init__(self, database: Database, settings: Settings, versions: Versions, providers: ProviderSource) -> None:
-        self.claimer = Claimer(database, versions, settings.derive_key("connection-secrets"))
+        self.claimer = Claimer(database, versions, settings)
         self.lines = Lines(providers, settings.send_concurrency)
         self.tools = Tools(database, Ledger(database), Composer(settings), settings.derive_key("suppressions"))
 
@@ -49,7 +49,7 @@ class SendActivities:
         When the worker goes away, or the activity is cancelled, no message is begun any more, those handed over are
         finished and settled, and it raises.
         """
-        clock = _Clock(batch.now + _waited(activity.info()))
+        clock = Clock.of(batch)
         attempt = new_id()
         async with heartbeating():
             claimed = await self.claimer.claim(batch, attempt)
@@ -62,7 +62,7 @@ class SendActivities:
             raise ApplicationError("this attempt was halted; the next one goes on", type="Halted")
         return [results[visit.run_id] for visit in batch.visits]
 
-    async def _dispatch(self, batch: VisitBatch, claimed: ClaimedBatch, number: int, attempt: UUID, clock: "_Clock") -> Dispatch:
+    async def _dispatch(self, batch: VisitBatch, claimed: ClaimedBatch, number: int, attempt: UUID, clock: Clock) -> Dispatch:
         share = claimed.shares[number]
         pace = Pace(self.tools.database, share.connection, clock.now, claimed.database_offset)
         return Dispatch(
@@ -77,29 +77,12 @@ class SendActivities:
         )
 
     async def _ask_others(
-        self, batch: VisitBatch, claimed: ClaimedBatch, dispatches: Sequence[Dispatch], clock: "_Clock"
+        self, batch: VisitBatch, claimed: ClaimedBatch, dispatches: Sequence[Dispatch], clock: Clock
     ) -> dict[UUID, SendResult]:
         lost = [claimed.wanted[message.run_id] for dispatch in dispatches for message in dispatch.lost]
         halted = lambda: any(dispatch.stop is not None and dispatch.stop.outcome is None for dispatch in dispatches)  # noqa: E731
         others = Others(self.tools.database, batch.scope.organization_id, clock.now, halted)
         return await others.results([*claimed.others, *lost])
-
-
-def _waited(info: activity.Info) -> timedelta:
-    """How long ago the workflow asked: the time in the task queue and that of earlier attempts have passed for it too."""
-    return max(info.started_time - info.scheduled_time, timedelta(0))
-
-
-class _Clock:
-    """The workflow's clock, from this instant of it moved on by real time."""
-
-    def __init__(self, start: datetime) -> None:
-        self._start = start
-        self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
-
-    def now(self) -> datetime:
-        return self._start + timedelta(seconds=self._loop.time() - self._began)
 
 
 @asynccontextmanager

@@ -9,11 +9,13 @@ from api.bodies import Bodies
 from api.boundary import Boundary
 from api.dependencies import Services
 from api.errors import install_handlers
+from api.front_page import router as front_page
 from api.idempotency import Idempotency
 from api.inbound import unsubscribe
 from api.openapi import describe
 from api.rest import (
     api_keys,
+    approvals,
     audit_entries,
     campaign_previews,
     campaigns,
@@ -22,10 +24,16 @@ from api.rest import (
     contact_imports,
     contacts,
     deliveries,
+    differences,
+    drafts,
+    entries,
+    events,
     health,
     journeys,
     members,
     organization,
+    portable,
+    publish_plans,
     runs,
     sandbox_messages,
     segments,
@@ -41,14 +49,21 @@ ROUTERS = (
     contact_imports.router,
     topics.router,
     consents.router,
+    events.router,
     suppressions.router,
     segments.router,
     templates.router,
     connections.router,
     journeys.router,
+    drafts.router,
+    portable.router,
+    differences.router,
+    approvals.router,
+    publish_plans.router,
     campaigns.router,
     campaign_previews.router,
     runs.router,
+    entries.router,
     deliveries.router,
     audit_entries.router,
     api_keys.router,
@@ -68,8 +83,9 @@ def create_app(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
     app.include_router(unsubscribe.router)
+    app.include_router(front_page)
     app.add_middleware(Idempotency, services=services)
-    app.add_middleware(Bodies)
+    app.add_middleware(Bodies, services=services)
     app.add_middleware(Boundary)  # the last one added is the outermost
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to replace it
     return app

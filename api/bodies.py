@@ -6,29 +6,37 @@ import re
 from typing import Final, NoReturn
 
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.auth.identity import identify
+from api.dependencies import Services
 from api.errors import problem
 from models.domain.errors import Problem
 
 JSON_LIMIT_BYTES: Final = 2 * 1024 * 1024
 UPLOAD_LIMIT_BYTES: Final = 512 * 1024 * 1024
+# Method and path of the routes that take files, as forms, which pass through the disk. All other bodies are kept in memory.
+UPLOADS: Final = frozenset({("POST", "/v1/contact-imports")})
 # Only these make the slow check worth while: an escaped NUL or half of a surrogate pair, and numbers JSON does not have.
 _SUSPICIOUS = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|NaN|Infinity|\x00")
 
 
 class Bodies:
-    """Refuses bodies that are too large (413) and text that no database column can hold (422)."""
+    """Refuses bodies that are too large (413) and text that no database column can hold (422), and files of strangers
+    before they are read. `services` are those of the application it belongs to."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, services: Services) -> None:
         self.app = app
+        self.services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif "\x00" in scope["path"] or b"%00" in scope["query_string"]:
             await _refuse_text("request")(scope, receive, send)
-        elif _is_upload(Headers(scope=scope)):
+        elif _is_upload(scope):
+            await identify(HTTPConnection(scope), self.services.database)  # raises for strangers; its answer is kept for the route
             await self._pass_upload(scope, receive, send)
         else:
             await self._pass_json(scope, receive, send)
@@ -75,9 +83,9 @@ class _TooLarge(Exception):
     pass
 
 
-def _is_upload(headers: Headers) -> bool:
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind in ("multipart/form-data", "text/csv", "application/octet-stream", "text/tab-separated-values")
+def _is_upload(scope: Scope) -> bool:
+    kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "multipart/form-data" and (scope["method"], scope["path"]) in UPLOADS
 
 
 async def read_body(receive: Receive, limit_bytes: int) -> bytes | None:

@@ -49,6 +49,11 @@ class Caller:
     role: str | None = None  # None for an API key
     session_id: UUID | None = None
 
+    @property
+    def person(self) -> UUID | None:
+        """Who answers for it: two keys of one member are one person. A key that no member made stands for itself."""
+        return self.user_id or self.actor.id
+
     def session(self) -> AbstractAsyncContextManager[OrganizationSession]:
         """One transaction scoped to the caller's organization."""
         return self.services.database.organization(self.organization_id)

@@ -1,10 +1,10 @@
 """`Idempotency-Key` on every POST under /v1 but the login: the same key gives the same answer, and no second thing.
 
 The key is reserved before the route runs and settled with its answer; answers are kept for 24 hours, sealed, because
-some hold a secret that is shown once. A server error and a refused request are not kept, so the request may be repeated
-or corrected. When the process
-dies in between, the key answers 409 for some minutes and is free again then: what the request did may by then have
-been committed, so commands that must not double have an identity of their own in the database.
+some hold a secret that is shown once. Only the answer of a request that did something is kept: after a refusal or a server
+error the key is free, and the request may be corrected or repeated. When the process dies in between, the key answers 409
+for some minutes and is free again then: what the request did may by then have been committed, so commands that must not
+double have an identity of their own in the database.
 """
 
 import asyncio
@@ -39,7 +39,6 @@ _KEY = re.compile(r"[!-~]{1,200}")
 _IN_MEMORY_BYTES: Final = 4 * 1024 * 1024
 _CHUNK_BYTES: Final = 64 * 1024
 _KEPT_HEADERS = frozenset({"content-type", "location", "etag"})
-_NOT_KEPT = frozenset({400, 401, 403, 404, 413, 422, 429})  # nothing was made: the corrected request may use the same key
 Body = SpooledTemporaryFile[bytes]
 
 
@@ -106,7 +105,7 @@ class Idempotency:
     def _seal(self, answer: list[Message], binding: bytes) -> tuple[int | None, bytes]:
         """The status and the sealed answer; no status when it is not to be kept."""
         status = int(answer[0]["status"])
-        if status >= 500 or status in _NOT_KEPT:
+        if not 200 <= status < 300:  # nothing was made
             return None, b""
         headers = {name: value for name, value in MutableHeaders(scope=answer[0]).items() if name in _KEPT_HEADERS}
         body = b"".join(message.get("body", b"") for message in answer[1:])
@@ -150,11 +149,14 @@ async def _read(receive: Receive, body: Body) -> None:
 
 
 def _request_hash(scope: Scope, body: Body) -> bytes:
-    """Which request this is. The random boundary of a multipart body is left out: clients draw a new one for each try."""
+    """Which request this is: what is asked for, on which condition, with which body. The random boundary of a multipart
+    body is left out: clients draw a new one for each try."""
+    headers = Headers(scope=scope)
     kind = ContentType()
-    kind["content-type"] = Headers(scope=scope).get("content-type", "")
+    kind["content-type"] = headers.get("content-type", "")
     boundary = str(kind.get_param("boundary") or "").encode()
     digest = hashlib.sha256(f"{scope['method']} {scope['path']}?".encode() + scope["query_string"] + b"\n")
+    digest.update(headers.get("if-match", "").encode() + b"\n")
     body.seek(0)
     while line := body.readline(_CHUNK_BYTES):  # a boundary stands at the start of a line
         digest.update(line.replace(boundary, b"") if boundary else line)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import create_app
 from api.dependencies import Services
@@ -28,7 +29,16 @@ async def serve_api(settings: Settings) -> None:
     database = Database(settings.database_url.get_secret_value(), settings.pool_size)
     temporal = await connect(settings, lazy=True)
     app = create_app(Services(settings=settings, database=database, temporal=temporal))
-    configuration = uvicorn.Config(
+    try:
+        await _serve_until_cancelled(_Server(configuration(app, settings)))
+    finally:
+        await database.close()
+
+
+def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How the application is served. A client's address is its connection's, unless a proxy that the settings name says otherwise:
+    uvicorn would believe everybody on this machine, and logins are throttled by address."""
+    return uvicorn.Config(
         app,
         host=settings.api_host,
         port=settings.api_port,
@@ -36,11 +46,9 @@ async def serve_api(settings: Settings) -> None:
         access_log=False,  # query strings may hold personal data
         server_header=False,
         timeout_graceful_shutdown=1,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
     )
-    try:
-        await _serve_until_cancelled(_Server(configuration))
-    finally:
-        await database.close()
 
 
 class _Server(uvicorn.Server):

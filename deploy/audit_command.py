@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from deploy.state import StateDirectory, add_state_argument
 from models.checkpoints import is_signed
 from models.domain.audit_verification import Verification, verify, vouched_hashes
 
@@ -18,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export = subparsers.add_parser("export", help="writes an organization's audit record to a file")
     export.add_argument("--organization", required=True, metavar="SLUG")
     export.add_argument("--output", required=True, metavar="FILE", help="- for standard output")
-    export.add_argument("--state", default=".leadstats", metavar="DIR", help="the installation's; used when DATABASE_APP_URL is not set")
+    export.add_argument("--json", action="store_true", help="says what was written as one JSON object on standard output")
+    add_state_argument(export)
     check = subparsers.add_parser("verify", help="checks an exported record, offline")
     check.add_argument("file", metavar="FILE")
     check.add_argument("--public-key", metavar="HEX", help="the key that must have signed; from GET /v1/audit-entries/checkpoint")
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0: as it should be. 1: the record was changed, or there is no such organization. 2: something cannot be read."""
+    """0: as it should be. 1: the record was changed, or cannot be exported. 2: what is to be verified cannot be read."""
     return _export(arguments) if arguments.audit_command == "export" else _verify(arguments)
 
 
@@ -70,10 +72,19 @@ def _report(found: Verification) -> str:
 def _export(arguments: argparse.Namespace) -> int:
     from deploy.audit_export import Unusable, export_to
 
+    if arguments.json and arguments.output == "-":
+        return _refuse("--json needs a file as --output, since both would go to standard output")
     try:
-        count = export_to(arguments.organization, arguments.output, Path(arguments.state), os.environ)
+        made = export_to(arguments.organization, arguments.output, StateDirectory(arguments.state), os.environ)
     except Unusable as error:
-        print(f"leadstats audit export: {error}", file=sys.stderr)
-        return error.code
-    print(f"{count} lines written to {arguments.output}.", file=sys.stderr)
+        return _refuse(str(error))
+    if arguments.json:
+        print(json.dumps(asdict(made)))
+    else:
+        print(f"{made.lines} lines written to {made.output}.", file=sys.stderr)
     return FINE
+
+
+def _refuse(message: str) -> int:
+    print(f"leadstats audit export: {message}", file=sys.stderr)
+    return WRONG

@@ -5,10 +5,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from deploy.state import StateDirectory
+from deploy.doctor_target import locate
+from deploy.state import Secrets, StateDirectory
 from models.checkpoints import Signer
 from models.migrations.run import application_url
 from models.settings import Settings
@@ -19,23 +21,34 @@ from models.store.session import Database
 
 
 class Unusable(Exception):
-    """The export cannot be made; `code` is the exit code."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
+    """The export cannot be made. The message says why, and what to do."""
 
 
-def export_to(slug: str, output: str, state: Path, environment: Mapping[str, str]) -> int:
+@dataclass(frozen=True)
+class Export:
+    """What was written. `public_key` (hex) is what `audit verify --public-key` pins."""
+
+    organization: str
+    output: str
+    lines: int
+    public_key: str
+
+
+def export_to(slug: str, output: str, state: StateDirectory, environment: Mapping[str, str]) -> Export:
     """The record of the organization `slug` is in the file `output` (readable by its owner only), or on standard output
-    for `-`. Gives the number of lines. A file appears whole or not at all.
+    for `-`. A file appears whole or not at all.
 
     Raises:
-        Unusable: no such organization, no installation, or the database does not answer.
+        Unusable: no such organization, no installation, the database does not answer, or the file cannot be written.
     """
     settings = _settings(state, environment)
-    with _destination(output) as file:
-        return asyncio.run(_copy(settings, slug, file))
+    signer = Signer(settings)
+    try:
+        with _destination(output) as file:
+            lines = asyncio.run(_copy(settings, slug, signer, file))
+    except OSError as error:
+        raise Unusable(f"{output} cannot be written: {error.strerror}") from None
+    return Export(slug, output, lines, signer.public_key.hex())
 
 
 @contextmanager
@@ -52,38 +65,46 @@ def _destination(output: str) -> Iterator[TextIO]:
         draft.unlink(missing_ok=True)
 
 
-async def _copy(settings: Settings, slug: str, file: TextIO) -> int:
+async def _copy(settings: Settings, slug: str, signer: Signer, file: TextIO) -> int:
     count = 0
     database = Database(settings.database_url.get_secret_value(), pool_size=1)
     try:
         async with database.outside() as session:
             organization_id = await organization_id_by_slug(session, slug)
         if organization_id is None:
-            raise Unusable(f"there is no organization {slug}", 1)
-        async for part in export_lines(database, organization_id, Signer(settings)):
+            raise Unusable(f"there is no organization {slug}")
+        async for part in export_lines(database, organization_id, signer):
             file.write(part)
             count += part.count("\n")
     except Exception as error:
         if fault_of(error) is Fault.UNAVAILABLE:
-            raise Unusable("the database does not answer; is the installation up?", 2) from None
+            raise Unusable("the database does not answer; is the installation up?") from None
         raise
     finally:
         await database.close()
     return count
 
 
-def _settings(state: Path, environment: Mapping[str, str]) -> Settings:
-    """From the environment, or from a state directory that `leadstats up` made."""
-    if "DATABASE_APP_URL" in environment:
-        try:
-            return Settings.from_environment(environment)
-        except ValueError as error:
-            raise Unusable(str(error), 2) from None
-    directory = StateDirectory(state)
-    port = directory.ports().get("postgres")
-    if port is None and "DATABASE_URL" not in environment:
-        raise Unusable(f"set DATABASE_APP_URL and LEADSTATS_SECRET_KEY, or give --state: {state} is not an installation", 2)
-    secrets = directory.secrets()
-    owner = environment.get("DATABASE_URL") or f"postgresql://leadstats@127.0.0.1:{port}/leadstats"
-    found = {"DATABASE_APP_URL": application_url(owner, secrets.database_app_password), "LEADSTATS_SECRET_KEY": secrets.secret_key}
-    return Settings.from_environment(found | dict(environment))
+def _settings(state: StateDirectory, environment: Mapping[str, str]) -> Settings:
+    """Those of the installation that runs over `state` or, where none does, what the environment and the state's secrets say."""
+    try:
+        secrets = state.known_secrets()
+        url = locate(state, environment).database_url or _as_application(environment.get("DATABASE_URL"), secrets)
+    except (OSError, ValueError) as error:  # not its text: it may quote a secret
+        why = error.strerror if isinstance(error, OSError) else "its files are not in the form expected"
+        raise Unusable(f"the state directory {state.path} cannot be read: {why}") from None
+    key = environment.get("LEADSTATS_SECRET_KEY") or (secrets and secrets.secret_key)
+    if not url or not key:
+        raise Unusable(
+            f"no installation is up over {state.path}. Start it (leadstats up), name another by --state DIR or LEADSTATS_STATE, "
+            "or set DATABASE_APP_URL and LEADSTATS_SECRET_KEY"
+        )
+    try:
+        return Settings.from_environment({**environment, "DATABASE_APP_URL": url, "LEADSTATS_SECRET_KEY": key})
+    except ValueError as error:
+        raise Unusable(str(error)) from None
+
+
+def _as_application(owner_url: str | None, secrets: Secrets | None) -> str | None:
+    """As `leadstats up` makes it for a database of the operator's own."""
+    return application_url(owner_url, secrets.database_app_password) if owner_url and secrets else None

@@ -117,6 +117,25 @@ async def isolation(target: Target) -> str:
     return f"{role[0]} is held by row-level security"
 
 
+async def connections(target: Target) -> str:
+    """No organization's messages wait for a connection to be mended. Asked as the owner, for the application sees one at a time."""
+    async with _connected(target.owner_database_url) as connection:
+        count, broken, some = await _row(
+            connection,
+            """SELECT count(*), count(*) FILTER (WHERE c.status = 'broken'),
+                 (array_agg(o.slug || ': ' || c.name || ' (' || coalesce(c.broken_reason, 'no reason') || ')' ORDER BY o.slug, c.name)
+                  FILTER (WHERE c.status = 'broken'))[1:5]
+               FROM connections c JOIN organizations o ON o.id = c.organization_id""",
+        )
+    if broken:
+        raise Unhealthy(
+            f"{broken} of {count} connections to providers are broken, and their messages wait: {', '.join(some)}.",
+            "An admin of the organization mends it (PATCH /v1/connections/ID) or, when the cause has gone, has it checked "
+            "(POST /v1/connections/ID/checks).",
+        )
+    return f"none of {count} is broken"
+
+
 async def clock(target: Target) -> str:
     """Ours and the database's clock agree, and time zones are known."""
     zones = zoneinfo.available_timezones()
@@ -196,6 +215,7 @@ CHECKS: tuple[Check, ...] = (
     database,
     migrations,
     isolation,
+    connections,
     clock,
     temporal,
     search_attributes,

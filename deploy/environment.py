@@ -55,7 +55,8 @@ def child_environment(plan: Plan, outer: Mapping[str, str] = os.environ) -> dict
     }
     inherited = {name: value for name, value in outer.items() if name != "DATABASE_URL"}
     public_url = {"LEADSTATS_PUBLIC_URL": outer.get("LEADSTATS_PUBLIC_URL", plan.api_address)}
-    return inherited | ours | public_url
+    temporal_ui = {"LEADSTATS_TEMPORAL_UI_URL": plan.temporal_ui_address} if plan.temporal_ui_address else {}
+    return inherited | ours | public_url | temporal_ui
 
 
 def server_environment(outer: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -73,9 +73,8 @@ class StateDirectory:
 
     def secrets(self) -> Secrets:
         """The installation's secrets, made now when there are none."""
-        stored = self._read("secrets.json")
-        if stored is not None:
-            return Secrets.model_validate(stored)
+        if (known := self.known_secrets()) is not None:
+            return known
         made = Secrets(
             secret_key=base64.b64encode(secrets.token_bytes(32)).decode(),
             database_owner_password=secrets.token_urlsafe(24),
@@ -85,6 +84,11 @@ class StateDirectory:
         )
         self.keep_secrets(made)
         return made
+
+    def known_secrets(self) -> Secrets | None:
+        """The installation's secrets, or None when none were made."""
+        stored = self._read("secrets.json")
+        return None if stored is None else Secrets.model_validate(stored)
 
     def keep_secrets(self, made: Secrets) -> None:
         self._write("secrets.json", made.model_dump())

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Any, Final
 
 from liquid.exceptions import LiquidError, UndefinedError, UnknownFilterError
+from liquid.static_analysis import TemplateAnalysis
 from liquid.template import BoundTemplate
 
 from models.domain.errors import Problem
@@ -26,6 +28,7 @@ CONTACT_FIELDS: Final = (
     "phone",
     "external_id",
 )
+MAX_PROBLEMS: Final = 50  # of one part: finding the line of each reads all before it
 _CONTACT_PATHS: Final = frozenset(CONTACT_FIELDS) | {"tags", "attributes"}
 
 
@@ -95,7 +98,7 @@ def _parse(source: str, html: bool) -> BoundTemplate:
 
 def contact_context(contact: Mapping[str, Any]) -> dict[str, Any]:
     """What a template sees as `contact`, from a row of contacts. Empty values are left out, so that printing them fails."""
-    values: dict[str, Any] = {name: contact[name] for name in CONTACT_FIELDS if contact.get(name)}
+    values: dict[str, Any] = {name: contact[name] for name in CONTACT_FIELDS if not _is_nothing(contact.get(name))}
     values["tags"] = list(contact.get("tags") or ())
     values["attributes"] = _without_empty(contact.get("attributes") or {})
     return values
@@ -116,11 +119,20 @@ def message_context(
 
 
 def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _without_empty(value) if isinstance(value, Mapping) else value
-        for name, value in values.items()
-        if value is not None and value != ""
-    }
+    return {name: _emptied(value) for name, value in values.items() if not _is_nothing(value)}
+
+
+def _emptied(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return _without_empty(value)
+        case list():
+            return [_emptied(item) for item in value]  # the list keeps its length: its items are counted, and found by number
+    return value
+
+
+def _is_nothing(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,19 +152,23 @@ def analyze(source: str, part: str = "text") -> Analysis:
         return Analysis((), (_problem(part, error),))
     except RecursionError:
         return Analysis((), (Problem(part, "syntax", "line 1, column 1: brackets are nested too deeply."),))
-    problems = [
-        Problem(part, "unknown_filter", f"{_position(source, span.index)}: there is no filter {name}.")
-        for name, spans in found.filters.items()
-        if name not in template.env.filters
-        for span in spans
-    ]
-    variables = [variable for uses in found.globals.values() for variable in uses]
-    problems += [
-        Problem(part, "unknown_variable", f"{_position(source, variable.span.index)}: {complaint}")
-        for variable in variables
-        for complaint in _complaints(variable.segments)
-    ]
-    return Analysis(tuple(sorted({str(variable) for variable in variables})), tuple(problems))
+    problems = chain(_unknown_filters(part, source, template, found), _unknown_variables(part, source, found))
+    variables = sorted({str(variable) for uses in found.globals.values() for variable in uses})
+    return Analysis(tuple(variables), tuple(islice(problems, MAX_PROBLEMS)))
+
+
+def _unknown_filters(part: str, source: str, template: BoundTemplate, found: TemplateAnalysis) -> Iterator[Problem]:
+    for name, spans in found.filters.items():
+        if name not in template.env.filters:
+            for span in spans:
+                yield Problem(part, "unknown_filter", f"{_position(source, span.index)}: there is no filter {name}.")
+
+
+def _unknown_variables(part: str, source: str, found: TemplateAnalysis) -> Iterator[Problem]:
+    for uses in found.globals.values():
+        for variable in uses:
+            for complaint in _complaints(variable.segments):
+                yield Problem(part, "unknown_variable", f"{_position(source, variable.span.index)}: {complaint}")
 
 
 def _complaints(segments: Sequence[Any]) -> Iterator[str]:

@@ -29,18 +29,22 @@ class Settings(BaseModel):
     secret_key: SecretBytes  # LEADSTATS_SECRET_KEY: 32 bytes, base64; every other key is derived from it
     state_directory: Path = Path(".leadstats")  # LEADSTATS_STATE
     public_url: str = "http://127.0.0.1:8000"  # LEADSTATS_PUBLIC_URL: in unsubscribe links
+    temporal_ui_url: str | None = None  # LEADSTATS_TEMPORAL_UI_URL: Temporal's own pages, linked from the front page
     api_host: str = "127.0.0.1"  # LEADSTATS_API_HOST
     api_port: int = 8000  # LEADSTATS_API_PORT
     task_queue: str = "journeys"  # LEADSTATS_TASK_QUEUE
-    send_task_queue: str = "send-email"  # LEADSTATS_SEND_TASK_QUEUE
     page_size: int = Field(default=200, ge=1, le=MAXIMUM_PAGE_SIZE)  # LEADSTATS_PAGE_SIZE: runs per workflow of a campaign
+    move_page_size: int = Field(default=100, ge=1, le=1000)  # LEADSTATS_MOVE_PAGE_SIZE: workflows that a publish plan tells at once
     pool_size: int = 10  # LEADSTATS_POOL_SIZE: database connections per process
     max_cached_workflows: int = 2000  # LEADSTATS_MAX_CACHED_WORKFLOWS
     sandbox_smtp_host: str = "127.0.0.1"  # LEADSTATS_SANDBOX_SMTP_HOST
     sandbox_smtp_port: int = 1025  # LEADSTATS_SANDBOX_SMTP_PORT
+    trusted_proxies: str = ""  # LEADSTATS_TRUSTED_PROXIES: "address,network/bits" whose X-Forwarded-For and -Proto are believed; "*": any
     secure_cookies: bool = False  # LEADSTATS_SECURE_COOKIES: set it when served over https
     send_concurrency: int = 8  # LEADSTATS_SEND_CONCURRENCY: messages in the air per connection and worker process
-    private_destinations: str = ""  # LEADSTATS_PRIVATE_DESTINATIONS: "host:port,host:port" in private networks that connections may reach
+    private_destinations: str = (
+        ""  # LEADSTATS_PRIVATE_DESTINATIONS: "host:port,…" in private networks that connections and webhooks may reach
+    )
     log_level: str = "INFO"  # LEADSTATS_LOG_LEVEL
     metrics_bind: str | None = None  # LEADSTATS_METRICS_BIND
 

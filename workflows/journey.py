@@ -17,6 +17,7 @@ import activities.contracts as contracts
 from activities.contracts import (
     AuditBatch,
     Control,
+    ControlledKind,
     HandOver,
     JourneyInput,
     Judgement,
@@ -68,6 +69,7 @@ class Trip:
         self.move: MoveOrder | None = None  # to be obeyed as soon as nothing is in flight
         self.gone = False  # another workflow carries it
         self.early: RunMessage | None = None  # an event that was faster than the answer to the opening of its wait
+        self.reconnected = False  # its step's connection was mended since it last asked
 
     @property
     def finished(self) -> bool:
@@ -105,7 +107,8 @@ class JourneyWorkflow:
         for trip in self.trips.values():  # here and not in run: a handler may come first, and must find every run entered
             self._apply(trip, interpreter.enter(self.definition, trip.state, workflow.now()))
             if given.cancelled:
-                trip.cancelled_by = RunControl(command="cancel", run_ids=(), actor_kind="system", reason="campaign_cancelled")
+                reason = CAMPAIGN_CANCELLED if self.scope.campaign_id else "journey_cancelled"
+                trip.cancelled_by = RunControl(command="cancel", run_ids=(), actor_kind="system", reason=reason)
 
     @workflow.run
     async def run(self, given: JourneyInput) -> None:
@@ -187,6 +190,7 @@ class JourneyWorkflow:
     async def _send(self, trip: Trip, command: Send) -> None:
         """consent-check → quiet-hours → send."""
         visit = self._visit(trip)
+        trip.reconnected = False
         for check in (self.consent, self.quiet_hours):
             judgement: Judgement = await check.ask(visit)
             if judgement.verdict is not Verdict.SEND:
@@ -212,7 +216,8 @@ class JourneyWorkflow:
         elif result.reason == CAMPAIGN_CANCELLED:  # its signal was missed, or is on its way
             self._apply(trip, interpreter.cancel(trip.state, CAMPAIGN_CANCELLED))
         elif result.outcome in ASK_AGAIN:
-            until = result.retry_at or workflow.now() + _patience(result.outcome, trip.state.round)
+            mended = trip.reconnected and result.outcome is SendOutcome.CONNECTION_BROKEN  # while it asked: the answer is out of date
+            until = result.retry_at or workflow.now() + (timedelta(0) if mended else _patience(result.outcome, trip.state.round))
             self._apply(trip, interpreter.held(trip.state, max(until, workflow.now()), reason))
         else:  # content that can never go, or a message that may have gone: a person decides
             self._apply(trip, interpreter.park(trip.state, reason))
@@ -221,7 +226,7 @@ class JourneyWorkflow:
         """Runs that ask the same at steps of the same kind ask together."""
         key = (question.name, question.kind)
         if key not in self.questions:
-            options = self.sending if question.kind in contracts.SLOW_KINDS else contracts.RECORDS
+            options = self.sending if self.definition.steps[question.step_id].slow else contracts.RECORDS
             self.questions[key] = Batch(self._asks(contracts.STEP_QUESTIONS[question.name], options))
         return self.questions[key]
 
@@ -310,14 +315,24 @@ class JourneyWorkflow:
 
     @workflow.signal(name="control")
     async def control(self, control: Control) -> None:
-        """Pause, resume or cancel every run, because its campaign or journey was."""
+        """Pause, resume or cancel every run, because its campaign or journey was; or have those ask again whose connection was mended."""
         match control.command:
+            case "resume" if control.kind is ControlledKind.CONNECTION:
+                self._reconnect(control.id)
             case "pause" if control.kind not in self.held_by:
                 await self._hold_all(control, "paused", [*self.held_by, str(control.kind)])
             case "resume" if control.kind in self.held_by:
                 await self._hold_all(control, "resumed", [kind for kind in self.held_by if kind != control.kind])
             case "cancel":
                 await self._command(_said(control, list(self.trips)))
+
+    def _reconnect(self, connection_id: UUID) -> None:
+        for trip in self.trips.values():
+            if getattr(self.definition.steps.get(trip.state.step_id or ""), "connection_id", None) == connection_id:
+                trip.reconnected, held = True, trip.state
+                trip.state = interpreter.unhold(held, workflow.now())
+                if trip.state is not held:
+                    trip.nudge()
 
     async def _hold_all(self, control: Control, kind: str, held_by: list[str]) -> None:
         self.held_by = held_by
@@ -334,7 +349,7 @@ class JourneyWorkflow:
 
     @control_runs.validator
     def _known(self, control: RunControl) -> None:
-        unknown = [str(run_id) for run_id in control.run_ids if run_id not in self.trips]
+        unknown = [str(run_id) for run_id in control.run_ids if run_id not in self.trips or self.trips[run_id].gone]
         if unknown:
             raise ApplicationError(f"not in this workflow: {', '.join(unknown[:5])}", type="NotFound")
 
@@ -424,10 +439,12 @@ class JourneyWorkflow:
 
     # --- another version -------------------------------------------------------------------------------------------
 
-    @workflow.update(name="move_runs", description="Runs at the named steps move to another version, or exit.")
+    @workflow.update(name=contracts.MOVE_RUNS, description="Runs at the named steps move to another version, or exit.")
     def move_runs(self, order: MoveOrder) -> list[RunControlled]:
         """Each does so as soon as nothing is in flight for it; if it has left its step by then, as the order says of the new one."""
-        trips = [trip for trip in self.trips.values() if not trip.finished and trip.state.step_id in order.choices]
+        named = None if order.run_ids is None else set(order.run_ids)
+        there = [trip for trip in self.trips.values() if not trip.finished and trip.state.step_id in order.choices]
+        trips = [trip for trip in there if named is None or trip.state.run_id in named]
         for trip in trips:
             trip.move = order
             trip.nudge()
@@ -445,9 +462,12 @@ class JourneyWorkflow:
             self._apply(trip, interpreter.leave(state, "version_replaced"))
             return True
         trip.actor = None
-        await self._record(trip)  # before its new workflow goes on counting
+        if trip.unrecorded or (trip.recording is not None and not trip.recording.done()):
+            await self._record(trip)  # before its new workflow goes on counting
+            return True  # look again: something may have happened meanwhile
+        trip.gone = True  # whatever is said from now on is for its new workflow: here it would be lost
         await self.moves.ask((order, interpreter.moving(trip.state, choice.step_id)))
-        trip.move, trip.gone = None, True
+        trip.move = None
         return True
 
     async def _hand_over_all(self, moving: Sequence[tuple[MoveOrder, RunState]]) -> Sequence[None]:

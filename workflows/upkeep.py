@@ -11,3 +11,4 @@ class UpkeepWorkflow:
     @workflow.run
     async def run(self, upkeep: Upkeep) -> None:
         await workflow.execute_activity(contracts.start_missing_workflows, upkeep, **contracts.RECORDS)
+        await workflow.execute_activity(contracts.wake_routing, upkeep, **contracts.RECORDS)

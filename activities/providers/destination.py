@@ -73,18 +73,30 @@ class Destinations:
         """A connected, non-blocking socket.
 
         Raises:
-            Blocked: the host has an address that is not public, and `host:port` is not allowed by the settings.
-            Unreachable: no address answered within `timeout` seconds each.
+            Blocked: as `addresses`.
+            Unreachable: likewise, or no address answered within `timeout` seconds each.
         """
-        addresses = await self._resolve(host, port)
-        if (host, port) not in self._private and not all(is_public(address) for _, address, _ in addresses):
-            raise Blocked(host)
-        for family, _, where in addresses:
+        for family, _, where in await self._judged(host, port):
             try:
                 return await _connect(family, where, timeout)
             except OSError:
                 continue
         raise Unreachable("no address answers")
+
+    async def addresses(self, host: str, port: int) -> Sequence[str]:
+        """The host's addresses, each of which may be connected to. Whoever resolves the name again may get others.
+
+        Raises:
+            Blocked: the host has an address that is not public, and `host:port` is not allowed by the settings.
+            Unreachable: the name does not resolve.
+        """
+        return [str(where[0]) for _, _, where in await self._judged(host, port)]
+
+    async def _judged(self, host: str, port: int) -> Sequence[tuple[int, _Address, tuple[Any, ...]]]:
+        found = await self._resolve(host, port)
+        if (host, port) not in self._private and not all(is_public(address) for _, address, _ in found):
+            raise Blocked(host)
+        return found
 
     async def _resolve(self, host: str, port: int) -> Sequence[tuple[int, _Address, tuple[Any, ...]]]:
         loop = asyncio.get_running_loop()
@@ -98,7 +110,7 @@ class Destinations:
     def tls(self, host: str, port: int) -> ssl.SSLContext:
         """How a server's certificate is judged. Raises OSError while the sandbox has not made its certificate yet."""
         if (host, port) != self._sandbox:
-            return _public_tls()
+            return public_tls()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cafile=self._certificate)
         return context
@@ -117,5 +129,6 @@ async def _connect(family: int, where: tuple[Any, ...], timeout: float) -> socke
 
 
 @lru_cache(maxsize=1)
-def _public_tls() -> ssl.SSLContext:
+def public_tls() -> ssl.SSLContext:
+    """Certificates are checked against the names that were asked for, by the authorities that this machine trusts."""
     return ssl.create_default_context()

@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol
 from uuid import UUID
 
 from activities.contracts import SendOutcome
+from models.domain.connection import BrokenReason
 from models.domain.journey.definition import Purpose
 
 ABORTED: Final = "aborted"  # `transmit()` said no: certainly not sent, and nothing is wrong
@@ -59,6 +60,11 @@ class ProviderAnswer:
     reason: str | None = None
     retry_after: timedelta | None = None
     provider_message_id: str | None = None
+
+
+def broken(reason: BrokenReason) -> ProviderAnswer:
+    """The connection itself does not work: its messages are held, for a reason by which they are found when it is mended."""
+    return ProviderAnswer(SendOutcome.CONNECTION_BROKEN, reason)
 
 
 class Provider(Protocol):

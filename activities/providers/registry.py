@@ -14,6 +14,7 @@ class Providers:
     """Built once per process, closed with it."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._destinations = Destinations(settings)
         self._built: dict[UUID, tuple[datetime, Provider]] = {}
 
@@ -35,7 +36,7 @@ class Providers:
     def _build(self, connection: SendingConnection) -> Provider:
         match connection.provider:
             case "smtp":
-                return SmtpProvider(SmtpAccount.of(connection), self._destinations)
+                return SmtpProvider(SmtpAccount.of(connection, self._settings), self._destinations)
             case other:
                 raise ValueError(f"there is no provider {other!r}")
 

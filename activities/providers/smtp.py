@@ -18,6 +18,8 @@ from activities.providers.port import ABORTED, OutgoingMessage, ProviderAnswer, 
 from activities.providers.smtp_link import COMMAND_SECONDS, LinkFailed, SmtpLink, open_link
 from activities.providers.smtp_reply import SOON, Phase, Reply, meaning
 from models.domain.connection import SmtpConfig
+from models.sandbox_account import at_sandbox_now
+from models.settings import Settings
 from models.store.connections import SendingConnection
 
 MESSAGES_PER_LINK = 100
@@ -37,8 +39,9 @@ class SmtpAccount:
     password: str | None
 
     @classmethod
-    def of(cls, connection: SendingConnection) -> Self:
-        return cls(SmtpConfig.model_validate(connection.config), connection.secret)
+    def of(cls, connection: SendingConnection, settings: Settings) -> Self:
+        config = SmtpConfig.model_validate(connection.config)
+        return cls(at_sandbox_now(config, connection.organization_id, settings), connection.secret)
 
 
 class SmtpProvider:

@@ -10,7 +10,7 @@ import aiosmtplib
 
 from activities.contracts import SendOutcome
 from activities.providers.destination import Blocked, Destinations, Unreachable
-from activities.providers.port import ProviderAnswer
+from activities.providers.port import ProviderAnswer, broken
 from activities.providers.smtp_reply import LATER, SOON, Phase, Reply, meaning
 from models.domain.connection import SmtpConfig
 
@@ -96,7 +96,7 @@ async def _encrypt(client: aiosmtplib.SMTP, config: SmtpConfig) -> None:
     if config.security != "starttls":
         return
     if not client.supports_extension("starttls"):
-        raise LinkFailed(ProviderAnswer(SendOutcome.CONNECTION_BROKEN, "starttls_not_offered"))
+        raise LinkFailed(broken("starttls_not_offered"))
     try:
         await client.starttls()
     except aiosmtplib.SMTPResponseException as error:
@@ -110,7 +110,7 @@ async def _log_in(client: aiosmtplib.SMTP, config: SmtpConfig, password: str | N
     offered = client.supported_auth_methods
     log_in = next((how for name, how in _methods(client).items() if name in offered), None)
     if log_in is None:
-        raise LinkFailed(ProviderAnswer(SendOutcome.CONNECTION_BROKEN, "authentication_not_offered"))
+        raise LinkFailed(broken("authentication_not_offered"))
     try:
         # Not `client.login`: that tries every method in turn, and three wrong passwords at once lock accounts.
         await log_in(config.username, password or "")
@@ -132,13 +132,13 @@ def _explain(error: BaseException) -> NoReturn:
         case LinkFailed():
             raise error
         case Blocked():
-            answer = ProviderAnswer(SendOutcome.CONNECTION_BROKEN, "address_not_allowed")
+            answer = broken("address_not_allowed")
         case ssl.SSLCertVerificationError():
-            answer = ProviderAnswer(SendOutcome.CONNECTION_BROKEN, "certificate_invalid")
+            answer = broken("certificate_invalid")
         case Unreachable():
             answer = ProviderAnswer(SendOutcome.TRANSIENT, "unreachable", SOON)
         case aiosmtplib.SMTPConnectError() if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-            answer = ProviderAnswer(SendOutcome.CONNECTION_BROKEN, "certificate_invalid")
+            answer = broken("certificate_invalid")
         case aiosmtplib.SMTPResponseException():
             answer = _refusal("connect", error)
         case aiosmtplib.SMTPTimeoutError() | TimeoutError():

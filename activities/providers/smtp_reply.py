@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Literal
 
 from activities.contracts import SendOutcome
-from activities.providers.port import ProviderAnswer
+from activities.providers.port import ProviderAnswer, broken
 
 Phase = Literal["connect", "tls", "auth", "mail", "rcpt", "data", "body"]
 
@@ -55,7 +55,7 @@ class Reply:
 def meaning(phase: Phase, reply: Reply) -> ProviderAnswer:
     """What a definite refusal in this phase means. A definite refusal was certainly not accepted."""
     if reply.code in _ACCOUNT:
-        return ProviderAnswer(SendOutcome.CONNECTION_BROKEN, "authentication_failed")
+        return broken("authentication_failed")
     if 400 <= reply.code < 500:
         return ProviderAnswer(SendOutcome.TRANSIENT, f"{phase}_{reply.code}", _patience(phase, reply))
     if not 500 <= reply.code < 600:
@@ -63,8 +63,10 @@ def meaning(phase: Phase, reply: Reply) -> ProviderAnswer:
     match phase:
         case "connect":
             return ProviderAnswer(SendOutcome.TRANSIENT, f"connect_{reply.code}", LATER)
-        case "tls" | "auth":
-            return ProviderAnswer(SendOutcome.CONNECTION_BROKEN, f"{phase}_refused")
+        case "tls":
+            return broken("tls_refused")
+        case "auth":
+            return broken("auth_refused")
         case "mail":
             return _mail_refused(reply)
         case "rcpt":
@@ -88,7 +90,7 @@ def _mail_refused(reply: Reply) -> ProviderAnswer:
         return ProviderAnswer(SendOutcome.TRANSIENT, f"mail_{reply.code}", LATER)  # out of step with each other
     if reply.code == 552 or reply.enhanced in _CONTENT:
         return ProviderAnswer(SendOutcome.CONTENT_PERMANENT, "too_large")
-    return ProviderAnswer(SendOutcome.CONNECTION_BROKEN, "sender_refused")
+    return broken("sender_refused")
 
 
 def _recipient_refused(reply: Reply) -> ProviderAnswer:

@@ -10,8 +10,8 @@ from api.auth.passwords import hash_password, verify_password
 from api.auth.tokens import new_key, new_token, token_hash
 from api.dependencies import Caller, Services
 from models.domain.audit import Actor, NewEntry
-from models.domain.errors import Conflict, Invalid, NotAllowed, NotAuthenticated, TooManyAttempts
-from models.domain.permissions import Role, may_assign
+from models.domain.errors import Conflict, Invalid, NotAllowed, NotAuthenticated, Problem, TooManyAttempts
+from models.domain.permissions import PERMISSIONS, Role, may_assign
 from models.settings import Settings
 from models.store import access, audit, login_attempts
 from models.store.access import LoginOrganization, Member
@@ -108,11 +108,14 @@ class CreatedKey:
 
 
 async def create_api_key(caller: Caller, name: str, scopes: Sequence[str], expires_at: datetime | None) -> CreatedKey:
-    """A key with these scopes, none of which the caller lacks. `expires_at` is aware, None for never.
+    """A key with these scopes, none of which the caller lacks. `expires_at` is aware, None for never. A key made with a key expires
+    with that one at the latest.
 
     Raises:
-        Invalid: a scope is unknown, or more than the caller may do.
+        Invalid: a scope is unknown, or more than the caller may do, or the key would outlive the one it is made with.
+        NotAuthenticated: the key that it is made with has just been revoked.
     """
+    _check_known(scopes)
     if beyond := sorted(set(scopes) - caller.permissions):
         raise Invalid.field("scopes", "beyond_yours", f"You cannot give what you do not have: {', '.join(beyond)}.")
     new = new_key()
@@ -126,20 +129,47 @@ async def create_api_key(caller: Caller, name: str, scopes: Sequence[str], expir
         expires_at=expires_at,
     )
     async with caller.session() as session:
+        if caller.actor.kind == "api_key" and caller.actor.id is not None:
+            await _bind_to_maker(session, key, caller.actor.id)
         await access.insert_api_key(session, key)
         await audit.append(session, [NewEntry("api_key.created", "api_key", str(key.id), caller.actor, {"scopes": key.scopes})])
     return CreatedKey(key, new.secret)
 
 
+async def _bind_to_maker(session: OrganizationSession, key: ApiKey, maker_id: UUID) -> None:
+    """Otherwise a key that leaked once could make others, which would work when it has expired or is revoked."""
+    maker = await access.making_api_key(session, maker_id)
+    if maker is None:
+        raise NotAuthenticated("This API key is revoked.")
+    key.made_by = maker.id
+    if maker.expires_at is not None and key.expires_at is not None and key.expires_at > maker.expires_at:
+        message = f"A key made with a key does not outlive it; yours expires at {maker.expires_at.isoformat()}."
+        raise Invalid.field("expires_at", "beyond_yours", message)
+    key.expires_at = key.expires_at or maker.expires_at
+
+
+def _check_known(scopes: Sequence[str]) -> None:
+    message = "There is no such scope; docs/permissions.md lists them."
+    unknown = [Problem(f"scopes[{index}]", "unknown_scope", message) for index, scope in enumerate(scopes) if scope not in PERMISSIONS]
+    if unknown:
+        raise Invalid(unknown)
+
+
 async def revoke_api_key(caller: Caller, key_id: UUID) -> None:
-    """The key does not work any more. Safe to repeat.
+    """The key does not work any more, nor do those that were made with it. Safe to repeat.
 
     Raises:
         NotFound: there is no such key.
     """
     async with caller.session() as session:
-        if await access.revoke_api_key(session, key_id):
-            await audit.append(session, [NewEntry("api_key.revoked", "api_key", str(key_id), caller.actor)])
+        revoked = await access.revoke_api_key(session, key_id)
+        if revoked:
+            await audit.append(session, [_revoked(caller, each, key_id) for each in sorted(revoked, key=lambda each: each != key_id)])
+
+
+def _revoked(caller: Caller, key_id: UUID, because_of: UUID) -> NewEntry:
+    details = {} if key_id == because_of else {"made_by": str(because_of)}
+    return NewEntry("api_key.revoked", "api_key", str(key_id), caller.actor, details)
 
 
 async def add_member(caller: Caller, email: str, name: str, role: Role, password: str) -> Member:

@@ -7,17 +7,18 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from activities.contracts import SendOutcome
+from activities.contracts import Control, ControlledKind, SendOutcome
 from activities.providers.destination import Destinations
 from activities.providers.smtp import SmtpAccount, check
+from api.commands import temporal
 from api.dependencies import Caller
 from models.domain.audit import Actor, NewEntry
 from models.domain.connection import SmtpConfig, smtp_problems
 from models.domain.errors import Invalid, Problem
 from models.domain.phrases import plain_message
-from models.sandbox_account import sandbox_password, sandbox_username
+from models.sandbox_account import at_sandbox_now, sandbox_password, sandbox_username
 from models.settings import Settings
-from models.store import audit, connections
+from models.store import audit, connections, controls
 from models.store.connections import NewConnection, StoredConnection
 from models.store.session import OrganizationSession
 
@@ -66,7 +67,7 @@ async def create_connection(caller: Caller, new: NewConnection) -> StoredConnect
 
 
 async def create_sandbox_connection(session: OrganizationSession, settings: Settings, actor: Actor) -> UUID:
-    """The organization's mail goes to the sandbox's inbox until another connection is made the default.
+    """The organization's mail goes to the sandbox's inbox, wherever that listens, until another connection is made the default.
 
     Writes its audit entry: call it near the end of the transaction. Raises Conflict when there is one already.
     """
@@ -78,6 +79,7 @@ async def create_sandbox_connection(session: OrganizationSession, settings: Sett
         sender_address="hello@sandbox.example",
         sender_name="Sandbox",
         concurrency=SANDBOX_CONCURRENCY,
+        sandbox=True,
     )
     secret = sandbox_password(settings, session.organization_id)
     new = NewConnection("Sandbox", "email", "smtp", config.model_dump(), secret=secret, is_default=True)
@@ -87,33 +89,37 @@ async def create_sandbox_connection(session: OrganizationSession, settings: Sett
 
 
 async def change_connection(caller: Caller, connection_id: UUID, changes: Mapping[str, Any]) -> StoredConnection:
-    """The given fields are changed; the others stay. `password` None takes the password away. It counts as repaired.
+    """The given fields are changed; the others stay. `password` None takes the password away. It counts as repaired: runs that
+    were held for it ask again at once.
 
     Raises:
         NotFound: no such connection.
         Invalid: the result breaks a rule, for instance a new host with the old password.
         Conflict: the name is taken.
+        Unavailable: changed, but the runs could not be told yet: repeat, or they ask by themselves within half an hour.
     """
     settings = caller.services.settings
     async with caller.session() as session:
         stored = await connections.get(session, connection_id)
-        new = _changed(stored, changes)
+        new = _changed(stored, changes, settings)
         await connections.change(session, stored, new, secrets_key(settings))
         if "password" in changes and changes["password"] is None:
             await connections.forget_secret(session, connection_id)
         stored = await connections.get(session, connection_id)
         await audit.append(session, [_entry(caller.actor, "connection.changed", stored, fields=sorted(changes))])
+    await _wake_held(caller, connection_id)
     return stored
 
 
-def _changed(stored: StoredConnection, changes: Mapping[str, Any]) -> NewConnection:
+def _changed(stored: StoredConnection, changes: Mapping[str, Any], settings: Settings) -> NewConnection:
+    before = at_sandbox_now(SmtpConfig.model_validate(stored.config), stored.organization_id, settings)
     fields = {name: value for name, value in changes.items() if name in SmtpConfig.model_fields}
     try:
-        config = SmtpConfig.model_validate({**stored.config, **fields})
+        config = SmtpConfig.model_validate({**before.model_dump(), **fields})
     except ValidationError as error:
         raise Invalid([Problem(".".join(map(str, e["loc"])), e["type"], plain_message(e)) for e in error.errors()]) from None
     _refuse_problems(config, changes.get("password", "kept" if stored.has_secret else None) is not None)
-    moved = {name for name in ("host", "port", "security") if getattr(config, name) != stored.config.get(name)}
+    moved = any(getattr(config, name) != getattr(before, name) for name in ("host", "port", "security"))
     if moved and stored.has_secret and "password" not in changes:
         # Otherwise whoever may edit a connection could have its password sent to a server of theirs.
         raise Invalid.field("password", "required", "Give the password again when host, port or security change.")
@@ -121,7 +127,7 @@ def _changed(stored: StoredConnection, changes: Mapping[str, Any]) -> NewConnect
         stored.name,
         stored.channel,
         stored.provider,
-        config.model_dump(),
+        config.model_dump() | {"sandbox": config.sandbox and not moved},
         secret=changes.get("password"),
         is_default=stored.is_default,
         rate_per_second=stored.rate_per_second,
@@ -144,24 +150,44 @@ async def delete_connection(caller: Caller, connection_id: UUID) -> None:
 
 
 async def check_connection(caller: Caller, connection_id: UUID) -> CheckResult:
-    """Connects and logs in, sends nothing. A broken connection that works again is active afterwards.
+    """Connects and logs in, sends nothing. A broken connection that works again is active afterwards, and runs that were held for
+    it ask again at once.
 
     Raises:
         NotFound: no such connection.
+        Unavailable: it works, but the runs could not be told yet: repeat, or they ask by themselves within half an hour.
     """
     settings = caller.services.settings
     async with caller.session() as session:
         stored = await connections.get(session, connection_id)
         sending = await connections.load_for_sending(session, connection_id, stored.channel, secrets_key(settings))
-    answer = await check(SmtpAccount.of(sending), Destinations(settings))
+    answer = await check(SmtpAccount.of(sending, settings), Destinations(settings))
     ok = answer.outcome is SendOutcome.ACCEPTED
     async with caller.session() as session:
         if ok:
             await connections.mark_active(session, connection_id)
         await audit.append(session, [_entry(caller.actor, "connection.checked", stored, ok=ok, reason=answer.reason)])
     if ok:
+        await _wake_held(caller, connection_id)
         return CheckResult(True, None, None)
     return CheckResult(False, answer.reason, _ADVICE.get(answer.reason or "", "The server refused; the reason holds its code."))
+
+
+async def _wake_held(caller: Caller, connection_id: UUID) -> None:
+    """A workflow tells every run that is held for the connection, if there are any. Looks for them rather than at what the status was:
+    the repetition of a request that could not tell them tells them."""
+    async with caller.session() as session:
+        if not await controls.concerned_workflows(session, "connection", connection_id, None, 1):
+            return
+    control = Control(
+        organization_id=caller.organization_id,
+        kind=ControlledKind.CONNECTION,
+        id=connection_id,
+        command="resume",
+        actor_kind=caller.actor.kind,
+        actor_id=caller.actor.id,
+    )
+    await temporal.control_all(caller.services, control, temporal.attributes(caller.organization_id))
 
 
 def _entry(actor: Actor, action: str, stored: StoredConnection, **details: Any) -> NewEntry:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from api.commands.routing import poke_if_listening
 from api.dependencies import Caller
 from models.domain.errors import Invalid, Problem
 from models.store import consents, topics
@@ -43,7 +44,9 @@ async def record_consents(caller: Caller, stated: Sequence[StatedConsent], *, si
     async with caller.session() as session:
         lines = await _resolve(session, caller, stated, now, single)
         ids = await consents.record(session, lines)
-        return await consents.lines_by_id(session, ids)
+        recorded = await consents.lines_by_id(session, ids)
+    await poke_if_listening(caller)
+    return recorded
 
 
 async def _resolve(

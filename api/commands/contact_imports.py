@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO
 
+from api.commands.routing import poke_if_listening
 from api.dependencies import Caller
 from models.contact_file.columns import Columns, map_columns
 from models.contact_file.form import Form, examine
@@ -60,7 +61,10 @@ async def import_contacts(caller: Caller, file: BinaryIO, file_name: str, option
     for _ in range(_ATTEMPTS):
         try:
             async with caller.session() as session:
-                return await _Import(caller, session, file, file_name, options, form).run()
+                imported = await _Import(caller, session, file, file_name, options, form).run()
+            if not imported.dry_run:
+                await poke_if_listening(caller)
+            return imported
         except Exception as error:
             if fault_of(error) is not Fault.TAKEN:
                 raise

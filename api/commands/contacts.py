@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
+from api.commands.routing import poke_if_listening
 from api.dependencies import Caller
 from models.addresses import normalize_email, normalize_phone, normalize_timezone
 from models.domain.audit import NewEntry
@@ -42,6 +43,7 @@ async def save_contact(caller: Caller, given: Mapping[str, Any]) -> Saved:
             raise Invalid.field("email", "no_identity", "Give an email or an external_id: contacts are recognised by them.")
         saved = await contacts.upsert(session, {name: value for name, value in values.items() if _is_said(name, value)})
         await _record(session, caller, saved)
+    await poke_if_listening(caller)
     return saved
 
 
@@ -61,6 +63,7 @@ async def change_contact(caller: Caller, contact_id: UUID, given: Mapping[str, A
         values = await _normalize(session, given, country=given.get("country", contact.country))
         saved = await contacts.change(session, contact_id, values)
         await _record(session, caller, saved)
+    await poke_if_listening(caller)
     return saved
 
 

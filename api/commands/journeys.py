@@ -1,4 +1,4 @@
-"""Checking, publishing, pausing and archiving journeys."""
+"""Checking, publishing, pausing, cancelling and archiving journeys."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -7,17 +7,21 @@ from uuid import UUID
 
 from activities.contracts import Control, ControlledKind
 from api.commands import temporal
+from api.commands.routing import poke_if_listening
 from api.dependencies import Caller
 from models.domain.audit import NewEntry
-from models.domain.errors import Conflict, Problem, StaleRevision, Unpublishable
+from models.domain.errors import ApprovalRequired, Conflict, Problem, StaleRevision, Unpublishable
 from models.domain.journey.check import check_definition, parse
 from models.domain.journey.content_hash import content_hash, freeze, stored, template_version_ids
 from models.domain.journey.definition import Definition
 from models.domain.journey.facts import Facts
 from models.rendering import analyze
-from models.store import audit, journey_versions, journeys, triggers
+from models.store import access, approvals, audit, campaigns, journey_versions, journeys, runs, triggers
 from models.store.session import OrganizationSession
+from models.tables.base import new_id
 from models.tables.journeys import Journey, JourneyVersion
+
+Command = Literal["pause", "resume", "cancel"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Published:
 async def create_journey(caller: Caller, name: str, draft: dict[str, Any]) -> Journey:
     """A journey with this draft exists; it need not be publishable yet."""
     async with caller.session() as session:
-        journey = await journeys.create(session, name, draft)
+        journey = await journeys.create(session, name, draft, caller.person)
         await _append(session, caller, "journey.created", journey.id)
     return journey
 
@@ -39,7 +43,7 @@ async def create_journey(caller: Caller, name: str, draft: dict[str, Any]) -> Jo
 async def save_draft(caller: Caller, journey_id: UUID, revision: int, draft: dict[str, Any] | None, name: str | None) -> Journey:
     """The draft is saved over `revision`, which is the newest. Raises as `journeys.save_draft`."""
     async with caller.session() as session:
-        journey = await journeys.save_draft(session, journey_id, revision, draft, name)
+        journey = await journeys.save_draft(session, journey_id, revision, draft, name, caller.person)
         await _append(session, caller, "journey.draft_saved", journey_id, revision=journey.revision)
     return journey
 
@@ -51,7 +55,7 @@ async def check_draft(caller: Caller, journey_id: UUID) -> tuple[Journey, list[P
         definition = parse(journey.draft)
         if isinstance(definition, list):
             return journey, definition
-        return journey, check_definition(definition, await _facts(session, definition, journey_id))
+        return journey, check_definition(definition, await facts_of(session, definition, journey_id))
 
 
 async def publish(caller: Caller, journey_id: UUID, revision: int | None = None) -> Published:
@@ -62,22 +66,55 @@ async def publish(caller: Caller, journey_id: UUID, revision: int | None = None)
         NotFound, Conflict: no such journey, or it is archived.
         StaleRevision: the draft is not at `revision` (None: whichever it is at).
         Unpublishable: with everything that is wrong.
+        ApprovalRequired: as `publish_frozen`.
     """
     async with caller.session() as session:
-        journey = await journeys.get(session, journey_id, lock=True)
-        if journey.archived_at is not None:
-            raise Conflict("This journey is archived; nothing more can be published in it.")
-        if revision is not None and revision != journey.revision:
-            raise StaleRevision(f"The draft is at revision {journey.revision} by now, not {revision}; read it, and publish again.")
+        journey = await locked_draft(session, journey_id, revision)
         frozen, hash_ = await freeze_draft(session, journey)
-        newest = await journey_versions.find_newest(session, journey_id)
-        if newest is not None and newest.content_hash == hash_:
-            return Published(newest, created=False)
-        version = await journey_versions.add(session, journey_id, stored(frozen), hash_, caller.actor.id)
-        await triggers.put_in_force(session, version, frozen)
-        details = {"version_id": str(version.id), "number": version.number, "content_hash": hash_, "revision": journey.revision}
-        await _append(session, caller, "journey.published", journey_id, **details)
-        return Published(version, created=True)
+        published = await publish_frozen(session, caller, journey, frozen, hash_)
+    await poke_if_listening(caller)  # who fits its segments is taken down
+    return published
+
+
+async def locked_draft(session: OrganizationSession, journey_id: UUID, revision: int | None) -> Journey:
+    """The journey, whose draft nobody changes or publishes before this transaction ends.
+
+    Raises:
+        NotFound, Conflict: no such journey, or it is archived.
+        StaleRevision: the draft is not at `revision` (None: whichever it is at).
+    """
+    journey = await journeys.get(session, journey_id, lock=True)
+    if journey.archived_at is not None:
+        raise Conflict("This journey is archived; nothing more can be published in it.")
+    if revision is not None and revision != journey.revision:
+        raise StaleRevision(f"The draft is at revision {journey.revision} by now, not {revision}; read it, and say it again.")
+    return journey
+
+
+async def publish_frozen(session: OrganizationSession, caller: Caller, journey: Journey, frozen: Definition, hash_: str) -> Published:
+    """What `freeze_draft` gave is the newest version. The caller holds the journey's lock. Appends to the audit chain.
+
+    Raises:
+        ApprovalRequired: the organization wants another person's approval of this content, and it is not there.
+    """
+    newest = await journey_versions.find_newest(session, journey.id)
+    if newest is not None and newest.content_hash == hash_:
+        return Published(newest, created=False)
+    await _require_approval(session, journey.id, hash_)
+    version = await journey_versions.add(session, journey.id, stored(frozen), hash_, caller.actor.id)
+    await triggers.put_in_force(session, version, frozen)
+    details = {"version_id": str(version.id), "number": version.number, "content_hash": hash_, "revision": journey.revision}
+    await _append(session, caller, "journey.published", journey.id, **details)
+    return Published(version, created=True)
+
+
+async def _require_approval(session: OrganizationSession, journey_id: UUID, hash_: str) -> None:
+    organization = await access.get_organization(session)
+    if organization.approval_required and not await approvals.is_approved(session, journey_id, hash_):
+        raise ApprovalRequired(
+            "This organization publishes only what another person has approved, and exactly this content is not (any more): "
+            "ask by POST /v1/journeys/{id}/approvals; any change of the draft, a template or a segment needs a new approval."
+        )
 
 
 async def freeze_draft(session: OrganizationSession, journey: Journey) -> tuple[Definition, str]:
@@ -89,7 +126,7 @@ async def freeze_draft(session: OrganizationSession, journey: Journey) -> tuple[
     definition = parse(journey.draft)
     if isinstance(definition, list):
         raise _unpublishable(definition)
-    facts = await _facts(session, definition, journey.id)
+    facts = await facts_of(session, definition, journey.id)
     if problems := check_definition(definition, facts):
         raise _unpublishable(problems)
     frozen = freeze(definition, facts)
@@ -97,7 +134,7 @@ async def freeze_draft(session: OrganizationSession, journey: Journey) -> tuple[
     return frozen, content_hash(frozen, contents)
 
 
-async def _facts(session: OrganizationSession, definition: Definition, journey_id: UUID) -> Facts:
+async def facts_of(session: OrganizationSession, definition: Definition, journey_id: UUID) -> Facts:
     found = await journey_versions.facts(session, definition, journey_id)
     sources = {source for step in definition.steps.values() for source in step.liquid()}
     analyzed = {source: analyze(source, "text").problems for source in sources}
@@ -140,10 +177,31 @@ async def resume(caller: Caller, journey_id: UUID, key: str | None) -> Journey:
     return journey
 
 
-async def _control(caller: Caller, journey: Journey, command: Literal["pause", "resume"], reason: str | None, key: str | None) -> None:
-    """A resume names the pauses it knew of: one that is said after it is not lifted by it."""
+async def cancel(caller: Caller, journey_id: UUID, reason: str | None, key: str | None) -> Journey:
+    """Every run of the journey that is under way ends, and its campaigns are cancelled: their flags stand before the answer, the runs
+    are told by a workflow. The journey stays as it is and can be entered again. Repeating is harmless.
+
+    Raises:
+        Unavailable: the flags stand, but the runs could not be told yet: repeat.
+    """
+    async with caller.session() as session:
+        journey = await journeys.get(session, journey_id, lock=True)
+        await runs.cancel_unstarted(session, journey_id)
+        cancelled = [
+            NewEntry("campaign.cancelled", "campaign", str(id), caller.actor) for id in await campaigns.cancel_all(session, journey_id)
+        ]
+        asked = NewEntry("journey.cancellation_requested", "journey", str(journey_id), caller.actor)
+        await audit.append(session, [asked, *cancelled])
+    await _control(caller, journey, "cancel", reason, key)
+    return journey
+
+
+async def _control(caller: Caller, journey: Journey, command: Command, reason: str | None, key: str | None) -> None:
+    """A resume names the pauses it knew of: one that is said after it is not lifted by it. A cancellation without a key is never the
+    same word as one before: others may have entered since."""
     organization_id, journey_id = caller.organization_id, journey.id
-    request = temporal.request_id(key or f"after {journey.pauses} pauses", organization_id, caller.actor.id, journey_id, command)
+    word = key or (str(new_id()) if command == "cancel" else f"after {journey.pauses} pauses")
+    request = temporal.request_id(word, organization_id, caller.actor.id, journey_id, command)
     control = Control(
         organization_id=organization_id,
         kind=ControlledKind.JOURNEY,

@@ -14,23 +14,26 @@ from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Invalid, NotFound, Unavailable
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
+from models.domain.journey.entry import refusal
 from models.domain.journey.run import FINISHED, Phase, RunState
-from models.store import audit, journey_versions, journeys, runs
+from models.store import audit, changes, entries, journey_versions, journeys, runs
 from models.store.session import OrganizationSession
-from models.tables.base import new_id
+from models.store.triggers import listens_to_runs
+from models.tables.base import new_id, utc_now
 from models.tables.journeys import Journey, JourneyVersion, Run
 
-Command = Literal["pause", "resume", "cancel", "retry", "skip"]
+Command = Literal["pause", "resume", "cancel", "retry", "skip", "approve", "reject"]
 OVERDUE = timedelta(seconds=10)  # a run that has recorded nothing for so long may lack its workflow
 
 
 @dataclass(frozen=True)
 class NewRun:
-    """What is asked for. `version` None: the newest."""
+    """What is asked for. `version` None: the newest; `entry_key`: what tells two runs of one contact apart."""
 
     contact_id: UUID
     version: int | None
     variables: Mapping[str, Any]
+    entry_key: str | None = None
 
 
 async def start_run(caller: Caller, journey_id: UUID, wanted: NewRun, key: str | None) -> Run:
@@ -38,7 +41,7 @@ async def start_run(caller: Caller, journey_id: UUID, wanted: NewRun, key: str |
 
     Raises:
         NotFound, Invalid: no such journey, version or contact.
-        Conflict: the journey is paused, archived or has never been published.
+        Conflict: the journey is paused, archived, has ended or has never been published, or its entry rules refuse the contact.
         Unavailable: the run exists but its workflow could not be started yet. Repeat with the same key; without, the
             run is started by `start_missing_workflows`.
     """
@@ -52,11 +55,12 @@ async def start_run(caller: Caller, journey_id: UUID, wanted: NewRun, key: str |
 
 
 async def _create(session: OrganizationSession, caller: Caller, journey_id: UUID, wanted: NewRun, request: UUID | None) -> Run:
-    journey = await journeys.get(session, journey_id)
+    journey = await journeys.get(session, journey_id, lock=True)
     refuse_closed(journey)
     version = await published_version(session, journey_id, wanted.version)
     if not await runs.contact_exists(session, wanted.contact_id):
         raise Invalid.field("contact_id", "unknown_contact", "There is no contact with this id.")
+    await _obey_entry_rules(session, version, wanted)
     run_id = new_id()
     run = await runs.create(
         session,
@@ -68,10 +72,35 @@ async def _create(session: OrganizationSession, caller: Caller, journey_id: UUID
         step_id=version.definition["start"],
         variables=wanted.variables,
         request_id=request,
+        entry_key=wanted.entry_key,
     )
     details = {"journey_id": str(journey_id), "version_id": str(version.id), "contact_id": str(wanted.contact_id)}
     await audit.append(session, [NewEntry("run.started", "run", str(run_id), caller.actor, details)])
     return run
+
+
+async def _obey_entry_rules(session: OrganizationSession, version: JourneyVersion, wanted: NewRun) -> None:
+    """Raises Conflict where the journey's entry rules do not let the contact in. The caller holds the journey's lock."""
+    definition, now = Definition.model_validate(version.definition), utc_now()
+    if definition.has_ended(now):
+        raise Conflict("This journey has ended; nobody enters it any more.")
+    standing = await entries.standing(session, version.journey_id)
+    if definition.entry.per_hour is not None and standing.entered_lately >= definition.entry.per_hour:
+        raise Conflict("This journey has taken as many contacts as it takes in an hour; try again later.")
+    key = (wanted.contact_id, wanted.entry_key)
+    reason = refusal(definition.entry, (await entries.pasts(session, version.journey_id, [key]))[key], now)
+    if reason is not None:
+        raise Conflict(f"This contact cannot enter the journey now: {REFUSALS[reason]}.")
+    if listens_to_runs(definition):
+        await changes.note(session, [wanted.contact_id])
+
+
+REFUSALS = {
+    "entered_before": "it has entered before, and the journey is entered once",
+    "under_way": "it is under way in it already",
+    "cooling_down": "it entered a short while ago, and the journey's cool-down is not over",
+    "maximum_reached": "it has entered as often as the journey allows",
+}
 
 
 def refuse_closed(journey: Journey) -> None:
@@ -107,7 +136,7 @@ async def _start_workflow(services: Services, run: Run) -> None:
     await temporal.start(
         services,
         JOURNEY_WORKFLOW,
-        JourneyInput(scope=scope, definition=definition, runs=[state], held_by=held_by),
+        JourneyInput(scope=scope, definition=definition, runs=[state], held_by=held_by, cancelled=run.cancel_requested_at is not None),
         run.workflow_id,
         temporal.attributes(run.organization_id, run.journey_id, run.version_id),
     )
@@ -154,7 +183,7 @@ async def control_run(caller: Caller, run_id: UUID, command: Command, reason: st
     update_id = f"{command}/{run_id}/{key or run.sequence}"
     control = RunControl(command=command, run_ids=[run_id], actor_kind=caller.actor.kind, actor_id=caller.actor.id, reason=reason)
     try:
-        answer = await _ask(caller.services, run, control, update_id)
+        answer = await _answer(caller, run, control, update_id)
     except NoSuchWorkflow:
         return await _unanswered(caller, run_id, command)
     async with caller.session() as session:
@@ -166,6 +195,18 @@ def _settled(run: Run, command: Command) -> Controlled:
     if command == "cancel" and run.status == Phase.CANCELLED:
         return Controlled(run, run.status, changed=False)
     raise Conflict(f"The run is {run.status} already; there is nothing left to {command}.")
+
+
+async def _answer(caller: Caller, run: Run, control: RunControl, update_id: str) -> RunControlled:
+    """Asks again where a publish plan has moved the run meanwhile."""
+    try:
+        return await _ask(caller.services, run, control, update_id)
+    except NoSuchWorkflow:
+        async with caller.session() as session:
+            now = await runs.get(session, run.id)
+        if now.workflow_id == run.workflow_id:
+            raise
+        return await _ask(caller.services, now, control, update_id)
 
 
 async def _ask(services: Services, run: Run, control: RunControl, update_id: str) -> RunControlled:
@@ -189,6 +230,11 @@ async def _unanswered(caller: Caller, run_id: UUID, command: Command) -> Control
     raise Unavailable(f"The run cannot {command} just now: it is only starting, or just finishing. Repeat in a few seconds.")
 
 
+async def review_run(caller: Caller, run_id: UUID, approved: bool, reason: str | None, key: str | None) -> Controlled:
+    """The run that waits for a review goes the way that the person has decided. Raises as `control_run`."""
+    return await control_run(caller, run_id, "approve" if approved else "reject", reason, key)
+
+
 _WANTED: Mapping[Command, str] = {"pause": Phase.PAUSED, "cancel": Phase.CANCELLED}
 
 
@@ -203,4 +249,6 @@ def _judged(run: Run, command: Command, answer: RunControlled) -> Controlled:
         raise Conflict("The run is paused together with its campaign or journey; resume that.")
     if command == "cancel":  # asked for before, and still waiting for what is in flight
         return Controlled(run, answer.phase, changed=False)
+    if command in ("approve", "reject"):
+        raise Conflict("The run does not wait for a review.")
     raise Conflict(f"The run is {answer.phase}; only a run that needs attention can {command}.")

@@ -1,5 +1,6 @@
-"""Saving templates, and showing what a contact would get."""
+"""Saving templates, and showing what a contact would get. Liquid is read in threads: other requests go on meanwhile."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,7 +35,7 @@ async def create_template(caller: Caller, name: str, content: TemplateContent) -
         Invalid: Liquid that does not parse, an unknown filter or variable: with part, line and column.
         Conflict: the name is taken.
     """
-    checked, variables = _checked(content)
+    checked, variables = await asyncio.to_thread(check_content, content)
     async with caller.session() as session:
         template_id = await templates.create(session, name, content.channel)
         version = await templates.add_version(session, template_id, checked, variables, caller.actor.id)
@@ -46,7 +47,8 @@ async def add_version(caller: Caller, template_id: UUID, subject: str, html: str
     """The template has a further version; the older ones stay as they are. Raises like `create_template`, and NotFound."""
     async with caller.session() as session:
         template = await templates.get(session, template_id)
-        checked, variables = _checked(TemplateContent(template.channel, subject, html, text))
+    checked, variables = await asyncio.to_thread(check_content, TemplateContent(template.channel, subject, html, text))
+    async with caller.session() as session:
         version = await templates.add_version(session, template_id, checked, variables, caller.actor.id)
         await audit.append(session, [_entry(caller, "template.version_added", version)])
     return version
@@ -57,16 +59,24 @@ def _entry(caller: Caller, action: str, version: StoredVersion) -> NewEntry:
     return NewEntry(action, "template", str(version.template_id), caller.actor, details)
 
 
-def _checked(content: TemplateContent) -> tuple[TemplateContent, Sequence[str]]:
+def check_content(content: TemplateContent) -> tuple[TemplateContent, Sequence[str]]:
     """The content as it is stored, with a text part, and the variables it reads."""
     problems = shape_problems(content)
-    if not problems and content.channel == "email" and not content.text.strip():
+    text_is_made = not problems and content.channel == "email" and not content.text.strip()
+    if text_is_made:
         content = replace(content, text=text_of(content.html))
     found = {part: analyze(getattr(content, part), part) for part in PARTS}
-    problems += [problem for part in PARTS for problem in found[part].problems]
+    problems += [problem for part in PARTS if not (text_is_made and part == "text") for problem in found[part].problems]
+    if text_is_made and not problems:
+        problems += [_of_made_text(problem) for problem in found["text"].problems]
     if problems:
         raise Invalid(problems)
     return content, sorted({variable for analysis in found.values() for variable in analysis.variables})
+
+
+def _of_made_text(problem: Problem) -> Problem:
+    message = f"The text made from this HTML is wrong: {problem.message} Mend the Liquid around its tags, or send a text of your own."
+    return Problem("html", problem.code, message)
 
 
 async def preview(caller: Caller, template_id: UUID, contact_id: UUID, number: int | None, run: Mapping[str, Any]) -> Preview:
@@ -80,7 +90,8 @@ async def preview(caller: Caller, template_id: UUID, contact_id: UUID, number: i
         contact = await contacts.get(session, contact_id)
         organization = await access.get_organization(session)
     link = f"{caller.services.settings.public_url.rstrip('/')}/u/preview"
-    return _previewed(version, message_context(contact.model_dump(), run, organization.name, link))
+    context = message_context(contact.model_dump(), run, organization.name, link)
+    return await asyncio.to_thread(_previewed, version, context)
 
 
 def _previewed(version: StoredVersion, context: Mapping[str, Any]) -> Preview:

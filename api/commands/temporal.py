@@ -108,6 +108,28 @@ async def control_all(services: Services, control: Control, found_by: TypedSearc
         )
 
 
+async def signal_with_start(
+    services: Services, workflow: str, said: Payload, name: str, signal: str, found_by: TypedSearchAttributes
+) -> None:
+    """The workflow of this id has heard the signal; it is started (with the same argument) where it did not run.
+
+    Raises:
+        Unavailable: Temporal did not answer; the signal may have been heard, and may be repeated.
+    """
+    async with _answering():
+        await services.temporal.start_workflow(
+            workflow,
+            said,
+            id=name,
+            task_queue=services.settings.task_queue,
+            start_signal=signal,
+            start_signal_args=[said],
+            search_attributes=found_by,
+            priority=fair_share(found_by[ORGANIZATION_ID]),
+            rpc_timeout=PATIENCE,
+        )
+
+
 async def control_runs(services: Services, name: str, control: RunControl, update_id: str) -> list[RunControlled]:
     """What the workflow answers to the command. The same `update_id` gets the same answer and no second effect.
 

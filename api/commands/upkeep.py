@@ -9,7 +9,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.contracts import Upkeep
-from api.commands import campaigns, runs
+from api.commands import campaigns, publish_plans, routing, runs
 from api.dependencies import Services
 from models.store import access
 
@@ -23,11 +23,11 @@ class UpkeepActivities:
         self.services = services
 
     def methods(self) -> list[Callable[..., Any]]:
-        return [self.start_missing_workflows]
+        return [self.start_missing_workflows, self.wake_routing]
 
     @activity.defn(name="start_missing_workflows")
     async def start_missing_workflows(self, upkeep: Upkeep) -> int:
-        """A campaign or run whose API process died between its row and its workflow is started.
+        """A campaign, run or publish plan whose API process died between its row and its workflow is started.
 
         Safe to run twice, and beside the request that repeats it: a workflow id starts once. One organization's trouble is
         not another's: all are looked at.
@@ -49,6 +49,21 @@ class UpkeepActivities:
             raise ApplicationError(f"Not everything could be started in {failed} of {len(organizations)} organizations.", type="NotStarted")
         return looked_at
 
+    @activity.defn(name="wake_routing")
+    async def wake_routing(self, upkeep: Upkeep) -> int:
+        """Safe to run twice: routing that is under way looks once more.
+
+        Raises:
+            Unavailable: Temporal did not answer; to be repeated.
+        """
+        async with self.services.database.outside() as session:
+            organizations = await access.organizations_to_route(session)
+        for organization_id in organizations:
+            activity.heartbeat()
+            await routing.poke(self.services, organization_id, timed=True)
+        return len(organizations)
+
     async def _start_in(self, organization_id: UUID) -> int:
         found = await campaigns.start_missing_workflows(self.services, organization_id, activity.heartbeat)
+        found += await publish_plans.start_missing_workflows(self.services, organization_id, activity.heartbeat)
         return found + await runs.start_missing_workflows(self.services, organization_id, activity.heartbeat)

@@ -12,11 +12,12 @@ from fastapi.responses import HTMLResponse
 from python_multipart.exceptions import MultipartParseError
 from starlette.exceptions import HTTPException
 
+from api.commands.routing import poke_soon
 from api.dependencies import Services, services
 from models.domain.audit import Actor
 from models.domain.errors import NotFound
 from models.domain.unsubscribe import ForgedToken, Unsubscribe, read_token
-from models.store import access, consents, contacts, topics
+from models.store import access, changes, consents, contacts, topics
 from models.store.session import OrganizationSession
 
 router = APIRouter(tags=["unsubscribe"], include_in_schema=False)
@@ -62,6 +63,9 @@ async def withdraw(request: Request, token: Token) -> HTMLResponse:
         async with services(request).database.organization(asked.organization_id) as session:
             what = await _describe(session, asked)
             await _withdraw(session, asked)
+            listening = await changes.listening(session)
+        if listening:
+            await poke_soon(services(request), asked.organization_id)
     except NotFound:
         return _unknown()
     return _page("You are unsubscribed", f"You will no longer receive {what}.", "")

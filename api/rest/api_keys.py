@@ -26,6 +26,7 @@ class ApiKeyResponse(BaseModel):
     prefix: str
     scopes: list[str]
     created_by: UUID | None
+    made_by: UUID | None = Field(description="The key that it was made with, and does not outlive; null when a person made it.")
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
@@ -45,7 +46,9 @@ class NewApiKey(BaseModel):
     scopes: list[Annotated[str, StringConstraints(max_length=50)]] = Field(
         min_length=1, max_length=len(PERMISSIONS), examples=[["contacts.write", "runs.start"]]
     )
-    expires_at: AwareDatetime | None = Field(default=None, description="Null: never.", examples=["2030-01-01T00:00:00Z"])
+    expires_at: AwareDatetime | None = Field(
+        default=None, description="Null: never, or with the key that makes it.", examples=["2030-01-01T00:00:00Z"]
+    )
 
     @field_validator("expires_at")
     @classmethod
@@ -65,7 +68,7 @@ async def list_keys(caller: Annotated[Caller, authorize("api_keys.read")], query
 
 @router.post("", status_code=201)
 async def create_key(body: NewApiKey, caller: Annotated[Caller, authorize("api_keys.write")]) -> CreatedApiKey:
-    """A new key, with no more scopes than you have yourself."""
+    """A new key, with no more scopes than you have yourself. Made with a key, it expires with that one at the latest."""
     created = await commands.create_api_key(caller, body.name, body.scopes, body.expires_at)
     shown = ApiKeyResponse.model_validate(created.key, from_attributes=True)
     return CreatedApiKey(**shown.model_dump(), secret=created.secret)
@@ -73,5 +76,5 @@ async def create_key(body: NewApiKey, caller: Annotated[Caller, authorize("api_k
 
 @router.delete("/{key_id}", status_code=204)
 async def revoke_key(key_id: UUID, caller: Annotated[Caller, authorize("api_keys.write")]) -> None:
-    """The key stops working at once. It stays in the list."""
+    """The key stops working at once, and so do the keys that were made with it. They stay in the list."""
     await commands.revoke_api_key(caller, key_id)

@@ -11,6 +11,8 @@ from api.commands import connections as commands
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from models.domain.connection import Security, SmtpConfig
+from models.sandbox_account import at_sandbox_now
+from models.settings import Settings
 from models.store import connections
 from models.store.connections import NewConnection, StoredConnection
 
@@ -22,6 +24,10 @@ Username = Annotated[str, StringConstraints(min_length=1, max_length=320)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=1_000, description="Stored encrypted; never shown again.")]
 Address = Annotated[EmailStr, Field(max_length=254)]
 Rate = Annotated[float, Field(gt=0, le=10_000, description="Messages per second, over all workers; null for no limit.")]
+DEFAULT = (
+    "Versions that are published from now on send through it wherever a step names no connection. Versions published before stay on the "
+    "connection that was the default then: publish again to move them."
+)
 _EXAMPLE: dict[str, Any] = {
     "name": "Newsletter",
     "host": "smtp.example.com",
@@ -51,7 +57,7 @@ class NewSmtpConnection(BaseModel):
     reply_to: Address | None = None
     concurrency: int | None = Field(None, ge=1, le=100, description="Messages in the air per worker; null: as the installation says.")
     rate_per_second: Rate | None = None
-    is_default: bool = Field(False, description="Sends that name no connection go through the default one.")
+    is_default: bool = Field(False, description=DEFAULT)
 
 
 class ConnectionChange(BaseModel):
@@ -70,7 +76,7 @@ class ConnectionChange(BaseModel):
     reply_to: Address | None = None
     concurrency: int | None = Field(None, ge=1, le=100, description="Messages in the air per worker; null: as the installation says.")
     rate_per_second: Rate | None = None
-    is_default: bool = False
+    is_default: bool = Field(False, description=DEFAULT)
 
 
 class ConnectionOut(BaseModel):
@@ -87,6 +93,7 @@ class ConnectionOut(BaseModel):
     sender_name: str
     reply_to: str | None
     concurrency: int | None
+    sandbox: bool = Field(description="Your account at this installation's mail sandbox: host and port are where that listens now.")
     rate_per_second: float | None
     is_default: bool
     status: str = Field(description="`active`, or `broken`: runs wait until it is mended.")
@@ -95,8 +102,8 @@ class ConnectionOut(BaseModel):
     updated_at: datetime
 
     @classmethod
-    def of(cls, stored: StoredConnection) -> Self:
-        config = SmtpConfig.model_validate(stored.config)
+    def of(cls, stored: StoredConnection, settings: Settings) -> Self:
+        config = at_sandbox_now(SmtpConfig.model_validate(stored.config), stored.organization_id, settings)
         return cls(
             **config.model_dump(),
             id=stored.id,
@@ -124,31 +131,33 @@ async def create_connection(caller: Annotated[Caller, authorize("connections.wri
     config = SmtpConfig(**body.model_dump(include=set(SmtpConfig.model_fields)))
     secret = body.password.get_secret_value() if body.password is not None else None
     new = NewConnection(body.name, "email", body.provider, config.model_dump(), secret, body.is_default, body.rate_per_second)
-    return ConnectionOut.of(await commands.create_connection(caller, new))
+    return ConnectionOut.of(await commands.create_connection(caller, new), caller.services.settings)
 
 
 @router.get("")
 async def list_connections(caller: Annotated[Caller, authorize("connections.read")], query: PageOf) -> Page[ConnectionOut]:
     async with caller.session() as session:
         found = await connections.list_page(session, query.limit + 1, query.after)
-    return page([ConnectionOut.of(stored) for stored in found], [stored.id for stored in found], query)
+    settings = caller.services.settings
+    return page([ConnectionOut.of(stored, settings) for stored in found], [stored.id for stored in found], query)
 
 
 @router.get("/{connection_id}")
 async def read_connection(caller: Annotated[Caller, authorize("connections.read")], connection_id: UUID) -> ConnectionOut:
     async with caller.session() as session:
-        return ConnectionOut.of(await connections.get(session, connection_id))
+        return ConnectionOut.of(await connections.get(session, connection_id), caller.services.settings)
 
 
 @router.patch("/{connection_id}")
 async def change_connection(
     caller: Annotated[Caller, authorize("connections.write")], connection_id: UUID, body: ConnectionChange
 ) -> ConnectionOut:
-    """Change the fields that are given. A new host, port or security needs the password again."""
+    """Change the fields that are given. A new host, port or security needs the password again. It counts as mended: runs that
+    were held for it go on at once. After a 503, repeat."""
     changes = body.model_dump(exclude_unset=True)
     if body.password is not None:
         changes["password"] = body.password.get_secret_value()
-    return ConnectionOut.of(await commands.change_connection(caller, connection_id, changes))
+    return ConnectionOut.of(await commands.change_connection(caller, connection_id, changes), caller.services.settings)
 
 
 @router.delete("/{connection_id}", status_code=204)
@@ -158,6 +167,7 @@ async def delete_connection(caller: Annotated[Caller, authorize("connections.wri
 
 @router.post("/{connection_id}/checks")
 async def check_connection(caller: Annotated[Caller, authorize("connections.write")], connection_id: UUID) -> CheckOut:
-    """Connect and log in, without sending anything."""
+    """Connect and log in, without sending anything. When that works, runs that were held for the connection go on at once.
+    After a 503, repeat."""
     result = await commands.check_connection(caller, connection_id)
     return CheckOut(ok=result.ok, reason=result.reason, advice=result.advice)

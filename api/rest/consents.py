@@ -50,7 +50,7 @@ class NewConsentLine(BaseModel):
         return self
 
 
-class _OneOrMany:
+class OneOrMany:
     """A list, for which a single item may stand."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -61,7 +61,7 @@ class _OneOrMany:
         return {"anyOf": [many["items"], many]}
 
 
-NewConsents = Annotated[list[NewConsentLine], Field(min_length=1, max_length=1_000), _OneOrMany()]
+NewConsents = Annotated[list[NewConsentLine], Field(min_length=1, max_length=1_000), OneOrMany()]
 
 
 class ConsentOut(BaseModel):

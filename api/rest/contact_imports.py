@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from api.commands.contact_imports import ConsentOption, ImportOptions, import_contacts
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
+from models.contact_file.form import Encoding
 from models.domain.contact import COUNTRIES
 from models.domain.errors import Invalid, NotAllowed, Problem
 from models.domain.phrases import plain_message
@@ -41,7 +42,7 @@ class OptionsIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     delimiter: Literal[",", ";", "\t", "|"] | None = None
-    encoding: Literal["utf-8", "utf-16", "windows-1250", "windows-1251", "windows-1252", "iso-8859-1", "iso-8859-15"] | None = None
+    encoding: Encoding | None = None
     mapping: dict[Text, Text | None] = Field(default_factory=dict, max_length=200)
     default_country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")] | None = None
     dry_run: bool = False
@@ -87,7 +88,7 @@ class ImportSummary(BaseModel):
 class ImportOut(ImportSummary):
     """`refusals` are the first 1,000; a row with several bad cells has one line for each."""
 
-    encoding: str
+    encoding: str = Field(description="As the option `encoding` takes it.", examples=["windows-1252"])
     delimiter: str
     columns: list[ImportedColumn]
     ignored_columns: list[str]
@@ -103,7 +104,8 @@ def _summary(row: ContactImport) -> dict[str, Any]:
     return row.model_dump(include=set(ImportSummary.model_fields))
 
 
-@router.post("", status_code=201)
+# The parts of a form are kept in memory, up to 1 MB each: as many as there may be.
+@router.post("", status_code=201, form_limits={"max_files": 1, "max_fields": 10})
 async def create_import(
     caller: Annotated[Caller, authorize("contacts.write")],
     file: Annotated[UploadFile, File(description="CSV as spreadsheets write it; the first line names the columns.")],

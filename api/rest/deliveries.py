@@ -55,9 +55,10 @@ async def list_deliveries(
     journey_id: UUID | None = None,
     state: State | None = None,
     outcome: Annotated[str | None, Query(max_length=64, description="As in DESIGN.md section 7.", examples=["accepted"])] = None,
+    hidden: Annotated[bool, Query(description="Also of runs that a hidden event began.")] = False,
 ) -> Page[DeliveryView]:
     """Messages, oldest first."""
-    wanted = DeliveryFilter(run_id, contact_id, campaign_id, journey_id, state, outcome)
+    wanted = DeliveryFilter(run_id, contact_id, campaign_id, journey_id, state, outcome, hidden)
     async with caller.session() as session:
         found = await delivery_pages.page(session, wanted, query.limit + 1, query.after)
     return page([DeliveryView.model_validate(row) for row in found], [row.id for row in found], query)

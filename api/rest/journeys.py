@@ -1,4 +1,4 @@
-"""`/v1/journeys`: drafts, their check, published versions, and the journey's pause."""
+"""`/v1/journeys`: drafts, their check, published versions, the journey's pause, and the cancellation of its runs."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from api.rest.reasons import StatedReason
 from api.rest.runs import RunView
 from models.domain.errors import Invalid, NotFound
 from models.domain.journey.draft import MAX_BYTES, storable
-from models.store import journey_versions, journeys
+from models.store import goals, journey_versions, journeys
 from models.tables.journeys import Journey
 
 router = APIRouter(prefix="/journeys", tags=["journeys"])
@@ -70,9 +70,26 @@ class Reason(Request):
 class NewRun(Request):
     contact_id: UUID
     version: Annotated[int, Field(ge=1, le=2_147_483_647, description="Left out: the newest.", examples=[1])] | None = None
+    key: (
+        Annotated[str, Field(min_length=1, max_length=200, description="Tells two runs of one contact apart, such as an order's id.")]
+        | None
+    ) = None
     variables: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], Any] = Field(
         default_factory=dict, max_length=100, description="For branches and templates, as run.<name>.", examples=[{"order": "A-1042"}]
     )
+
+
+class GoalCount(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    version: int
+    goal: str = Field(examples=["bought"])
+    runs: int = Field(description="Runs of the version, whatever became of them.")
+    reached: int = Field(description="Of these, those that reached it in time.")
+
+
+class GoalCounts(BaseModel):
+    items: list[GoalCount]
 
 
 class ProblemView(BaseModel):
@@ -118,7 +135,7 @@ class VersionView(VersionSummary):
     definition: dict[str, Any]
 
 
-async def _view(caller: Caller, journey: Journey, response: Response) -> JourneyView:
+async def view(caller: Caller, journey: Journey, response: Response) -> JourneyView:
     async with caller.session() as session:
         newest = await journey_versions.newest_by_journey(session, [journey.id])
     response.headers["ETag"] = etag(journey.revision)
@@ -140,7 +157,7 @@ async def create_journey(caller: Annotated[Caller, authorize("journeys.write")],
     _require_storable(new.draft, "draft", MAX_BYTES)
     journey = await commands.create_journey(caller, new.name, new.draft)
     response.headers["Location"] = f"/v1/journeys/{journey.id}"
-    return await _view(caller, journey, response)
+    return await view(caller, journey, response)
 
 
 @router.get("")
@@ -161,7 +178,7 @@ async def read_journey(caller: Annotated[Caller, authorize("journeys.read")], jo
     """The journey with its draft. The ETag is the draft's revision."""
     async with caller.session() as session:
         journey = await journeys.get(session, journey_id)
-    return await _view(caller, journey, response)
+    return await view(caller, journey, response)
 
 
 @router.patch("/{journey_id}/draft")
@@ -172,7 +189,7 @@ async def save_draft(
     if change.draft is not None:
         _require_storable(change.draft, "draft", MAX_BYTES)
     journey = await commands.save_draft(caller, journey_id, revision, change.draft, change.name)
-    return await _view(caller, journey, response)
+    return await view(caller, journey, response)
 
 
 @router.get("/{journey_id}/check")
@@ -226,9 +243,18 @@ async def start_run(
 ) -> RunView:
     """Starts a run for one contact. After a 503, repeat with the same Idempotency-Key: the same run goes on."""
     _require_storable(new.variables, "variables", VARIABLES_BYTES)
-    run = await run_commands.start_run(caller, journey_id, run_commands.NewRun(new.contact_id, new.version, new.variables), key)
+    run = await run_commands.start_run(caller, journey_id, run_commands.NewRun(new.contact_id, new.version, new.variables, new.key), key)
     response.headers["Location"] = f"/v1/runs/{run.id}"
     return RunView.model_validate(run)
+
+
+@router.get("/{journey_id}/goals")
+async def read_goals(caller: Annotated[Caller, authorize("journeys.read")], journey_id: UUID) -> GoalCounts:
+    """How many runs of each version reached each of its goals."""
+    async with caller.session() as session:
+        await journeys.get(session, journey_id)
+        found = await goals.counts(session, journey_id)
+    return GoalCounts(items=[GoalCount.model_validate(count) for count in found])
 
 
 @router.put("/{journey_id}/pause", status_code=202)
@@ -240,7 +266,7 @@ async def pause_journey(
     why: Reason | None = None,
 ) -> JourneyView:
     """Nothing of the journey is sent from now on; its runs keep their place. After a 503, repeat."""
-    return await _view(caller, await commands.pause(caller, journey_id, why.reason if why else None, key), response)
+    return await view(caller, await commands.pause(caller, journey_id, why.reason if why else None, key), response)
 
 
 @router.delete("/{journey_id}/pause", status_code=202)
@@ -248,15 +274,28 @@ async def resume_journey(
     caller: Annotated[Caller, authorize("journeys.publish")], journey_id: UUID, response: Response, key: CommandKey = None
 ) -> JourneyView:
     """The pause is being lifted: `paused_at` is null as soon as it is. After a 503, repeat."""
-    return await _view(caller, await commands.resume(caller, journey_id, key), response)
+    return await view(caller, await commands.resume(caller, journey_id, key), response)
+
+
+@router.put("/{journey_id}/cancellation", status_code=202)
+async def cancel_journey(
+    caller: Annotated[Caller, authorize("journeys.publish")],
+    journey_id: UUID,
+    response: Response,
+    key: CommandKey = None,
+    why: Reason | None = None,
+) -> JourneyView:
+    """Every run of the journey that is under way is being cancelled, and so are its campaigns, for good. The journey itself stays:
+    it can be entered again. After a 503, repeat."""
+    return await view(caller, await commands.cancel(caller, journey_id, why.reason if why else None, key), response)
 
 
 @router.put("/{journey_id}/archive")
 async def archive_journey(caller: Annotated[Caller, authorize("journeys.write")], journey_id: UUID, response: Response) -> JourneyView:
     """The journey takes no new runs, campaigns or versions. Runs under way go on."""
-    return await _view(caller, await commands.set_archived(caller, journey_id, True), response)
+    return await view(caller, await commands.set_archived(caller, journey_id, True), response)
 
 
 @router.delete("/{journey_id}/archive")
 async def restore_journey(caller: Annotated[Caller, authorize("journeys.write")], journey_id: UUID, response: Response) -> JourneyView:
-    return await _view(caller, await commands.set_archived(caller, journey_id, False), response)
+    return await view(caller, await commands.set_archived(caller, journey_id, False), response)

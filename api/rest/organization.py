@@ -4,11 +4,12 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.commands import organizations as commands
 from api.dependencies import Caller, authorize
+from models import webhook_signature
 from models.store import access
 from models.tables.access import Organization
 
@@ -35,6 +36,7 @@ class OrganizationResponse(BaseModel):
     timezone: str = Field(examples=["Europe/Berlin"])
     quiet_hours: dict[str, QuietWindow]
     attribute_schema: dict[str, dict[str, Any]] = Field(examples=[{"plan": {"type": "string"}}])
+    approval_required: bool = Field(description="A journey is published only when another person has approved exactly that content.")
     created_at: datetime
 
 
@@ -51,6 +53,13 @@ class OrganizationChange(BaseModel):
     attribute_schema: dict[Annotated[str, StringConstraints(max_length=64)], dict[str, str]] = Field(
         default={}, max_length=200, examples=[{"plan": {"type": "string"}, "seats": {"type": "integer"}}]
     )
+    approval_required: bool = Field(default=False, examples=[True])
+
+
+class WebhookSecretResponse(BaseModel):
+    """What the signatures of this organization's webhooks are made with, as libraries for Standard Webhooks take it."""
+
+    secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
 
 
 @router.get("")
@@ -64,6 +73,14 @@ async def show(caller: Annotated[Caller, authorize("organization.read")]) -> Org
 async def change(body: OrganizationChange, caller: Annotated[Caller, authorize("organization.write")]) -> OrganizationResponse:
     """Change settings; those that are left out stay."""
     return _response(await commands.change_organization(caller, body.model_dump(exclude_unset=True)))
+
+
+@router.get("/webhook-secret")
+async def webhook_secret(caller: Annotated[Caller, authorize("organization.write")], response: Response) -> WebhookSecretResponse:
+    """The secret that receivers of webhooks verify `webhook-signature` with. Always the same, and this organization's alone."""
+    response.headers["Cache-Control"] = "no-store"
+    secret = webhook_signature.webhook_secret(caller.services.settings, caller.organization_id)
+    return WebhookSecretResponse(secret=webhook_signature.printed(secret))
 
 
 def _response(organization: Organization) -> OrganizationResponse:

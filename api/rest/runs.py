@@ -1,13 +1,13 @@
 """`/v1/runs`: one contact's trip through one version each, why it stands where it stands, and what to do about it."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.commands.runs import Command, Controlled, control_run
+from api.commands.runs import Command, Controlled, control_run, review_run
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.headers import CommandKey
@@ -26,6 +26,13 @@ class RunReason(BaseModel):
     reason: StatedReason | None = None
 
 
+class Review(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    decision: Literal["approved", "rejected"]
+    reason: StatedReason | None = None
+
+
 class RunView(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
@@ -34,6 +41,9 @@ class RunView(BaseModel):
     version_id: UUID
     campaign_id: UUID | None
     contact_id: UUID
+    entry_source: str = Field(description="api, campaign, event, segment or journey.", examples=["event"])
+    entry_key: str | None = Field(examples=["A-1042"])
+    parent_run_id: UUID | None = Field(description="The run whose step led here.")
     status: str = Field(description="Where it stands.", examples=["waiting"])
     step_id: str | None = Field(examples=["pause"])
     wake_at: datetime | None = Field(description="When it goes on by itself, while it waits or is held.")
@@ -178,3 +188,12 @@ async def skip_run(
 ) -> ControlledRun:
     """A run that needs attention leaves its step undone and goes on."""
     return await _control(caller, run_id, "skip", key, why)
+
+
+@router.put("/{run_id}/review")
+async def review(
+    caller: Annotated[Caller, authorize("runs.review")], run_id: UUID, decided: Review, key: CommandKey = None
+) -> ControlledRun:
+    """A run that waits at a `review` step goes the way that the person has decided."""
+    done = await review_run(caller, run_id, decided.decision == "approved", decided.reason, key)
+    return ControlledRun(id=run_id, status=done.phase, changed=done.changed, run=RunView.model_validate(done.run))

@@ -6,12 +6,13 @@ import hashlib
 import io
 import re
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal, get_args
 
 from models.domain.errors import Invalid
 
 DELIMITERS = ",;\t|"
-ENCODINGS = ("utf-8", "utf-16", "windows-1250", "windows-1251", "windows-1252", "iso-8859-1", "iso-8859-15")
+Encoding = Literal["utf-8", "utf-16", "windows-1250", "windows-1251", "windows-1252", "iso-8859-1", "iso-8859-15"]
+ENCODINGS: tuple[str, ...] = get_args(Encoding)
 _PIECE_BYTES = 1 << 20
 _SAMPLE_BYTES = 1 << 16
 _MULTIBYTE = re.compile(  # what UTF-8 writes beyond ASCII
@@ -28,7 +29,7 @@ _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # Excel's own
 
 @dataclass(frozen=True)
 class Form:
-    """`preamble_lines` come before the header and say nothing about contacts."""
+    """`encoding` is one of `ENCODINGS`. `preamble_lines` come before the header and say nothing about contacts."""
 
     encoding: str
     delimiter: str
@@ -50,17 +51,17 @@ def examine(file: BinaryIO, encoding: str | None = None, delimiter: str | None =
     head = file.read(_SAMPLE_BYTES)
     if not head.strip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n"):
         raise Invalid.field("file", "empty_file", "The file is empty; its first line must name the columns.")
-    candidates = _candidates(head) if encoding is None else (_python_name(encoding),)
-    if candidates[0] == "utf-8-sig" and _looks_like_utf_16(head):
+    candidates = _candidates(head) if encoding is None else (encoding,)
+    if candidates[0] == "utf-8" and _looks_like_utf_16(head):
         raise Invalid.field("file", "undecodable", _UTF16)
     digest, fitting = _read_through(file, candidates)
-    if candidates[0] == "utf-8-sig" != fitting and (line := _damaged_line(file)):
+    if candidates[0] == "utf-8" != fitting and (line := _damaged_line(file)):
         raise Invalid.field("file", "undecodable", _DAMAGED.format(line=line, known=", ".join(ENCODINGS)))
     if not fitting:
         known = ", ".join(ENCODINGS)
         message = f"The file is not text in {' or '.join(candidates)}; save it as CSV UTF-8, or name its encoding: {known}."
         raise Invalid.field("file", "undecodable", message)
-    sample = codecs.getincrementaldecoder(fitting)().decode(head)
+    sample = codecs.getincrementaldecoder(codec(fitting))().decode(head)
     lines = sample.splitlines(keepends=True) or [""]
     named = _SEPARATOR_LINE.fullmatch(lines[0])
     if named is None:
@@ -71,7 +72,7 @@ def examine(file: BinaryIO, encoding: str | None = None, delimiter: str | None =
 def _candidates(head: bytes) -> tuple[str, ...]:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return ("utf-16",)
-    return ("utf-8-sig", "cp1252")
+    return ("utf-8", "windows-1252")
 
 
 def _looks_like_utf_16(head: bytes) -> bool:
@@ -96,7 +97,8 @@ def _damaged_line(file: BinaryIO) -> int | None:
     return first if characters >= strays else None
 
 
-def _python_name(encoding: str) -> str:
+def codec(encoding: str) -> str:
+    """Python's name of one of `ENCODINGS`; in UTF-8 a byte order mark is not part of the text."""
     return "utf-8-sig" if encoding == "utf-8" else encoding
 
 
@@ -104,7 +106,7 @@ def _read_through(file: BinaryIO, candidates: tuple[str, ...]) -> tuple[bytes, s
     """The file's SHA-256, and the first candidate that decodes all of it."""
     file.seek(0)
     digest = hashlib.sha256()
-    decoders = {name: codecs.getincrementaldecoder(name)() for name in candidates}
+    decoders = {name: codecs.getincrementaldecoder(codec(name))() for name in candidates}
     while piece := file.read(_PIECE_BYTES):
         digest.update(piece)
         for name in [name for name in decoders if not _decodes(decoders[name], piece)]:

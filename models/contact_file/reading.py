@@ -14,7 +14,7 @@ import uuid_utils
 
 from models.contact_file.cells import Cleaner, Value, cleaner, phones
 from models.contact_file.columns import Columns
-from models.contact_file.form import Form
+from models.contact_file.form import Form, codec
 from models.domain.contact import FIELDS, Malformed
 from models.domain.errors import Invalid
 
@@ -58,7 +58,7 @@ class Table:
 
     def __init__(self, file: BinaryIO, form: Form) -> None:
         file.seek(0)
-        self._text = io.TextIOWrapper(file, encoding=form.encoding, newline="")
+        self._text = io.TextIOWrapper(file, encoding=codec(form.encoding), newline="")
         self._offset = form.preamble_lines
         self._delimiter = form.delimiter
         self._quotes = 0  # in the record that is being read

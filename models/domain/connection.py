@@ -1,6 +1,6 @@
 """What a connection to a provider is made of, apart from its secret. Pure."""
 
-from typing import Literal
+from typing import Literal, get_args
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,6 +8,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.domain.errors import Problem
 
 Security = Literal["starttls", "tls", "none"]
+# Every reason for which messages are held until a connection is mended: what providers say of it, and what we find before we ask one.
+BrokenReason = Literal[
+    "address_not_allowed",
+    "auth_refused",
+    "authentication_failed",
+    "authentication_not_offered",
+    "certificate_invalid",
+    "connection_broken",
+    "no_connection",
+    "secret_unreadable",
+    "sender_refused",
+    "starttls_not_offered",
+    "tls_refused",
+]
+BROKEN_REASONS: frozenset[str] = frozenset(get_args(BrokenReason))
 
 
 class SmtpConfig(BaseModel):
@@ -24,6 +39,7 @@ class SmtpConfig(BaseModel):
     reply_to: str | None = Field(default=None, max_length=254)
     # Servers cap the links of one account, and every message in the air holds one. None: as the installation says.
     concurrency: int | None = Field(default=None, ge=1, le=100)
+    sandbox: bool = False  # the account at our own sandbox: host and port are where that listened, not where it listens now
 
 
 def smtp_problems(config: SmtpConfig, has_password: bool) -> list[Problem]:

@@ -11,7 +11,7 @@ from uuid import UUID
 from models.domain.journey.definition import Purpose
 from models.domain.quiet_hours import ChosenZone, NeverAllowed, QuietHours, allowed_until, next_allowed
 
-RULE_VERSION = "2026-11-23.1"  # raised whenever the same facts may lead to another decision
+RULE_VERSION = "2026-11-25.1"  # raised whenever the same facts may lead to another decision
 
 
 class Outcome(StrEnum):
@@ -78,12 +78,14 @@ class ConsentFacts:
 
 @dataclass(frozen=True)
 class HourFacts:
-    """What is known about the hour. `window` None: the organization has no quiet hours on this channel."""
+    """What is known about the hour. `window` None: the organization has no quiet hours on this channel. `drop`: a message that would
+    have to wait is not sent at all."""
 
     channel: str
     purpose: Purpose
     window: QuietHours | None
     zone: ChosenZone
+    drop: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ def decide_hours(facts: HourFacts, at: datetime) -> Decision:
         allowed = next_allowed(at, facts.window, facts.zone.zone)
     except NeverAllowed:
         return Decision(Outcome.REFUSE, Reason.ALWAYS_QUIET, inputs=inputs)
+    if allowed > at and facts.drop:
+        return Decision(Outcome.REFUSE, Reason.QUIET_HOURS, inputs=inputs)
     if allowed > at:
         return Decision(Outcome.HOLD, Reason.QUIET_HOURS, allowed, inputs=inputs)
     return Decision(Outcome.SEND, allowed_until=allowed_until(at, facts.window, facts.zone.zone), inputs=inputs)

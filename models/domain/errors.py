@@ -8,6 +8,8 @@ LeadStatsError
 ├── Invalid               the input breaks a rule; carries one `Problem` per field
 │   └── Unpublishable     a journey definition that `check` refuses
 ├── Conflict              the thing is in a state that does not allow this
+│   ├── ApprovalRequired  another person has to approve this first
+│   ├── PlanOutdated      what the plan was made from has changed
 │   └── StaleRevision     somebody else saved first
 └── Unavailable           a part we depend on (Temporal, database, provider) cannot answer now
 """
@@ -82,6 +84,14 @@ class Conflict(LeadStatsError):
 
 class AttributeInUse(Conflict):
     code = "attribute_in_use"
+
+
+class ApprovalRequired(Conflict):
+    code = "approval_required"
+
+
+class PlanOutdated(Conflict):
+    code = "plan_outdated"
 
 
 class StaleRevision(Conflict):

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 PERMISSIONS: dict[str, str] = {
     "organization.read": "see the organization's settings and its members",
-    "organization.write": "change the organization's settings, its members and their roles",
+    "organization.write": "change the organization's settings, its members and their roles; read the webhook secret",
     "api_keys.read": "list API keys (never their secrets)",
     "api_keys.write": "create and revoke API keys",
     "audit.read": "read and export the audit record",
@@ -16,6 +16,8 @@ PERMISSIONS: dict[str, str] = {
     "contacts.write": "create, change, import and delete contacts; define topics",
     "consents.read": "see consents and suppressions",
     "consents.write": "record and withdraw consent; suppress and release addresses",
+    "events.read": "see contacts' events",
+    "events.write": "send events, which may begin runs",
     "segments.read": "see segments; preview them together with contacts.read",
     "segments.write": "create, change and delete segments",
     "templates.read": "see templates; preview them together with contacts.read",
@@ -24,12 +26,14 @@ PERMISSIONS: dict[str, str] = {
     "connections.write": "connect, change and disconnect accounts at providers",
     "journeys.read": "see journeys and their versions",
     "journeys.write": "create and edit drafts of journeys",
-    "journeys.publish": "publish a version; pause and resume a journey",
+    "journeys.publish": "publish a version; pause and resume a journey; cancel its runs",
+    "journeys.approve": "approve or reject what somebody else wants to publish",
     "campaigns.read": "see campaigns and their progress",
     "campaigns.launch": "launch, pause, resume and cancel campaigns",
     "runs.read": "see runs and their timelines",
     "runs.start": "start a run for a contact",
     "runs.control": "pause, resume, retry and cancel runs",
+    "runs.review": "decide about runs that wait for a person's review",
     "deliveries.read": "see deliveries and what became of them",
     "sandbox.read": "read the sandbox's inboxes",
     "sandbox.write": "empty the sandbox's inboxes and script their failures",
@@ -51,7 +55,7 @@ ROLE_PURPOSE = MappingProxyType(
         Role.OWNER: "may do everything; only an owner makes or removes owners",
         Role.ADMIN: "connects accounts, manages people and keys, and may do everything but change owners",
         Role.DESIGNER: "builds contacts, segments, templates and journeys, and launches campaigns of published versions",
-        Role.APPROVER: "reads everything in a journey, publishes it and launches campaigns, but does not edit",
+        Role.APPROVER: "reads everything in a journey, approves and publishes it and launches campaigns, but does not edit",
         Role.SUPPORT: "sees why something did or did not leave, and controls runs",
         Role.AUDITOR: "reads everything, the audit record included, and changes nothing",
         Role.VIEWER: "reads journeys, campaigns and their results, without contacts' details",
@@ -69,7 +73,7 @@ _VIEW = frozenset(
         "deliveries.read",
     }
 )
-_PEOPLE = frozenset({"contacts.read", "consents.read", "sandbox.read"})  # shows addresses or names
+_PEOPLE = frozenset({"contacts.read", "consents.read", "events.read", "sandbox.read"})  # shows addresses or names
 _READ = frozenset(name for name in PERMISSIONS if name.endswith(".read"))
 
 ROLE_PERMISSIONS = MappingProxyType(
@@ -89,10 +93,16 @@ ROLE_PERMISSIONS = MappingProxyType(
             "campaigns.launch",
             "runs.start",
             "runs.control",
+            "runs.review",
+            "events.write",
             "sandbox.write",
         },
-        Role.APPROVER: _VIEW | _PEOPLE | {"connections.read", "audit.read", "journeys.publish", "campaigns.launch"},
-        Role.SUPPORT: _VIEW | _PEOPLE | {"connections.read", "audit.read", "consents.write", "runs.start", "runs.control"},
+        Role.APPROVER: _VIEW
+        | _PEOPLE
+        | {"connections.read", "audit.read", "journeys.approve", "journeys.publish", "campaigns.launch", "runs.review"},
+        Role.SUPPORT: _VIEW
+        | _PEOPLE
+        | {"connections.read", "audit.read", "consents.write", "events.write", "runs.start", "runs.control", "runs.review"},
         Role.AUDITOR: _READ,
         Role.VIEWER: _VIEW,
     }

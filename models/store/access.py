@@ -4,6 +4,7 @@ Functions that take a plain `AsyncSession` run in `Database.outside()`: no organ
 functions of `models/migrations/versions/0001_security.sql`, each of which answers one question.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -58,7 +59,7 @@ class LoginOrganization:
 
 
 async def authenticate_api_key(session: AsyncSession, secret_hash: bytes) -> KnownKey | None:
-    """Whose key this is, unless it is unknown, revoked or expired. Notes its use, at most once a minute."""
+    """Whose key this is, unless it is unknown, revoked or expired, or its maker disabled. Notes its use, at most once a minute."""
     row = (await session.execute(text("SELECT * FROM authenticate_api_key(:hash)"), {"hash": secret_hash})).mappings().one_or_none()
     return None if row is None else KnownKey(**row)
 
@@ -86,9 +87,16 @@ async def organization_id_by_slug(session: AsyncSession, slug: str) -> UUID | No
     return found
 
 
+async def organizations_to_route(session: AsyncSession) -> list[UUID]:
+    """Organizations in which something waits to be routed or told, or may have become true by time alone."""
+    return list((await session.execute(text("SELECT organizations_to_route()"))).scalars())
+
+
 async def organizations_with_unstarted(session: AsyncSession, older_than: timedelta) -> list[UUID]:
-    """The organizations in which a campaign or run has been waiting for its workflow for longer than this."""
-    rows = await session.execute(text("SELECT organizations_with_unstarted(:older_than)"), {"older_than": older_than})
+    """The organizations in which a campaign, run or publish plan may have been waiting for its workflow for longer than this."""
+    # The second names organizations with publish plans under way, among others: to look there in vain costs one query.
+    query = "SELECT organizations_with_unstarted(:older_than) UNION SELECT organizations_to_route()"
+    rows = await session.execute(text(query), {"older_than": older_than})
     return list(rows.scalars())
 
 
@@ -161,6 +169,13 @@ async def get_member(session: OrganizationSession, user_id: UUID) -> Member:
     return Member(**row)
 
 
+async def member_addresses(session: OrganizationSession, user_ids: Collection[UUID]) -> dict[UUID, str]:
+    """The email of each of these users who is a member now and may log in."""
+    query = text(_MEMBERS + " AND u.id = ANY(CAST(:ids AS uuid[])) AND u.disabled_at IS NULL")
+    rows = await session.execute(query, {"o": session.organization_id, "ids": list(user_ids)})
+    return {row.id: row.email for row in rows}
+
+
 async def owner_ids(session: OrganizationSession) -> list[UUID]:
     """The users who are owners, locked, so that two removals cannot each leave the other as the last."""
     query = text("SELECT user_id FROM memberships WHERE organization_id = :o AND role = 'owner' ORDER BY user_id FOR UPDATE")
@@ -228,8 +243,26 @@ def _api_key(row: Any) -> ApiKey:
     return ApiKey(**row)
 
 
-async def revoke_api_key(session: OrganizationSession, key_id: UUID) -> bool:
-    """The key is revoked; False when it was before.
+async def making_api_key(session: OrganizationSession, key_id: UUID) -> ApiKey | None:
+    """The key with which another is to be made, which is not revoked before this transaction ends; None when it has been."""
+    query = text("SELECT * FROM api_keys WHERE organization_id = :o AND id = :id AND revoked_at IS NULL FOR SHARE")
+    row = (await session.execute(query, {"o": session.organization_id, "id": key_id})).mappings().one_or_none()
+    return None if row is None else _api_key(row)
+
+
+_REVOKE = text(
+    """
+    WITH RECURSIVE made AS (
+      SELECT id FROM api_keys WHERE organization_id = :o AND id = :id
+      UNION SELECT k.id FROM api_keys k JOIN made m ON k.made_by = m.id WHERE k.organization_id = :o)
+    UPDATE api_keys SET revoked_at = now()
+    WHERE organization_id = :o AND id IN (SELECT id FROM made) AND revoked_at IS NULL RETURNING id
+    """
+)
+
+
+async def revoke_api_key(session: OrganizationSession, key_id: UUID) -> list[UUID]:
+    """The key is revoked, and so are those made with it, and with those. Gives the ids of the ones that were not before.
 
     Raises:
         NotFound: there is no such key in this organization.
@@ -237,8 +270,8 @@ async def revoke_api_key(session: OrganizationSession, key_id: UUID) -> bool:
     key = await session.get(ApiKey, key_id, with_for_update=True)
     if key is None or key.organization_id != session.organization_id:
         raise NotFound("API key")
-    revoked = await session.execute(
-        text("UPDATE api_keys SET revoked_at = now() WHERE organization_id = :o AND id = :id AND revoked_at IS NULL RETURNING 1"),
-        {"o": session.organization_id, "id": key_id},
-    )
-    return revoked.one_or_none() is not None
+    revoked: list[UUID] = []
+    # Again until none is left: one may be made while its maker is waited for (`making_api_key`).
+    while found := list((await session.execute(_REVOKE, {"o": session.organization_id, "id": key_id})).scalars()):
+        revoked += found
+    return revoked

@@ -80,7 +80,7 @@ _BEGIN = text(
 
 async def finish(session: OrganizationSession, campaign_id: UUID, now: datetime | None = None) -> bool:
     """Whether no run of the campaign is unfinished (a run that needs attention is). Marks it so, once; and marks it running
-    when the first of runs that were taken early has started by `now`.
+    when the first of runs that were taken early has started by `now`. That a campaign was cancelled is on record since it was.
 
     Raises:
         NotFound: no such campaign.
@@ -89,8 +89,10 @@ async def finish(session: OrganizationSession, campaign_id: UUID, now: datetime 
     await session.execute(_BEGIN, {**parameters, "now": now})
     ended = (await session.execute(_FINISH, {**parameters, "finished": _finished()})).one_or_none()
     if ended is not None:
-        details = {"audience": ended.audience, "status": ended.status}
-        await audit.append(session, [NewEntry("campaign.completed", "campaign", str(campaign_id), details=details)])
+        if ended.status == "completed":
+            await audit.append(
+                session, [NewEntry("campaign.completed", "campaign", str(campaign_id), details={"audience": ended.audience})]
+            )
         return True
     query = text("SELECT finished_at IS NOT NULL FROM campaigns WHERE organization_id = :o AND id = :id")
     finished = await session.scalar(query, parameters)

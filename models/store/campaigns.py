@@ -162,6 +162,22 @@ async def cancel(session: OrganizationSession, campaign_id: UUID) -> Campaign:
     return await _update(session, campaign_id, status="cancelled", cancelled_at=func.now())
 
 
+async def cancel_all(session: OrganizationSession, journey_id: UUID) -> list[UUID]:
+    """The journey's campaigns that have not ended are cancelled, as by `cancel`. Gives their ids."""
+    statement = (
+        update(Campaign)
+        .where(
+            _mine(session),
+            col(Campaign.journey_id) == journey_id,
+            col(Campaign.cancelled_at).is_(None),
+            col(Campaign.finished_at).is_(None),
+        )
+        .values(status="cancelled", cancelled_at=func.now())
+        .returning(col(Campaign.id))
+    )
+    return sorted((await session.execute(statement)).scalars())
+
+
 async def _update(session: OrganizationSession, campaign_id: UUID, **values: Any) -> Campaign:
     statement = (
         update(Campaign)

@@ -15,6 +15,7 @@ from sqlmodel import col
 
 from models.domain.audit import Actor, NewEntry
 from models.store import audit
+from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
 from models.tables.contacts import Consent, Contact
@@ -131,3 +132,44 @@ async def missing_contacts(session: OrganizationSession, contact_ids: Sequence[U
     """Those of the ids that no contact of the organization has."""
     query = select(col(Contact.id)).where(col(Contact.organization_id) == session.organization_id, col(Contact.id).in_(set(contact_ids)))
     return set(contact_ids) - set((await session.scalars(query)).all())
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A run that is about to speak for its contact, about one topic and channel."""
+
+    run_id: UUID
+    contact_id: UUID
+    topic_id: UUID
+    channel: str
+
+
+@dataclass(frozen=True)
+class WishFacts:
+    """What is known around a wish. `withdrawn_since`: since its run began, the contact has withdrawn, and not by a journey's step."""
+
+    contact_exists: bool
+    topic_archived: bool
+    withdrawn_since: bool
+
+
+_WISHES = text(
+    """
+    SELECT a.run_id, c.id IS NOT NULL AS contact_exists, coalesce(t.archived_at IS NOT NULL, true) AS topic_archived,
+           coalesce(k.status = 'withdrawn' AND k.method <> 'journey' AND k.occurred_at > r.created_at, false) AS withdrawn_since
+    FROM jsonb_to_recordset(CAST(:wishes AS jsonb)) AS a(run_id uuid, contact_id uuid, topic_id uuid, channel text)
+    CROSS JOIN LATERAL (SELECT r.created_at FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1) r
+    LEFT JOIN LATERAL (SELECT c.id FROM contacts c WHERE c.organization_id = :o AND c.id = a.contact_id LIMIT 1) c ON true
+    LEFT JOIN topics t ON t.organization_id = :o AND t.id = a.topic_id
+    LEFT JOIN LATERAL (
+      SELECT k.status, k.method, k.occurred_at FROM consents k
+      WHERE k.organization_id = :o AND k.contact_id = a.contact_id AND k.channel = a.channel AND k.topic_id = a.topic_id
+      ORDER BY k.occurred_at DESC, k.id DESC LIMIT 1) k ON true
+    """
+)
+
+
+async def load_wish_facts(session: OrganizationSession, wishes: Sequence[Wish]) -> dict[UUID, WishFacts]:
+    """By run. One statement."""
+    rows = await session.execute(_WISHES, {"o": session.organization_id, "wishes": rowset([vars(one) for one in wishes])})
+    return {row.run_id: WishFacts(row.contact_exists, row.topic_archived, row.withdrawn_since) for row in rows}

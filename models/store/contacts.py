@@ -15,6 +15,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from models.domain.errors import Conflict, Invalid, NotFound
+from models.store.rowset import rowset
 from models.store.segment_sql import CompiledRule
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
@@ -191,3 +192,66 @@ async def _apply(session: OrganizationSession, contact: Contact, values: Mapping
         contact.updated_at = utc_now()
         await session.flush()
     return Saved(contact, False, tuple(sorted(changed)))
+
+
+# --- many at once, as a journey's step changes them ---------------------------------------------------------------------
+
+
+@dataclass
+class Profile:
+    """What a journey's step may change of a contact, locked."""
+
+    contact_id: UUID
+    attributes: dict[str, Any]
+    tags: list[str]
+    changed: bool = False
+
+    def set(self, attributes: Mapping[str, Any], tags: Sequence[str]) -> list[str]:
+        """The attributes are merged by key, where None removes one; these are the tags. Answers the fields with another value now."""
+        fields = [f"attributes.{key}" for key, value in attributes.items() if self.attributes.get(key) != value]
+        fields += ["tags"] if sorted(self.tags) != sorted(tags) else []
+        merged = {**self.attributes, **attributes}
+        self.attributes = {key: value for key, value in merged.items() if value is not None}
+        self.tags = list(tags)
+        self.changed = self.changed or bool(fields)
+        return sorted(fields)
+
+
+@dataclass(frozen=True)
+class Profiles:
+    by_contact: Mapping[UUID, Profile]  # contacts that are gone are left out
+    variables: Mapping[UUID, Mapping[str, Any]]  # by run
+
+
+_PROFILES = text(
+    """
+    SELECT c.id AS contact_id, c.attributes, c.tags FROM contacts c
+    WHERE c.organization_id = :o AND c.id = ANY(CAST(:ids AS uuid[])) ORDER BY c.id FOR UPDATE
+    """
+)
+_VARIABLES = text("SELECT r.id, r.variables FROM runs r WHERE r.organization_id = :o AND r.id = ANY(CAST(:ids AS uuid[]))")
+
+
+async def lock_profiles(session: OrganizationSession, runs: Mapping[UUID, UUID]) -> Profiles:
+    """The contacts of these runs (run to contact), locked in the order of their ids, and the runs' variables."""
+    o = session.organization_id
+    found = await session.execute(_PROFILES, {"o": o, "ids": list(set(runs.values()))})
+    profiles = {row.contact_id: Profile(row.contact_id, row.attributes, list(row.tags)) for row in found}
+    variables = await session.execute(_VARIABLES, {"o": o, "ids": list(runs)})
+    return Profiles(profiles, {row.id: row.variables for row in variables})
+
+
+_SAVE_PROFILES = text(
+    """
+    UPDATE contacts c SET attributes = a.attributes, tags = a.tags, updated_at = clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(contact_id uuid, attributes jsonb, tags text[])
+    WHERE c.organization_id = :o AND c.id = a.contact_id
+    """
+)
+
+
+async def save_profiles(session: OrganizationSession, profiles: Sequence[Profile]) -> None:
+    """The contacts have these attributes and tags. One statement."""
+    if profiles:
+        rows = [{"contact_id": one.contact_id, "attributes": one.attributes, "tags": one.tags} for one in profiles]
+        await session.execute(_SAVE_PROFILES, {"o": session.organization_id, "rows": rowset(rows)})

@@ -1,17 +1,19 @@
-"""An operator's word about a whole campaign or journey: the flag that the last check before a send obeys, and whom to tell."""
+"""An operator's word about a whole campaign or journey: the flag that the last check before a send obeys, and whom to tell. And
+whom to tell that a connection works again."""
 
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import text
 
 from models.domain.audit import Actor, NewEntry
+from models.domain.connection import BROKEN_REASONS
 from models.domain.journey import workflow_id
 from models.domain.journey.run import FINISHED
 from models.store import audit
 from models.store.session import OrganizationSession
 
-Kind = Literal["campaign", "journey"]
+Kind = Literal["campaign", "journey", "connection"]
 
 _CHANGES = {
     ("campaign", "pause"): """UPDATE campaigns SET paused_at = now(), status = 'paused'
@@ -40,8 +42,8 @@ _PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 async def apply(session: OrganizationSession, kind: Kind, subject_id: UUID, command: str, actor: Actor, pauses: int | None = None) -> bool:
     """The flag is as commanded, with an audit entry where that changes anything. False: a later word stands against it.
 
-    A resume lifts only the pauses that it knew of (`pauses`, None: any). A journey has no flag for `cancel`: that is said
-    to its runs only. Safe to repeat.
+    A resume lifts only the pauses that it knew of (`pauses`, None: any). A journey has no flag for `cancel`, and a connection
+    none at all: that is said to their runs only. Safe to repeat.
     """
     statement = _CHANGES.get((kind, command))
     if statement is None:
@@ -89,33 +91,39 @@ async def _is_paused(session: OrganizationSession, kind: Kind, subject_id: UUID)
     return bool(await session.scalar(query, {"o": session.organization_id, "id": subject_id}))
 
 
-_UNFINISHED = """
-    SELECT DISTINCT workflow_id FROM runs
-    WHERE organization_id = :o AND journey_id = :id AND status <> ALL(CAST(:finished AS text[]))
-      AND workflow_id > :after ORDER BY workflow_id LIMIT :limit
-"""
-_UNFINISHED_OF_CAMPAIGN = """
-    WITH these AS MATERIALIZED (SELECT * FROM campaigns WHERE organization_id = :o AND (id = :id OR parent_id = :id))
-    SELECT workflow_id FROM (
-      SELECT r.workflow_id FROM runs r
-      WHERE r.organization_id = :o AND r.campaign_id = ANY(ARRAY(SELECT id FROM these)) AND r.status <> ALL(CAST(:finished AS text[]))
-      UNION
-      SELECT :prefix || t.id FROM these t
-      WHERE t.audience IS NULL AND t.finished_at IS NULL AND t.schedule #>> '{schedule,kind}' IN ('once', 'local')) found
-    WHERE workflow_id > :after ORDER BY workflow_id LIMIT :limit
-"""
+_CONCERNED = {
+    "journey": """SELECT r.workflow_id FROM runs r
+        WHERE r.organization_id = :o AND r.journey_id = :id AND r.status <> ALL(CAST(:finished AS text[]))""",
+    # Its occurrences' too, and the workflows that sleep until they start.
+    "campaign": """SELECT r.workflow_id FROM runs r
+        WHERE r.organization_id = :o AND r.status <> ALL(CAST(:finished AS text[])) AND r.campaign_id = ANY(ARRAY(
+          SELECT c.id FROM campaigns c WHERE c.organization_id = :o AND (c.id = :id OR c.parent_id = :id)))
+        UNION
+        SELECT :prefix || c.id FROM campaigns c WHERE c.organization_id = :o AND (c.id = :id OR c.parent_id = :id)
+          AND c.audience IS NULL AND c.finished_at IS NULL AND c.schedule #>> '{schedule,kind}' IN ('once', 'local')""",
+    # Held at a step that sends through it. Journeys first: there is an index by journey and status.
+    "connection": """SELECT r.workflow_id FROM runs r
+        WHERE r.organization_id = :o AND r.status = 'held' AND r.reason = ANY(CAST(:broken AS text[])) AND r.journey_id = ANY(ARRAY(
+          SELECT v.journey_id FROM journey_versions v WHERE v.organization_id = :o
+            AND jsonb_path_exists(v.definition, '$.steps.*.connection_id ? (@ == $id)', jsonb_build_object('id', CAST(:id AS text)))))
+        AND EXISTS (SELECT 1 FROM journey_versions v WHERE v.organization_id = :o AND v.id = r.version_id
+                    AND v.definition #>> ARRAY['steps', r.step_id, 'connection_id'] = CAST(:id AS text))""",
+}
 
 
-async def unfinished_workflows(session: OrganizationSession, kind: Kind, subject_id: UUID, after: str | None, limit: int) -> list[str]:
-    """Up to `limit` ids of workflows that carry unfinished runs of the campaign (or its occurrences) or journey, or sleep until the
-    campaign starts, in order, beginning after `after`."""
-    query = _UNFINISHED if kind == "journey" else _UNFINISHED_OF_CAMPAIGN
-    parameters = {
-        "o": session.organization_id,
-        "id": subject_id,
-        **({} if kind == "journey" else {"prefix": workflow_id.campaign(session.organization_id, subject_id)[: -len(str(subject_id))]}),
-        "finished": [str(phase) for phase in FINISHED],
-        "after": after or "",
-        "limit": limit,
+async def concerned_workflows(session: OrganizationSession, kind: Kind, subject_id: UUID, after: str | None, limit: int) -> list[str]:
+    """Up to `limit` ids of workflows that carry unfinished runs of the campaign (or its occurrences) or journey, that sleep until the
+    campaign starts, or that carry runs held for the connection; in order, beginning after `after`."""
+    query = f"""SELECT DISTINCT found.workflow_id FROM ({_CONCERNED[kind]}) found
+                WHERE found.workflow_id > :after ORDER BY found.workflow_id LIMIT :limit"""
+    everything: dict[str, dict[str, Any]] = {
+        "journey": {"finished": [str(phase) for phase in FINISHED]},
+        "campaign": {
+            "finished": [str(phase) for phase in FINISHED],
+            "prefix": workflow_id.campaign(session.organization_id, subject_id).removesuffix(str(subject_id)),
+        },
+        "connection": {"broken": sorted(BROKEN_REASONS)},
     }
+    needed = everything[kind]
+    parameters = {"o": session.organization_id, "id": subject_id, "after": after or "", "limit": limit, **needed}
     return list((await session.execute(text(query), parameters)).scalars())

@@ -9,6 +9,7 @@ from sqlmodel import col
 
 from models.domain.errors import NotFound
 from models.store.session import OrganizationSession
+from models.tables.journeys import Run
 from models.tables.messaging import Delivery
 
 
@@ -22,13 +23,17 @@ class DeliveryFilter:
     journey_id: UUID | None = None
     state: str | None = None
     outcome: str | None = None
+    hidden: bool = False  # also of hidden runs
 
 
 async def page(session: OrganizationSession, wanted: DeliveryFilter, limit: int, after: UUID | None) -> Sequence[Delivery]:
     """Up to `limit` deliveries that fit, oldest first, beginning after the id `after`."""
     statement = select(Delivery).where(col(Delivery.organization_id) == session.organization_id)
+    if not wanted.hidden:
+        hidden = select(col(Run.id)).where(col(Run.organization_id) == session.organization_id, col(Run.hidden))
+        statement = statement.where(col(Delivery.run_id).not_in(hidden))
     for name, value in vars(wanted).items():
-        if value is not None:
+        if value is not None and name != "hidden":
             statement = statement.where(col(getattr(Delivery, name)) == value)
     if after is not None:
         statement = statement.where(col(Delivery.id) > after)

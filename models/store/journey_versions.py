@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from models.domain.errors import NotFound
@@ -12,6 +13,7 @@ from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.definition import Definition, SendStep
 from models.domain.journey.facts import ConnectionFact, Facts, JourneyFact, TemplateFact, TopicFact
 from models.store.session import OrganizationSession
+from models.tables.base import new_id
 from models.tables.journeys import JourneyVersion
 
 _TEMPLATES = text("""
@@ -66,6 +68,17 @@ async def _templates(session: OrganizationSession, definition: Definition) -> di
     return found
 
 
+_TITLE = text("""
+    SELECT j.name, v.number FROM journey_versions v JOIN journeys j ON j.id = v.journey_id
+    WHERE v.organization_id = :organization_id AND v.id = :id""")
+
+
+async def title(session: OrganizationSession, version_id: UUID) -> str:
+    """What people call the version: `journey "Welcome", version 3`. It must exist."""
+    row = (await session.execute(_TITLE, {"organization_id": session.organization_id, "id": version_id})).one()
+    return f'journey "{row.name}", version {row.number}'
+
+
 async def template_contents(session: OrganizationSession, version_ids: Sequence[UUID]) -> dict[UUID, TemplateContent]:
     """What these template versions say."""
     rows = await session.execute(_CONTENTS, {"organization_id": session.organization_id, "ids": list(version_ids)})
@@ -77,17 +90,17 @@ async def add(
 ) -> JourneyVersion:
     """The next version of the journey. The caller holds the journey's lock (`journeys.get(…, lock=True)`)."""
     newest = await find_newest(session, journey_id)
-    version = JourneyVersion(
-        organization_id=session.organization_id,
-        journey_id=journey_id,
-        number=newest.number + 1 if newest else 1,
-        definition=definition,
-        content_hash=content_hash,
-        published_by=published_by,
-    )
-    session.add(version)
-    await session.flush()
-    return version
+    row = {
+        "id": new_id(),
+        "organization_id": session.organization_id,
+        "created_at": func.clock_timestamp(),  # the database's, like that of drafts: which came first must be certain
+        "journey_id": journey_id,
+        "number": newest.number + 1 if newest else 1,
+        "definition": definition,
+        "content_hash": content_hash,
+        "published_by": published_by,
+    }
+    return (await session.execute(insert(JourneyVersion).values(row).returning(JourneyVersion))).scalar_one()
 
 
 async def find_newest(session: OrganizationSession, journey_id: UUID) -> JourneyVersion | None:
@@ -133,6 +146,15 @@ async def newest_by_journey(session: OrganizationSession, journey_ids: Sequence[
         .group_by(col(JourneyVersion.journey_id))
     )
     return {row[0]: row[1] for row in await session.execute(statement)}
+
+
+async def newest_ids(session: OrganizationSession, journey_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    """The id of each journey's newest version; journeys without one are left out."""
+    query = text("""
+        SELECT DISTINCT ON (journey_id) journey_id, id FROM journey_versions
+        WHERE organization_id = :organization_id AND journey_id = ANY(CAST(:ids AS uuid[])) ORDER BY journey_id, number DESC""")
+    rows = await session.execute(query, {"organization_id": session.organization_id, "ids": list(journey_ids)})
+    return {row.journey_id: row.id for row in rows}
 
 
 def _of(session: OrganizationSession, journey_id: UUID) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -10,13 +10,16 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from models.domain.errors import Conflict, NotFound, StaleRevision
+from models.store import draft_revisions
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
 from models.tables.journeys import Journey
 
 
-async def create(session: OrganizationSession, name: str, draft: dict[str, Any]) -> Journey:
-    """A journey with this draft exists, at revision 1.
+async def create(
+    session: OrganizationSession, name: str, draft: dict[str, Any], saved_by: UUID | None = None, origin: str = "edit"
+) -> Journey:
+    """A journey with this draft exists, at revision 1, which begins its history.
 
     Raises:
         Conflict: the name is taken.
@@ -26,7 +29,14 @@ async def create(session: OrganizationSession, name: str, draft: dict[str, Any])
     created = (await session.execute(statement.returning(Journey))).scalar_one_or_none()
     if created is None:
         raise Conflict(f"There is already a journey named {name!r}; choose another name.")
+    await draft_revisions.add(session, created, saved_by, origin)
     return created
+
+
+async def find_by_name(session: OrganizationSession, name: str) -> Journey | None:
+    """The journey of this name; nobody else changes it before this transaction ends."""
+    statement = select(Journey).where(col(Journey.organization_id) == session.organization_id, col(Journey.name) == name)
+    return (await session.execute(statement.with_for_update(key_share=True))).scalar_one_or_none()
 
 
 async def page(session: OrganizationSession, limit: int, after: UUID | None, archived: bool | None = None) -> Sequence[Journey]:
@@ -55,9 +65,15 @@ async def get(session: OrganizationSession, journey_id: UUID, *, lock: bool = Fa
 
 
 async def save_draft(
-    session: OrganizationSession, journey_id: UUID, revision: int, draft: dict[str, Any] | None, name: str | None
+    session: OrganizationSession,
+    journey_id: UUID,
+    revision: int,
+    draft: dict[str, Any] | None,
+    name: str | None,
+    saved_by: UUID | None = None,
+    origin: str = "edit",
 ) -> Journey:
-    """The draft and the name are as given (None: as before), and the revision is one higher.
+    """The draft and the name are as given (None: as before), the revision is one higher, and the history has it.
 
     Raises:
         NotFound: no such journey.
@@ -72,7 +88,9 @@ async def save_draft(
     if name is not None and name != journey.name:
         await _refuse_taken(session, name)
     values = {"draft": journey.draft if draft is None else draft, "name": name or journey.name}
-    return await _update(session, journey_id, **values, revision=revision + 1)
+    saved = await _update(session, journey_id, **values, revision=revision + 1)
+    await draft_revisions.add(session, saved, saved_by, origin)
+    return saved
 
 
 async def _refuse_taken(session: OrganizationSession, name: str) -> None:

@@ -6,11 +6,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, select, text, update
 from sqlmodel import col
 
 from models.domain.errors import NotFound
 from models.domain.journey.run import Phase
+from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.contacts import Contact
 from models.tables.journeys import Run
@@ -39,6 +40,7 @@ async def create(
     step_id: str,
     variables: Mapping[str, Any],
     request_id: UUID | None,
+    entry_key: str | None = None,
 ) -> Run:
     """A run outside any campaign exists, active, with no transition recorded: its workflow may be started."""
     run = Run(
@@ -51,10 +53,30 @@ async def create(
         step_id=step_id,
         variables=dict(variables),
         request_id=request_id,
+        entry_key=entry_key,
     )
     session.add(run)
     await session.flush()
     return run
+
+
+# In the order of runs, so that two writers of the same ones do not deadlock.
+_ADD_VARIABLES = text(
+    """
+    WITH told AS MATERIALIZED (
+      SELECT a.run_id, a.variables FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, variables jsonb)
+      CROSS JOIN LATERAL (SELECT r.id FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR NO KEY UPDATE) r)
+    UPDATE runs r SET variables = r.variables || a.variables FROM told a
+    WHERE r.organization_id = :o AND r.id = a.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM told))
+    """
+)
+
+
+async def add_variables(session: OrganizationSession, variables: Mapping[UUID, Mapping[str, Any]]) -> None:
+    """The runs also have these variables, in place of those of the same names. One statement."""
+    if variables:
+        rows = [{"run_id": run_id, "variables": dict(variables[run_id])} for run_id in sorted(variables)]
+        await session.execute(_ADD_VARIABLES, {"o": session.organization_id, "rows": rowset(rows)})
 
 
 async def contact_exists(session: OrganizationSession, contact_id: UUID) -> bool:
@@ -98,6 +120,7 @@ async def never_started(session: OrganizationSession, older_than: timedelta, lim
         .where(
             _mine(session),
             col(Run.campaign_id).is_(None),
+            col(Run.entry_source) == "api",  # others share a workflow, which the outbox starts
             col(Run.status) == Phase.ACTIVE,
             col(Run.sequence) == 0,
             col(Run.created_at) < func.now() - older_than,
@@ -106,6 +129,14 @@ async def never_started(session: OrganizationSession, older_than: timedelta, lim
         .limit(limit)
     )
     return (await session.execute(statement)).scalars().all()
+
+
+async def cancel_unstarted(session: OrganizationSession, journey_id: UUID) -> None:
+    """The journey's runs outside campaigns that have recorded nothing, and may have no workflow to be told yet, are marked: the last
+    check before a send stops them, and a workflow that is started for them later ends them."""
+    unstarted = (col(Run.campaign_id).is_(None), col(Run.status) == Phase.ACTIVE, col(Run.sequence) == 0)
+    statement = update(Run).where(_mine(session), col(Run.journey_id) == journey_id, *unstarted).values(cancel_requested_at=func.now())
+    await session.execute(statement)
 
 
 def _mine(session: OrganizationSession) -> ColumnElement[bool]:

@@ -114,7 +114,7 @@ class _Compiler:
         if question.within is not None:
             tests.append(self.moment_test("within_last", question.within, "e.occurred_at"))
         if question.since is not None:
-            tests.append("e.received_at >= r.created_at")
+            tests.append("coalesce(e.seq > r.entry_seq, e.created_at >= r.created_at)")
         if question.where is not None:
             tests.append(self.compile(question.where))
         found = f"FROM events e WHERE {' AND '.join(tests)}"

@@ -16,7 +16,7 @@ from models.store.session import OrganizationSession
 from models.tables.base import new_id
 
 # What auditors look for. The rest (entered, woke, chose, sent, …) is in the timeline, and sends are in the chain as deliveries.
-AUDITED = frozenset({"parked", "cancel_requested", "paused", "resumed", "retried", "skipped", "cancelled", "exited", "completed"})
+AUDITED = frozenset({"parked", "cancel_requested", "paused", "resumed", "retried", "skipped", "moved", "cancelled", "exited", "completed"})
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,13 @@ _PROJECTION = text(
     """
 )
 
+_CLOSE_WAITS = text(
+    """
+    UPDATE waits SET state = 'closed', closed_at = clock_timestamp()
+    WHERE organization_id = :o AND run_id = ANY(CAST(:ids AS uuid[])) AND state = 'open'
+    """
+)
+
 
 async def record(session: OrganizationSession, transitions: Sequence[NewTransition]) -> None:
     """The timeline holds each of them once, each run shows its last, and what matters to auditors is in the chain.
@@ -81,6 +88,9 @@ async def record(session: OrganizationSession, transitions: Sequence[NewTransiti
         "finished": [str(phase) for phase in FINISHED],
     }
     await session.execute(_PROJECTION, parameters)
+    await session.execute(
+        _CLOSE_WAITS, {"o": session.organization_id, "ids": [run for run, one in latest.items() if one.phase in FINISHED]}
+    )
     new = [one for one, row in zip(transitions, rows, strict=True) if row["id"] in inserted]
     await audit.append(session, [_entry(one) for one in new if one.kind in AUDITED])
 

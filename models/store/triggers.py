@@ -8,7 +8,9 @@ from sqlmodel import col, update
 
 from models.domain.journey.definition import Definition, WaitForStep, WaitStep
 from models.domain.journey.entry import EventTrigger, Happens, SegmentTrigger
+from models.store import membership
 from models.store.session import OrganizationSession
+from models.tables.base import utc_now
 from models.tables.events import JourneyTrigger
 from models.tables.journeys import JourneyVersion
 
@@ -25,10 +27,14 @@ async def put_in_force(session: OrganizationSession, version: JourneyVersion, de
         .values(active=False)
     )
     await session.execute(older)
-    session.add_all(_triggers(version, definition))
-    await session.flush()
     if listens(definition):
         await session.execute(_LISTEN, {"o": session.organization_id})
+    new = list(_triggers(version, definition))
+    session.add_all(new)
+    await session.flush()
+    for trigger in new:
+        if trigger.direction is not None:
+            await membership.take_down(session, trigger, utc_now())
 
 
 def listens(definition: Definition) -> bool:
@@ -37,8 +43,12 @@ def listens(definition: Definition) -> bool:
         (isinstance(step, WaitStep) and step.planned) or (isinstance(step, WaitForStep) and step.conditions)
         for step in definition.steps.values()
     )
-    rules = any(rule.when is not None for rule in (*definition.exits, *definition.goals))
-    return waits or rules or any(isinstance(trigger, SegmentTrigger) for trigger in definition.entry.triggers)
+    return waits or listens_to_runs(definition) or any(isinstance(trigger, SegmentTrigger) for trigger in definition.entry.triggers)
+
+
+def listens_to_runs(definition: Definition) -> bool:
+    """Whether exit rules or goals depend on how a contact is: then a new run is looked at when it enters, too."""
+    return any(rule.when is not None for rule in (*definition.exits, *definition.goals))
 
 
 def _triggers(version: JourneyVersion, definition: Definition) -> Iterator[JourneyTrigger]:

@@ -69,6 +69,7 @@ class ApiKey(OrganizationRow, table=True):
     secret_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False, unique=True))
     scopes: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
     created_by: UUID | None = None
+    made_by: UUID | None = None  # the key that made it: this one does not outlive it
     expires_at: datetime | None = moment(nullable=True)
     last_used_at: datetime | None = moment(nullable=True)
     revoked_at: datetime | None = moment(nullable=True)

@@ -132,6 +132,8 @@ class Entry(OrganizationRow, table=True):
     hidden: bool = False
     outcome: str = "pending"  # pending | entered | refused
     reason: str | None = None  # refused, or still pending, because of this
+    parent_run_id: UUID | None = None  # of the run whose step led here
+    event_seq: int | None = Field(default=None, sa_type=BigInteger)  # of the event
     run_id: UUID | None = None
     decided_at: datetime | None = moment(nullable=True)
 
@@ -156,11 +158,9 @@ class RunMessage(OrganizationRow, table=True):
     __tablename__ = "run_messages"
     __table_args__ = (Index("ix_run_messages_page", "organization_id", "id"),)
 
-    workflow_id: str
     run_id: UUID
     kind: str  # start | matched | exit | reconsider
     body: dict[str, Any] = document()
-    tries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
 
 
 class Effect(OrganizationRow, table=True):
@@ -174,7 +174,7 @@ class Effect(OrganizationRow, table=True):
     step_id: str
     visit: int
     kind: str
-    state: str = "claimed"  # claimed | done | refused | failed | unknown
+    state: str = "claimed"  # claimed | transmitting | done | refused | failed | unknown, see models/store/effects.py
     reason: str | None = None
     details: dict[str, Any] = document()
     attempts: int = 0

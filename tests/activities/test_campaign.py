@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any, cast
 from uuid import UUID
@@ -26,6 +27,7 @@ from activities.control import ControlActivities
 from activities.versions import Versions
 from models.domain.journey import workflow_id
 from models.settings import Settings
+from models.tables.base import new_id
 from tests.activities.world import World
 from tests.temporal import client_of, temporal_server
 
@@ -160,6 +162,16 @@ async def test_a_campaign_ends_when_no_run_is_unfinished(world: World) -> None:
     assert await world.actions("campaign.") == ["campaign.started", "campaign.completed"]
 
 
+async def test_a_cancelled_campaign_ends_without_being_called_completed(world: World) -> None:
+    await crowd(world, 2)
+    await world.campaign()
+    await snapshot(world)
+    await world.sql("UPDATE campaigns SET cancelled_at = now(), status = 'cancelled'")
+    await world.sql("UPDATE runs SET status = 'cancelled'")
+    assert (await ActivityEnvironment().run(campaigns(world).finish_campaign, reference(world))).finished
+    assert ((await campaign_row(world))["status"], await world.actions("campaign.")) == ("cancelled", ["campaign.started"])
+
+
 async def test_each_page_gets_its_workflow_once(world: World, temporal: Client) -> None:
     await crowd(world, 25)
     await world.campaign(page_size=10)
@@ -243,6 +255,31 @@ async def test_every_workflow_with_unfinished_runs_is_found_page_by_page(world: 
                 break
             page = ControlPage(control=control, after=answer.after)
         assert found == [_page(world, number) for number in (0, 1, 2, 4)]
+
+
+async def test_only_workflows_with_runs_held_for_a_connection_are_found_when_it_is_mended(world: World) -> None:
+    await crowd(world, 8)
+    await world.campaign(page_size=1)
+    await snapshot(world)
+    mended, other, version, steps = new_id(), new_id(), new_id(), world.definition().model_dump(mode="json")
+    steps["steps"]["news"]["connection_id"], steps["steps"]["receipt"]["connection_id"] = str(mended), str(other)
+    await world.sql(
+        """INSERT INTO journey_versions (id, organization_id, journey_id, number, definition, content_hash)
+           VALUES (:id, :o, :journey_id, 2, CAST(:definition AS jsonb), '')""",
+        id=version,
+        journey_id=world.journey_id,
+        definition=json.dumps(steps),
+    )
+    await world.sql("UPDATE runs SET status = 'held', reason = 'authentication_failed', version_id = :v WHERE page <> 6", v=version)
+    await world.sql("UPDATE runs SET reason = 'quiet_hours' WHERE page = 2")
+    await world.sql("UPDATE runs SET status = 'waiting' WHERE page = 3")
+    await world.sql("UPDATE runs SET step_id = 'receipt' WHERE page IN (4, 5)")
+    for connection_id, pages in ((mended, (0, 1, 7)), (other, (4, 5)), (new_id(), ())):
+        control = Control(organization_id=world.organization_id, kind=ControlledKind.CONNECTION, id=connection_id, command="resume")
+        activities = ControlActivities(world.database, cast(Client, None))
+        assert await ActivityEnvironment().run(activities.apply_control, control)
+        found = await ActivityEnvironment().run(activities.controlled_workflows, ControlPage(control=control))
+        assert found.workflow_ids == [_page(world, page) for page in pages]
 
 
 async def test_workflows_are_told_and_closed_ones_need_not_be(world: World, temporal: Client) -> None:

@@ -170,6 +170,17 @@ async def test_a_broken_connection_stops_the_batch_and_is_marked_once(
     assert {result.outcome for result in await send(sending, world, runs, round=2)} == {SendOutcome.ACCEPTED}
 
 
+async def test_a_sandbox_connection_that_broke_when_the_sandbox_moved_mends_itself(world: World, sending: SendActivities) -> None:
+    run = await world.contact()
+    broken = "UPDATE connections SET provider = 'smtp', status = 'broken', broken_reason = 'address_not_allowed'"
+    await world.sql(broken)
+    assert outcomes(await send(sending, world, [run])) == [(SendOutcome.CONNECTION_BROKEN, "address_not_allowed")]  # not the sandbox's
+    await world.sql(f"{broken}, config = config || jsonb_build_object('username', CAST(:o AS text))")
+    assert outcomes(await send(sending, world, [run], round=1)) == [(SendOutcome.ACCEPTED, None)]
+    assert await world.one("SELECT status FROM connections") == "active"
+    assert await world.actions("connection.") == ["connection.mended"]
+
+
 async def test_without_a_connection_runs_wait_and_nothing_is_claimed(world: World, sending: SendActivities) -> None:
     await world.sql("UPDATE connections SET is_default = false")
     run = await world.contact()

@@ -61,6 +61,21 @@ async def test_files_as_spreadsheets_write_them_are_read(alice: Person, delimite
     assert (await people(alice))["a@example.com"]["last_name"] == "Müller – Søn"
 
 
+@pytest.mark.parametrize(
+    ("written", "named"), [("ascii", "utf-8"), ("utf-8", "utf-8"), ("utf-8-sig", "utf-8"), ("utf-16", "utf-16"), ("cp1252", "windows-1252")]
+)
+async def test_the_report_names_the_encoding_as_the_options_take_it(alice: Person, written: str, named: str) -> None:
+    content = f"email,first_name\na@example.com,{'Zoe' if written == 'ascii' else 'Zoë'}\n".encode(written)
+    assert (await report(alice, content))["encoding"] == named
+    again = await report(alice, content, encoding=named)
+    assert (counts(again), again["encoding"]) == ((0, 0, 1, 0), named)
+
+
+async def test_a_file_in_no_known_encoding_is_told_of_encodings_by_their_names(alice: Person) -> None:
+    [error] = (await send(alice, b"email\n\x81\x8d\n")).json()["errors"]
+    assert error["message"].startswith("The file is not text in utf-8 or windows-1252; save it as CSV UTF-8, or name its encoding: utf-8,")
+
+
 async def test_excels_separator_line_is_understood(alice: Person) -> None:
     found = await report(alice, "sep=;\r\nemail;region\r\na@example.com;A,B\r\nbad;x\r\n")
     assert (counts(found), refusals(found)) == ((1, 0, 0, 1), [(4, "email", "not_an_email")])

@@ -111,7 +111,7 @@ async def _populate(app: Any, database: Database, settings: Settings) -> str:
     alice = await enroll(database, app, "Alice", Role.OWNER, organization_id, slug, password_hash)
     bob = await enroll(database, app, "Bob", Role.VIEWER, organization_id, slug, password_hash)
     world = await worlds.build(database, settings, alice, bob)
-    IDS.update(world.ids | {"version": "1", "number": "1"})
+    IDS.update(world.ids | {"version": "1", "number": "1", "revision": "1"})
     return alice.api_key
 
 

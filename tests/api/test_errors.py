@@ -1,14 +1,12 @@
 import logging
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import text
 from temporalio.service import RPCError, RPCStatusCode
 
-from api import bodies
 from api.app import create_app
 from api.dependencies import Services
 from api.errors import answer, json_path
@@ -170,25 +168,3 @@ async def test_a_nul_in_the_address_is_refused(alice: Person) -> None:
 async def test_nonsense_is_refused(alice: Person, body: bytes) -> None:
     found = await alice.client.post("/v1/api-keys", content=body, headers={"Content-Type": "application/json"})
     assert (found.status_code in (400, 422), found.headers["content-type"]) == (True, PROBLEM)
-
-
-async def _parts(size: int, count: int) -> Any:
-    for _ in range(count):
-        yield b"x" * size
-
-
-@pytest.mark.parametrize("kind", ["application/json", "text/csv"])
-@pytest.mark.parametrize("declared", [True, False])
-async def test_a_body_that_is_too_large_is_413(alice: Person, app: FastAPI, kind: str, declared: bool, monkeypatch: Any) -> None:
-    monkeypatch.setattr(bodies, "UPLOAD_LIMIT_BYTES", 3 * 1024**2)
-
-    @app.post("/v1/trial")
-    async def read(request: Request) -> int:
-        return len(await request.body())
-
-    limit = 3 * 1024**2 if kind == "text/csv" else bodies.JSON_LIMIT_BYTES
-    for size, status in ((limit, 200), (limit + 1024**2, 413)):
-        content = b"x" * size if declared else _parts(64 * 1024, size // (64 * 1024))
-        found = await alice.client.post("/v1/trial", content=content, headers={"Content-Type": kind})
-        assert found.status_code == status
-    assert found.headers["content-type"] == PROBLEM

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from httpx2 import AsyncClient
 from sqlalchemy import text
 
+from api import bodies
 from models.domain.errors import Unavailable
 from models.store import idempotency
 from models.store.session import Database
@@ -64,13 +65,12 @@ async def test_a_refused_request_may_be_corrected_under_its_key(alice: Person) -
     assert (await alice.client.post("/v1/api-keys", json=NEW, headers=headers)).status_code == 201
 
 
-async def test_a_conflict_is_repeated_too(alice: Person) -> None:
-    topic = {"key": "news", "name": "News"}
+async def test_after_a_conflict_the_key_is_free(alice: Person) -> None:
+    topic, headers = {"key": "news", "name": "News"}, {"Idempotency-Key": "conflict"}
     await alice.client.post("/v1/topics", json=topic)
-    answers = [await alice.client.post("/v1/topics", json=topic, headers={"Idempotency-Key": "conflict"}) for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [409, 409]
-    assert answers[1].headers["content-type"] == "application/problem+json"
-    assert answers[1].headers["idempotent-replayed"] == "true"
+    refused = [await alice.client.post("/v1/topics", json=topic, headers=headers) for _ in range(2)]
+    assert [(answer.status_code, "idempotent-replayed" in answer.headers) for answer in refused] == [(409, False), (409, False)]
+    assert (await alice.client.post("/v1/topics", json=topic | {"key": "other"}, headers=headers)).status_code == 201
 
 
 async def test_keys_of_others_do_not_meet(alice: Person, charlie: Person) -> None:
@@ -156,6 +156,30 @@ async def test_a_server_error_may_be_repeated(alice: Person, route: Any) -> None
     assert calls == 3
 
 
+@pytest.mark.parametrize("status", [400, 409, 412, 418, 423, 428])
+async def test_no_refusal_is_kept(alice: Person, route: Any, status: int) -> None:
+    statuses = [status, 201]
+
+    async def refuse_once(request: Request) -> Response:
+        return Response(status_code=statuses.pop(0))
+
+    route(refuse_once)
+    headers = {"Idempotency-Key": uuid4().hex}
+    assert [(await alice.client.post("/v1/trial", headers=headers)).status_code for _ in range(3)] == [status, 201, 201]
+
+
+async def test_another_if_match_is_another_request(alice: Person, route: Any) -> None:
+    async def save(request: Request) -> Response:
+        return Response(request.headers.get("If-Match"), 201)
+
+    route(save)
+    key = {"Idempotency-Key": uuid4().hex}
+    first, same = [await alice.client.post("/v1/trial", headers=key | {"If-Match": '"1"'}) for _ in range(2)]
+    assert (first.text, same.text) == ('"1"', '"1"')
+    for other in ({"If-Match": '"2"'}, {}):
+        assert (await alice.client.post("/v1/trial", headers=key | other)).json()["code"] == "idempotency_key_reused"
+
+
 async def test_while_the_first_runs_the_second_is_told(alice: Person, route: Any) -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
 
@@ -201,8 +225,9 @@ async def test_an_answer_is_forgotten_after_a_day(alice: Person, database: Datab
         assert list((await session.execute(text("SELECT key FROM idempotency_keys"))).scalars()) == ["twelve"]
 
 
-async def test_a_file_sent_again_is_the_same_request(alice: Person, route: Any) -> None:
+async def test_a_file_sent_again_is_the_same_request(alice: Person, route: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each try of a client draws another multipart boundary."""
+    monkeypatch.setattr(bodies, "UPLOADS", {("POST", "/v1/trial")})
     sizes: list[int] = []
 
     async def read(request: Request) -> Response:

@@ -97,16 +97,40 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "GET /v1/contacts/{contact_id}/consents": Stranger(),
     "GET /v1/deliveries": Own(queries=["run_id={run_id}", "contact_id={contact_id}", "journey_id={journey_id}"]),
     "GET /v1/deliveries/{delivery_id}": Stranger(),
+    "GET /v1/entries": Own(queries=["contact_id={contact_id}", "journey_id={journey_id}"]),
+    "POST /v1/events": Own(refused=[{"name": "x", "contact_id": "{contact_id}"}], bare=False),
+    "GET /v1/events": Own(queries=["contact_id={contact_id}"]),
+    "GET /v1/events/{event_id}": Stranger(),
     "GET /v1/health": Public("tells a load balancer whether the process works, and nothing else"),
+    "POST /v1/journey-imports": Own(
+        {"document": {"format": "leadstats.journey/1", "name": "y", "draft": {}}},
+        refused=[{"document": {"format": "leadstats.journey/1", "name": "z", "draft": {"segment": {"segment": "Acme's"}}}}],
+    ),
     "GET /v1/journeys": Own(),
     "POST /v1/journeys": Own({"name": "x"}),
     "GET /v1/journeys/{journey_id}": Stranger(),
     "PUT /v1/journeys/{journey_id}/archive": Stranger(),
     "DELETE /v1/journeys/{journey_id}/archive": Stranger(),
+    "PUT /v1/journeys/{journey_id}/cancellation": Stranger(),
+    "POST /v1/journeys/{journey_id}/approvals": Stranger(),
+    "GET /v1/journeys/{journey_id}/approvals": Stranger(),
+    "GET /v1/journeys/{journey_id}/approvals/{approval_id}": Stranger(),
+    "PUT /v1/journeys/{journey_id}/approvals/{approval_id}/decision": Stranger({"decision": "rejected"}),
     "GET /v1/journeys/{journey_id}/check": Stranger(),
+    "GET /v1/journeys/{journey_id}/differences": Stranger(query="from=1&to=1"),
     "PATCH /v1/journeys/{journey_id}/draft": Stranger({"name": "mine now"}),
+    "PUT /v1/journeys/{journey_id}/draft/restoration": Stranger({"version": 1}),
+    "GET /v1/journeys/{journey_id}/draft-revisions": Stranger(),
+    "GET /v1/journeys/{journey_id}/draft-revisions/{revision}": Stranger(),
+    "POST /v1/journeys/{journey_id}/duplicates": Stranger({"name": "mine now"}),
+    "GET /v1/journeys/{journey_id}/export": Stranger(),
+    "GET /v1/journeys/{journey_id}/goals": Stranger(),
     "PUT /v1/journeys/{journey_id}/pause": Stranger(),
     "DELETE /v1/journeys/{journey_id}/pause": Stranger(),
+    "POST /v1/journeys/{journey_id}/publish-plans": Stranger(),
+    "GET /v1/journeys/{journey_id}/publish-plans": Stranger(),
+    "GET /v1/journeys/{journey_id}/publish-plans/{plan_id}": Stranger(),
+    "PUT /v1/journeys/{journey_id}/publish-plans/{plan_id}/execution": Stranger({"fingerprint": "x", "choices": []}),
     "POST /v1/journeys/{journey_id}/runs": Stranger({"contact_id": "{contact_id}"}),
     "POST /v1/journeys/{journey_id}/versions": Stranger(),
     "GET /v1/journeys/{journey_id}/versions": Stranger(),
@@ -117,7 +141,9 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "DELETE /v1/members/{user_id}": Stranger(),
     "GET /v1/organization": Own(),
     "PATCH /v1/organization": Own({"name": "Crow & Sons"}),
+    "GET /v1/organization/webhook-secret": Own(),
     "GET /v1/runs": Own(queries=["contact_id={contact_id}", "journey_id={journey_id}", "version_id={version_id}"]),
+    "PUT /v1/runs/{run_id}/review": Stranger({"decision": "approved"}),
     "GET /v1/runs/{run_id}": Stranger(),
     "PUT /v1/runs/{run_id}/cancellation": Stranger(),
     "PUT /v1/runs/{run_id}/pause": Stranger(),
@@ -158,6 +184,7 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "POST /v1/topics": Own({"key": "x", "name": "x"}),
     "GET /v1/topics/{topic_id}": Stranger(),
     "PATCH /v1/topics/{topic_id}": Stranger({"name": "mine now"}),
+    "GET /": Public("says what answers here and where the rest is, and nothing of any organization"),
     "GET /u/{token}": Public("the link in every mail; the token says whose, and is signed"),
     "POST /u/{token}": Public("one-click unsubscribing by mail programs; the token says whose, and is signed"),
     "GET /v1/openapi.json": Public("the description of this API"),
@@ -241,8 +268,8 @@ def filled(value: Any, world: World) -> Any:
 
 async def call(client: AsyncClient, route: str, world: World, body: Any = None, query: str = "", files: Any = None) -> Response:
     method, path = route.split(" ")
-    path = filled(path.replace("{version}", "1").replace("{number}", "1"), world)
-    headers = {"If-Match": '"1"'} if path.endswith("/draft") else {}
+    path = filled(path.replace("{version}", "1").replace("{number}", "1").replace("{revision}", "1"), world)
+    headers = {"If-Match": '"1"'} if "/draft" in path else {}
     content: dict[str, Any] = {"files": files} if files else {} if body is None else {"json": filled(body, world)}
     return await client.request(method, f"{path}?{filled(query, world)}" if query else path, headers=headers, **content)
 

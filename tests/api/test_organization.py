@@ -1,3 +1,4 @@
+import base64
 from typing import Any
 
 import pytest
@@ -102,3 +103,13 @@ async def test_an_owner_of_two_organizations_keeps_one_login(services: Services)
     first = await create_organization(services, "One", f"one-{new_id().hex[-12:]}", email, PASSWORD)
     second = await create_organization(services, "Two", f"two-{new_id().hex[-12:]}", email, "a different password")
     assert first.user_id == second.user_id
+
+
+async def test_receivers_of_webhooks_get_the_secret_that_they_are_signed_with(alice: Person, bob: Person, charlie: Person) -> None:
+    answer = await alice.client.get("/v1/organization/webhook-secret")
+    assert answer.headers["cache-control"] == "no-store"
+    secret = base64.b64decode(answer.json()["secret"].removeprefix("whsec_"))
+    assert len(secret) == 32
+    assert (await alice.client.get("/v1/organization/webhook-secret")).json() == answer.json()
+    assert (await charlie.client.get("/v1/organization/webhook-secret")).json() != answer.json()
+    assert (await bob.client.get("/v1/organization/webhook-secret")).status_code == 403

@@ -12,6 +12,7 @@ from models.store.session import Database
 from models.tables.base import new_id, utc_now
 from models.tables.contacts import Suppression
 from models.tables.messaging import Decision, Delivery, SandboxFault, SandboxMessage
+from models.tables.publishing import Approval
 from tests.api.conftest import Person
 from tests.api.rest import acme
 
@@ -59,6 +60,9 @@ async def _over_the_api(person: Person, world: World, journey_id: str) -> None:
     world.add("campaign_id", (await _post(person, "/v1/campaigns", {"name": "November", "journey_id": journey_id}))["id"])
     consent = contact | {"topic_id": world.ids["topic_id"], "channel": "email", "status": "granted", "method": "form", "source": "shop"}
     await _post(person, "/v1/consents", [consent])
+    event = await _post(person, "/v1/events", {"name": "ordered", "contact_id": world.ids["contact_id"]})
+    world.add("event_id", event["items"][0]["id"])
+    world.add("plan_id", (await _post(person, f"/v1/journeys/{journey_id}/publish-plans", None))["id"])
     upload = await person.client.post("/v1/contact-imports", files={"file": ("people.csv", b"email\nada@example.com\n")})
     world.add("import_id", upload.json()["id"])
 
@@ -91,6 +95,9 @@ async def _in_the_tables(database: Database, settings: Settings, person: Person,
             "delivery_id": delivery,
             "message_id": message,
             "fault_id": SandboxFault(organization_id=mine, phase="rcpt", action="refuse", recipient=address),
+            "approval_id": Approval(
+                organization_id=mine, journey_id=ids["journey_id"], revision=1, content_hash=new_id().hex, requested_by=new_id()
+            ),
             "suppression_id": Suppression(organization_id=mine, channel="email", address_hash=new_id().bytes, reason="manual"),
         }
         session.add_all(rows.values())

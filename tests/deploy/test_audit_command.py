@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from deploy import audit_command
+from deploy.state import StateDirectory
 from models.checkpoints import Signer
 from models.domain.audit import NewEntry
 from models.settings import Settings
@@ -55,23 +56,84 @@ def environment(settings: Settings) -> dict[str, str]:
 def test_an_export_is_written_whole_and_verifies(settings: Settings, slug: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment(settings).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LEADSTATS_STATE", str(tmp_path / "none"))
     path = tmp_path / "audit.jsonl"
     assert run("export", "--organization", slug, "--output", str(path)) == 0
     assert len(path.read_text().splitlines()) == 1 + 120 + 1 + 1
     assert path.stat().st_mode & 0o077 == 0
     assert run("verify", str(path), "--public-key", Signer(settings).public_key.hex()) == 0
-    assert run("export", "--organization", "nobody", "--output", str(tmp_path / "none")) == 1
+    assert run("export", "--organization", "nobody", "--output", str(tmp_path / "nobody")) == 1
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_export_without_an_installation_says_what_to_give(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("DATABASE_APP_URL", "DATABASE_URL"):
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the environment says where an installation is."""
+    for name in ("DATABASE_APP_URL", "DATABASE_URL", "LEADSTATS_SECRET_KEY", "LEADSTATS_STATE"):
         monkeypatch.delenv(name, raising=False)
-    assert run("export", "--organization", "acme", "--output", "-", "--state", str(tmp_path / "none")) == 2
-    assert "--state" in capsys.readouterr().err
+
+
+@pytest.fixture
+def running(bare: None, settings: Settings, tmp_path: Path) -> StateDirectory:
+    """What an installation with a database of the operator's own leaves in its state directory while it is up."""
+    state = StateDirectory(tmp_path / "state")
+    state.prepare()
+    key = environment(settings)["LEADSTATS_SECRET_KEY"]
+    state.keep_secrets(state.secrets().model_copy(update={"secret_key": key, "database_app_password": "app-password"}))
+    state.keep_installation({"database_url": settings.database_url.get_secret_value()})
+    return state
+
+
+def test_an_export_finds_the_running_installation_by_its_state_directory(
+    running: StateDirectory, slug: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LEADSTATS_STATE", str(running.path))
+    path = running.path / "audit.jsonl"
+    assert run("export", "--organization", slug, "--output", str(path), "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    public_key = Signer(settings).public_key.hex()
+    assert said == {"organization": slug, "output": str(path), "lines": 123, "public_key": public_key}
+    assert run("verify", str(path), "--public-key", public_key) == 0
+
+
+def test_an_export_finds_the_operators_own_database_while_nothing_is_up(
+    running: StateDirectory, slug: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.forget_running()
+    assert settings.owner_database_url is not None
+    monkeypatch.setenv("DATABASE_URL", settings.owner_database_url.get_secret_value())
+    path = running.path / "audit.jsonl"
+    assert run("export", "--organization", slug, "--output", str(path), "--state", str(running.path)) == 0
+    assert len(path.read_text().splitlines()) == 123
+
+
+@pytest.mark.parametrize("owner_url", [None, "postgresql://owner:secret@127.0.0.1:1/leads"])
+def test_an_export_without_an_installation_says_what_to_give(
+    bare: None, tmp_path: Path, owner_url: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if owner_url is not None:
+        monkeypatch.setenv("DATABASE_URL", owner_url)
+    assert run("export", "--organization", "acme", "--output", "-", "--state", str(tmp_path / "none")) == 1
+    said = capsys.readouterr().err
+    assert "--state" in said and "secret@" not in said
     assert not (tmp_path / "none").exists()
+
+
+def test_an_export_that_cannot_be_written_says_so(running: StateDirectory, slug: str, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ("export", "--organization", slug, "--state", str(running.path))
+    for output in (running.path / "missing" / "audit.jsonl", running.path / "secrets.json" / "audit.jsonl", running.logs):
+        assert run(*common, "--output", str(output)) == 1
+        assert f"{output} cannot be written: " in capsys.readouterr().err
+    assert run(*common, "--output", "-", "--json") == 1
+    assert "--json needs a file" in capsys.readouterr().err
+    running.keep_installation({"database_url": "postgresql://leadstats_app:x@127.0.0.1:1/leads"})
+    assert run(*common, "--output", str(running.path / "audit.jsonl")) == 1
+    assert "the database does not answer" in capsys.readouterr().err
+    (running.path / "secrets.json").write_text('{"secret_key": "hush"}')
+    assert run(*common, "--output", str(running.path / "audit.jsonl")) == 1
+    said = capsys.readouterr().err
+    assert f"{running.path} cannot be read" in said and "hush" not in said
+    assert not list(running.path.glob("audit*"))
 
 
 def test_a_change_is_named_in_text_and_in_json(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:

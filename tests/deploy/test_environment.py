@@ -40,7 +40,13 @@ def test_children_understand_their_environment_and_do_not_get_the_owners_power(s
     settings = Settings.from_environment(environment)
     assert settings.state_directory == state.path
     assert settings.owner_database_url is None
+    assert settings.temporal_ui_url is None  # of a Temporal that is not ours
     assert "secret" not in environment.values() and "DATABASE_URL" not in environment
+
+
+def test_children_are_told_where_our_temporals_pages_are(state: StateDirectory) -> None:
+    plan = make_plan(state, Reservations(), {})
+    assert Settings.from_environment(child_environment(plan, {})).temporal_ui_url == plan.temporal_ui_address
 
 
 def test_servers_get_no_credentials() -> None:

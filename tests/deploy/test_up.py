@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,8 @@ def still_there(processes: list[psutil.Process]) -> list[str]:
     return [each.name() for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
 
-def get(url: str, key: str) -> Any:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+def get(url: str, key: str, method: str = "GET") -> Any:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"}, method=method)
     with urllib.request.urlopen(request, timeout=5) as answer:
         return json.load(answer)
 
@@ -94,6 +96,8 @@ def check_ready(installation: dict[str, Any], state: Path) -> None:
     assert set(installation["pids"]) == {"postgres", "temporal", "worker", "api", "sandbox"}
     assert json.loads((state / "processes.json").read_text()) == installation["pids"]
     assert get(f"{installation['api']}/v1/organization", installation["api_key"])["id"] == installation["organization_id"]
+    with urllib.request.urlopen(installation["console"], timeout=5) as page:
+        assert installation["temporal_ui"] in page.read().decode()
     assert (state / "secrets.json").stat().st_mode & 0o777 == 0o600
     assert (state / "installation.json").stat().st_mode & 0o777 == 0o600
     findings = subprocess.run(
@@ -110,12 +114,14 @@ def check_second_up_is_refused(state: Path, running: int) -> None:
 
 
 def check_second_start(state: Path, first: dict[str, Any]) -> None:
-    """The same installation again; and this time `up` is killed outright."""
-    process, second = start(state)
+    """The same installation again, with the sandbox's port taken by somebody else; and this time `up` is killed outright."""
+    with taken(first["sandbox_smtp"]):
+        process, second = start(state)
     try:
         same = ("api_key", "organization_id", "admin", "api", "database_url", "temporal")
         assert {name: second[name] for name in same} == {name: first[name] for name in same}
         assert get(f"{second['api']}/v1/organization", first["api_key"])["id"] == first["organization_id"]
+        check_sandbox_connection(second, moved_from=first["sandbox_smtp"])
         children = family(process)
     finally:
         process.kill()
@@ -124,3 +130,21 @@ def check_second_start(state: Path, first: dict[str, Any]) -> None:
     while still_there(children):
         assert time.monotonic() < deadline, f"outlived their parent: {still_there(children)}"
         time.sleep(0.1)
+
+
+@contextmanager
+def taken(address: str) -> Iterator[None]:
+    host, _, port = address.rpartition(":")
+    with ExitStack() as held:
+        with suppress(OSError):  # somebody has it already
+            held.enter_context(socket.create_server((host, int(port))))
+        yield
+
+
+def check_sandbox_connection(installation: dict[str, Any], moved_from: str) -> None:
+    """It is where the sandbox is now."""
+    assert installation["sandbox_smtp"] != moved_from
+    address, key = f"{installation['api']}/v1/connections", installation["api_key"]
+    [connection] = get(address, key)["items"]
+    assert f"{connection['host']}:{connection['port']}" == installation["sandbox_smtp"]
+    assert get(f"{address}/{connection['id']}/checks", key, "POST")["ok"]

@@ -1,10 +1,12 @@
-"""Record the histories that CI replays: `python -m tests.histories.record`.
+"""Record the histories that CI replays: `python -m tests.histories.record [name of a scenario …]`.
 
-Run it when a step kind or an operator's command is added. A change of the command sequence of an existing history is not
-re-recorded but patched (docs/decisions/changing-workflows.md): old histories are the runs that are under way in the field.
+Run it, with the names of the new ones, when a step kind or an operator's command is added. A change of the command sequence of an
+existing history is not re-recorded but patched (docs/decisions/changing-workflows.md): old histories are the runs that are under
+way in the field.
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,14 +16,15 @@ from uuid import uuid4
 from temporalio.client import WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
-from activities.contracts import CampaignRef, Control, ControlledKind, SendOutcome
+from activities.contracts import MOVE_RUNS, CampaignRef, Control, ControlledKind, MoveChoice, MoveOrder, PlanRef, SendOutcome
 from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, WaitStep
 from models.settings import Settings
 from tests.temporal import temporal_server
 from tests.workflows.fakes import Fakes
-from tests.workflows.test_journey import WELCOME, control, some_runs, start, until, working
+from tests.workflows.test_journey import WELCOME, control, mended, some_runs, start, through, until, working
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
+from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
 
 FOLDER = Path(__file__).parent
@@ -82,6 +85,17 @@ async def pause_resume_retry_skip_cancel(server: WorkflowEnvironment, fakes: Fak
     return handle
 
 
+async def held_until_reconnected(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    connection_id = uuid4()
+    fakes.outcome, fakes.reason = lambda visit: SendOutcome.ACCEPTED if visit.round else SendOutcome.CONNECTION_BROKEN, "auth_refused"
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, some_runs(2), definition=through(connection_id))
+        await until(lambda: list(fakes.phases().values()) == ["held", "held"])
+        await handle.signal("control", mended(connection_id))
+        await handle.result()
+    return handle
+
+
 async def campaign_of_thirty_pages(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
     campaign = CampaignRef(organization_id=uuid4(), campaign_id=uuid4())
     handle = await server.client.start_workflow(CampaignWorkflow.run, campaign, id=f"test/{uuid4()}", task_queue=queue)
@@ -118,6 +132,30 @@ async def control_of_a_campaign(server: WorkflowEnvironment, fakes: Fakes, queue
     return handle
 
 
+async def moved_to_another_version(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    """One moves, two exit; the fourth is cancelled before."""
+    runs = some_runs(4)
+    definition = WELCOME.model_copy(update={"steps": {**WELCOME.steps, "nap": WaitStep(duration=timedelta(days=2))}})
+    runs = [*runs[:1], *(run.model_copy(update={"step_id": "nap"}) for run in runs[1:3]), *runs[3:]]
+    choices = {"pause": MoveChoice(step_id="reminder"), "nap": MoveChoice()}
+    order = MoveOrder(plan_id=uuid4(), version_id=uuid4(), choices=choices, actor_id=uuid4())
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, runs, definition=definition)
+        await until(lambda: list(fakes.phases().values()).count("waiting") == 4)
+        await control(handle, "cancel", [runs[3].run_id])
+        await handle.execute_update(MOVE_RUNS, order)
+        await handle.result()
+    return handle
+
+
+async def publish_plan_of_three_pages(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    fakes.busy_for = 2
+    plan = PlanRef(organization_id=uuid4(), plan_id=uuid4())
+    handle = await server.client.start_workflow(MovePlanWorkflow.run, plan, id=f"test/{uuid4()}", task_queue=queue)
+    await handle.result()
+    return handle
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     campaign_of_thirty_pages,
     scheduled_campaign,
@@ -127,12 +165,17 @@ SCENARIOS: tuple[Scenario, ...] = (
     refused_held_and_thrown_out,
     branch_and_exit,
     pause_resume_retry_skip_cancel,
+    held_until_reconnected,
+    moved_to_another_version,
+    publish_plan_of_three_pages,
 )
 
 
 async def main() -> None:
+    """All scenarios, or those that are named."""
+    wanted = [scenario for scenario in SCENARIOS if scenario.__name__ in sys.argv[1:] or not sys.argv[1:]]
     async with temporal_server(SETTINGS) as server:
-        for scenario in SCENARIOS:
+        for scenario in wanted:
             fakes = Fakes()
             async with working(server, fakes) as queue:
                 handle = await scenario(server, fakes, queue)

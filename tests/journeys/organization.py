@@ -1,6 +1,7 @@
 """What a tester says to the public API, in few words."""
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +11,7 @@ from uuid import UUID
 from httpx2 import AsyncClient, Response
 
 Document = dict[str, Any]
-PATIENCE = 240.0  # seconds of a busy machine's time; only a test that fails takes them
+PATIENCE = float(os.environ.get("LEADSTATS_TEST_PATIENCE", "240"))  # seconds of a busy machine's time; only a test that fails takes them
 
 
 class Organization:
@@ -76,8 +77,10 @@ class Organization:
         )
         return str(made["id"])
 
-    async def publish(self, start: str, steps: Document) -> str:
-        journey = await self.post("/journeys", {"name": self.name("Journey"), "draft": {"language": 1, "start": start, "steps": steps}})
+    async def publish(self, start: str, steps: Document, **rules: Any) -> str:
+        """`rules`: entry, exits, goals, …"""
+        draft = {"language": 1, "start": start, "steps": steps, **rules}
+        journey = await self.post("/journeys", {"name": self.name("Journey"), "draft": draft})
         await self.post(f"/journeys/{journey['id']}/versions", None)
         return str(journey["id"])
 

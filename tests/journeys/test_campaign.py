@@ -111,6 +111,25 @@ async def test_one_run_is_paused_resumed_and_cancelled(stack: Stack, acme: Organ
     assert sum((await acme.mails()).values()) == 1
 
 
+async def test_cancelling_a_journey_ends_everybody_in_it_and_it_can_be_entered_again(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    people = await acme.contacts(5)
+    await acme.consent(people, topic)
+    journey = await acme.send_wait_send(topic, "P30D")
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            campaign_id = await acme.launch(journey, page_size=2)
+            await acme.start_run(journey, people[0])
+            await acme.until(lambda: acme.get("/runs", status="waiting"), lambda found: len(found["items"]) == 6)
+            await acme.call("PUT", f"/journeys/{journey}/cancellation", {"reason": "wrong price"})
+            await acme.until(lambda: acme.get("/runs", status="cancelled"), lambda found: len(found["items"]) == 6)
+            await acme.until_campaign(campaign_id, "cancelled")
+            again = await acme.start_run(journey, people[0])
+            await acme.until_run(again, "waiting")
+            await acme.call("PUT", f"/runs/{again}/cancellation")
+    assert sum((await acme.mails()).values()) == 7
+
+
 async def test_a_worker_that_was_away_continues_when_it_comes_back(stack: Stack, acme: Organization) -> None:
     topic = await acme.topic()
     people = await acme.contacts(4)
@@ -162,6 +181,31 @@ async def test_a_failing_message_parks_its_run_and_retry_sends_it_once_mended(st
         await acme.call("PUT", f"/runs/{run['id']}/retry")
         await acme.until_campaign(campaign_id)
     assert set((await acme.mails()).values()) == {2}
+
+
+async def test_runs_held_for_a_broken_connection_go_on_when_a_check_finds_it_mended(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    people = await acme.contacts(6)
+    await acme.consent(people, topic)
+    connection = (await acme.get("/connections"))["items"][0]
+    await acme.post("/sandbox/faults", {"phase": "auth", "action": "refuse"})
+    journey = await acme.send_wait_send(topic, "P30D")
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            campaign_id = await acme.launch(journey, page_size=2)
+            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"held": 6})
+            assert (await acme.get(f"/connections/{connection['id']}"))["status"] == "broken"
+            await acme.call("DELETE", "/sandbox/faults")
+            await asyncio.sleep(1)  # the inbox looks for its faults every half second
+            assert (await acme.post(f"/connections/{connection['id']}/checks", None))["ok"]
+            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"waiting": 6})
+        for run in await acme.every("/runs", campaign_id=campaign_id):
+            entries = await acme.timeline(run["id"])
+            held, woke = ([entry for entry in entries if entry["kind"] == kind][-1] for kind in ("held", "woke"))
+            assert woke["at"] < held["until"]  # before its time
+        await acme.call("PUT", f"/campaigns/{campaign_id}/cancellation")
+        await acme.until_campaign(campaign_id, "cancelled")
+    assert set((await acme.mails()).values()) == {1}
 
 
 async def test_a_pause_and_a_resume_said_while_no_worker_runs_are_obeyed_in_order(stack: Stack, acme: Organization) -> None:

@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from liquid import Environment
 
+from models.liquid_cost import KNOWN_FILTERS
 from models.liquid_environment import HardenedEnvironment
+from models.liquid_filters import REMOVED, without_tags
 from models.rendering import MissingValue, RenderingFailed, analyze, message_context, render_email, render_text
 
 CONTACT = {
@@ -58,19 +61,86 @@ def test_a_subject_stays_one_line() -> None:
         ("{% capture c %}{{ contact.last_name }}{% endcapture %}", "contact.last_name"),
         ("{{ contact.attributes.void }}", "contact.attributes.void"),
         ("{{ contact.attributes.a.b.c }}", "contact.attributes.a"),
-        ("{{ contact.tags[9] }}", "contact[…]"),
+        ("{{ contact.tags[9] }}", "contact.tags[9]"),
         ("{% for order in contact.attributes.returns %}x{% endfor %}", "contact.attributes.returns"),
         ("{{ contact.attributes.orders | map: 'note' | join: ', ' }}", "note of one of the items"),
         ("{{ contact.first_name | first }}", "contact.first_name | first"),
         ("{{ nil }}", "nil"),
         ("{{ run.missing }}", "run.missing"),
         ("{{ contact.__class__ }}", "contact.__class__"),
+        ("{{ contact.attributes[contact.email] }}", "contact.attributes[contact.email]"),
     ],
 )
 def test_a_missing_value_is_never_printed_blank(source: str, path: str) -> None:
     with pytest.raises(MissingValue) as caught:
         text(source)
     assert caught.value.path == path
+
+
+NOTHING = {
+    "first_name": " \t",
+    "tags": [],
+    "attributes": {"note": "\n", "langs": [], "orders": [{"note": " "}, {"note": "x"}], "texts": [" "]},
+}
+
+
+def text_for_nobody(source: str) -> str:
+    return render_text(source, message_context(NOTHING, {"codes": [], "gifts": [{"kind": "a"}], "spaces": "  "}, "Acme", None)).text
+
+
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [
+        ("{{ contact.first_name }}", "contact.first_name"),
+        ("{{ contact.attributes.note }}", "contact.attributes.note"),
+        ("{{ contact.attributes.note | upcase }}", "contact.attributes.note"),
+        ("{{ run.spaces }}", "run.spaces"),
+        ("{{ contact.tags }}", "contact.tags"),
+        ("{{ contact.tags | join: ', ' }}", "contact.tags"),
+        ("{{ contact.tags | sort | join: ', ' | upcase }}", "contact.tags"),
+        ("{{ contact.tags[0] }}", "contact.tags[0]"),
+        ("{{ contact.tags[0].name }}", "contact.tags[0]"),
+        ("{{ contact.attributes.langs | join }}", "contact.attributes.langs"),
+        ("{{ run.codes }}", "run.codes"),
+        ("{{ run.gifts | where: 'kind', 'b' | map: 'kind' | join }}", "run.gifts"),
+        ("{% for order in contact.attributes.orders %}{{ order.note }}{% endfor %}", "order.note"),
+        ("{% for t in contact.attributes.texts %}{{ t }}{% endfor %}", "t"),
+        ("{{ contact.attributes.texts }}", "contact.attributes.texts"),
+        ("{% assign all = contact.tags %}{{ all | join }}", "contact.tags"),
+        ("{% assign all = contact.tags | join: ', ' %}{% assign big = all | upcase %}{{ big }}", "contact.tags"),
+        ("{% assign all = run.gifts | where: 'kind', 'b' %}{{ all }}", "run.gifts"),
+        ("{% capture all %}{{ contact.tags }}{% endcapture %}", "contact.tags"),
+        ("{% cycle contact.tags, 'x' %}", "contact.tags"),
+        ("{% cycle nil, 'x' %}", "nil"),
+        ("{% echo contact.tags %}", "contact.tags"),
+    ],
+)
+def test_an_empty_value_is_never_printed_blank(source: str, path: str) -> None:
+    with pytest.raises(MissingValue) as caught:
+        text_for_nobody(source)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{{ contact.first_name | default: 'friend' }}", "friend"),
+        ("{{ contact.tags | default: 'none' }}", "none"),
+        ("{{ contact.tags | join: ', ' | default: 'none' }}", "none"),
+        ("{% for t in contact.attributes.texts %}{{ t | default: 'none' }}{% endfor %}", "none"),
+        ("{% for tag in contact.tags %}{{ tag }}{% else %}none{% endfor %}", "none"),
+        ("{% if contact.tags == empty %}none{% endif %}", "none"),
+        ("{% if contact.attributes.note == blank %}none{% endif %}", "none"),
+        ("{% case contact.attributes.note %}{% when blank %}none{% endcase %}", "none"),
+        ("{{ contact.tags | size }}", "0"),
+        ("{{ contact.tags | join | append: 'x' }}", "x"),
+        ("{% assign comma = '' %}{% for n in (1..2) %}{{ comma }}{{ n }}{% assign comma = ', ' %}{% endfor %}", "1, 2"),
+        ("{% capture extra %}{% if contact.tags contains 'vip' %}!{% endif %}{% endcapture %}a{{ extra }}b", "ab"),
+        ("a{{ ' ' }}b{% cycle '', 'x' %}", "a b"),
+    ],
+)
+def test_what_the_template_itself_leaves_blank_is_blank(source: str, expected: str) -> None:
+    assert text_for_nobody(source) == expected
 
 
 def test_a_missing_value_says_in_which_part() -> None:
@@ -123,6 +193,126 @@ HOSTILE = [
     "{% a" * 40_000,
     ("{{" + " " * 9_000 + "}}") * 20,
 ]
+
+
+def often(body: str, times: int = 1000) -> str:
+    return f"{{% for i in (1..{times}) %}}{body}{{% endfor %}}ok"
+
+
+# Values of a stranger that make filters and comparisons slow.
+HOARD: dict[str, Any] = {
+    "objects": [{"k": number} for number in range(12_000)],
+    "numbers": list(range(60_000)),
+    "colliding": [number * (2**61 - 1) for number in range(60_000)],  # the same hash in Python
+    "floats": [number / 7 for number in range(60_000)],
+    "words": [f"{number:x}" * 3 for number in range(20_000)],
+    "letters": "a" * 99_000,
+    "needle": "a" * 25_000 + "b" + "a" * 24_000,
+    "short_needle": "a" * 49 + "b" + "a" * 49,
+    "wide": "𝒳" * 8_000,
+    "signs": "<>" * 49_000,
+    "lines": "\n" * 10_000,
+    "spaces": "a " * 49_000,
+    "codes": "&#1;" * 24_000,
+    "fields": {str(number): number for number in range(30_000)},
+    "twice": [{"k": list(range(60_000))}],
+    "huge": 10**4_000,
+}
+SLOW = [
+    often("{% assign x = run.objects | uniq %}", 8),
+    often("{% assign x = run.colliding | uniq %}", 8),
+    often("{% assign x = run.numbers | slice: 0, 4000 | sort | reverse | uniq %}"),
+    often("{% assign x = run.words | sort_natural %}"),
+    often("{% assign x = run.objects | sort: 'k' | map: 'k' | compact %}"),
+    often("{% assign x = run.objects | where: 'k', 5 %}"),
+    often("{% assign x = run.floats | sum %}"),
+    often("{% assign x = run.floats | slice: 0, 4000 | join: '' | size %}"),
+    often("{% assign x = run.numbers | concat: run.numbers %}"),
+    "{% assign x = run.twice %}" + often("{% assign x = x | concat: x %}", 9) + "{{ x | map: 'k' | reverse | size }}",
+    often("{% if run.numbers contains -1 %}{% endif %}"),
+    often("{% if run.letters contains run.short_needle %}{% endif %}"),
+    often("{% if run.objects == run.twice %}{% endif %}"),
+    often("{% case run.objects %}{% when 1 %}{% when run.twice %}{% endcase %}"),
+    often("{% capture x %}{{ run.signs }}{% endcapture %}"),
+    often("{% ifchanged %}" * 20 + "{{ run.letters }}" + "{% endifchanged %}" * 20),
+    often("{% capture x %}{% cycle run.fields, 'x' %}{% endcapture %}"),
+    often("{% for a in run.numbers limit: 1 offset: 59000 %}{% endfor %}"),
+    often("{% for a in run.numbers reversed limit: 1 %}{% endfor %}"),
+    often("{% if run" + "['a']" * 1_500 + " or run.x %}{% endif %}" * 4),
+    often("{% if " + "false or " * 1_000 + "false %}{% endif %}" * 4),
+    often("{{ run[run.letters] | default: 'x' }}"),
+    often("{% assign x = run.codes | escape_once %}"),
+    often("{% assign x = run.wide | url_encode %}"),
+    often("{% assign x = run.lines | newline_to_br %}"),
+    often("{% assign x = run.spaces | truncatewords: 99999 %}"),
+    often("{% assign x = run.signs | strip_html %}"),
+    often("{% assign x = run.letters | replace_last: run.needle, 'x' %}"),
+    often("{% assign x = run.letters | remove: run.short_needle %}"),
+    often("{% assign x = i | date: '" + "%c" * 95 + "' %}"),
+    "".join(f"{{% assign a{number} = 1 %}}" for number in range(2_500)) + often("{% assign a1 = 2 %}" * 40),
+    "{{ run.fields | upcase }}",
+    "{{ run.objects | join }}",
+    "{{ run.huge | times: run.huge }}",
+    "{{ 1 | date: '" + "%Y" * 5_000 + "' }}",
+    "{{a}}" * 40_000,
+    ("{% cycle " + "a," * 4_900 + "a %}") * 20,
+]
+
+
+@pytest.mark.parametrize("source", SLOW, ids=range(len(SLOW)))
+def test_slow_work_on_large_values_is_refused_before_it_is_done(source: str) -> None:
+    hoard = message_context(CONTACT, HOARD, "Acme", None)
+    began = time.process_time()
+    with pytest.raises(RenderingFailed):
+        render_text(source, hoard)
+    with pytest.raises(RenderingFailed):
+        render_email("s", source, "", hoard)
+    assert time.process_time() - began < 5  # ten times what the slowest takes
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        often("{{ i }}{% if i > 5 %}, {% endif %}"),
+        "{% assign x = '' %}" + often("{% assign x = x | append: 'a row of twenty-five char' %}") + "{{ x }}",
+        "{% for o in run.orders %}{{ o.name | upcase }}: {{ o.price | times: 1.19 | round: 2 }}, {{ o.at | date: '%Y' }}{% endfor %}",
+        "{{ run.orders | map: 'name' | uniq | sort | join: ', ' }}",
+    ],
+)
+def test_what_people_write_is_far_from_too_much(source: str) -> None:
+    orders = [{"name": f"Order {number}", "price": number / 3, "at": "2026-11-23", "address": {"city": "Köln"}} for number in range(200)]
+    assert render_text(source, message_context(CONTACT, {"orders": orders}, "Acme", None)).text
+
+
+@given(st.lists(st.one_of(st.integers(-2, 2), st.sampled_from([True, 1.0, 2.5, "1", "a", None]), st.lists(st.integers(0, 1), max_size=2))))
+def test_uniq_keeps_the_first_of_equal_items(items: list[Any]) -> None:
+    objects = [{"k": item} for item in items]
+    kept: list[Any] = [one for index, one in enumerate(objects) if objects.index(one) == index]
+    printed = "{% for one in list %}{{ one.k | default: 'nothing' }};{% endfor %}"
+    source = "{% assign list = run.objects | uniq %}" + printed
+    expected = "{% assign list = run.kept %}" + printed
+    both = message_context(CONTACT, {"objects": objects, "kept": kept}, "Acme", None)
+    assert render_text("=" + source, both) == render_text("=" + expected, both)
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ("<p>a <b>b</b></p>", "a b"),
+        ("a<script>x<b>y</SCRIPT >b<style>z</style>c<!-- <b> -->d", "abcd"),
+        ("a<script>b<!-- c", "ab<!-- c"),
+        ("1 < 2", "1 < 2"),
+        ("<<b>>x", ">x"),
+    ],
+)
+def test_strip_html_leaves_the_text(markup: str, expected: str) -> None:
+    assert without_tags(markup) == expected
+
+
+def test_every_filter_has_a_cost() -> None:
+    """One that a further version of the library brings is not there until it has been given one."""
+    offered = set(Environment().filters) - set(REMOVED)
+    assert offered == set(HardenedEnvironment(autoescape=True).filters) == set(KNOWN_FILTERS)
 
 
 @pytest.mark.parametrize("source", HOSTILE, ids=range(len(HOSTILE)))

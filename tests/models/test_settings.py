@@ -1,7 +1,9 @@
 import base64
+import re
 
 import pytest
 
+from deploy.environment import ROOT
 from models.settings import MAXIMUM_PAGE_SIZE, Settings
 
 ENVIRONMENT = {"DATABASE_APP_URL": "postgresql://app:pw@db/leads", "LEADSTATS_SECRET_KEY": base64.b64encode(b"k" * 32).decode()}
@@ -23,3 +25,9 @@ def test_every_wrong_variable_is_named_and_no_value_is_shown() -> None:
     with pytest.raises(ValueError, match=r"LEADSTATS_API_PORT: .*LEADSTATS_POOL_SIZE: ") as caught:
         Settings.from_environment(ENVIRONMENT | wrong)
     assert "hunter" not in str(caught.value)
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    sources = [path for package in ("activities", "api", "deploy", "models", "workflows") for path in (ROOT / package).rglob("*.py")]
+    code = "".join(path.read_text() for path in [*sources, ROOT / "worker.py"] if path.name != "settings.py")
+    assert [name for name in Settings.model_fields if not re.search(rf"\.{name}\b", code)] == []

@@ -19,9 +19,14 @@ from activities.contracts import (
     ControlPage,
     ControlTargets,
     Dawn,
+    HandOver,
     Judgement,
     Occurrences,
     PageRange,
+    PlanPage,
+    PlanPageTold,
+    PlanProgress,
+    PlanRef,
     Scope,
     SendOutcome,
     SendResult,
@@ -49,6 +54,11 @@ class Fakes:
         self.may_send = asyncio.Event()
         self.may_send.set()
         self.reason: str | None = None  # of every send
+        self.handed: list[HandOver] = []
+        self.may_hand_over = asyncio.Event()
+        self.may_hand_over.set()
+        self.told: list[tuple[int, str | None]] = []  # passes and pages of a publish plan
+        self.busy_for = 0  # passes after which a publish plan is not finished
         self.branch: Callable[[StepVisit], int | None] = lambda visit: None
         self.looks: list[timedelta | None] = []  # after how long a scheduled campaign is to be looked at next
         self.looked: list[datetime] = []  # when it was
@@ -60,6 +70,7 @@ class Fakes:
             *(self.plan_campaign, self.snapshot_audience, self.start_pages, self.finish_campaign),
             *(self.make_occurrences, self.start_occurrences),
             *(self.apply_control, self.controlled_workflows, self.signal_workflows),
+            *(self.hand_over_runs, self.tell_moves, self.finish_plan),
         ]
 
     def _count(self, name: str, size: int) -> None:
@@ -150,6 +161,22 @@ class Fakes:
     @activity.defn(name="signal_workflows")
     async def signal_workflows(self, targets: ControlTargets) -> None:
         self._count("signal_workflows", len(targets.workflow_ids))
+
+    @activity.defn(name="hand_over_runs")
+    async def hand_over_runs(self, handed: HandOver) -> None:
+        self._count("hand_over_runs", len(handed.runs))
+        await self.may_hand_over.wait()
+        self.handed.append(handed)
+
+    @activity.defn(name="tell_moves")
+    async def tell_moves(self, page: PlanPage) -> PlanPageTold:
+        self.told.append((page.plan.passes, page.after))
+        return PlanPageTold(after={None: "one", "one": "two"}.get(page.after))
+
+    @activity.defn(name="finish_plan")
+    async def finish_plan(self, plan: PlanRef) -> PlanProgress:
+        self._count("finish_plan", 1)
+        return PlanProgress(finished=self.calls["finish_plan"] > self.busy_for)
 
     def phases(self) -> dict[UUID, str]:
         """The projection: the phase after each run's last transition."""

@@ -2,7 +2,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,13 +13,14 @@ from temporalio.worker import Worker
 
 from activities.contracts import Control, ControlledKind, JourneyInput, RunControl, RunControlled, Scope, SendOutcome, send_queue
 from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, WaitStep
-from models.domain.journey.run import RunState
+from models.domain.journey.run import Phase, RunState
 from tests.workflows.fakes import Fakes
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
+from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow)
+WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, MovePlanWorkflow)
 
 SCOPE = Scope(organization_id=uuid4(), journey_id=uuid4(), version_id=uuid4())
 WELCOME = Definition(
@@ -173,11 +174,12 @@ async def test_a_paused_campaign_holds_every_run_and_loses_none(server: Workflow
     assert set(fakes.phases().values()) == {"completed"} and len(fakes.sent) == 10
 
 
-async def test_a_cancelled_campaign_cancels_every_run_even_before_its_workflow_began(server: WorkflowEnvironment, fakes: Fakes) -> None:
+async def test_runs_that_were_cancelled_before_their_workflow_began_end_at_once(server: WorkflowEnvironment, fakes: Fakes) -> None:
     runs = some_runs(3)
     async with working(server, fakes) as queue:
         await (await start(server, queue, runs, cancelled=True)).result()
     assert set(fakes.phases().values()) == {"cancelled"} and not fakes.sent
+    assert {each.reason for each in fakes.transitions if each.kind == "cancelled"} == {"journey_cancelled"}  # in no campaign
 
 
 async def test_a_run_of_another_workflow_is_refused(server: WorkflowEnvironment, fakes: Fakes) -> None:
@@ -270,6 +272,62 @@ async def test_a_run_held_only_by_a_pause_goes_on_at_once_when_it_is_lifted(serv
         woke = [each.occurred_at for each in fakes.transitions if each.kind == "woke"]
         assert max(woke) - min(resumed) < timedelta(seconds=5)
         await handle.terminate()
+
+
+def through(connection_id: UUID) -> Definition:
+    return Definition(start="welcome", steps={"welcome": SendStep(template_id=uuid4(), connection_id=connection_id)})
+
+
+def mended(connection_id: UUID) -> Control:
+    return Control(organization_id=SCOPE.organization_id, kind=ControlledKind.CONNECTION, id=connection_id, command="resume")
+
+
+def held_since(reason: str) -> RunState:
+    """Until tomorrow, as a workflow that continued as new carries it."""
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    return some_runs(1)[0].model_copy(update={"phase": Phase.HELD, "reason": reason, "wake_at": tomorrow, "sequence": 2, "round": 9})
+
+
+async def test_runs_held_for_a_broken_connection_go_on_at_once_when_that_one_is_mended(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    broken, sleeping, connection_id = held_since("authentication_failed"), held_since("quiet_hours"), uuid4()
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, [broken, sleeping], definition=through(connection_id))
+            await handle.signal("control", mended(uuid4()))
+            assert await handle.query("runs", result_type=list[RunState]) == [broken, sleeping]
+            await handle.signal("control", mended(connection_id))
+            await until(lambda: fakes.phases() == {broken.run_id: "completed"})
+            assert fakes.kinds(broken.run_id) == ["woke", "sent", "completed"]
+            assert sleeping in await handle.query("runs", result_type=list[RunState])
+            await handle.terminate()
+
+
+async def test_a_connection_that_is_mended_while_a_run_asks_is_asked_again_at_once(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    connection_id = uuid4()
+    fakes.outcome, fakes.reason = lambda visit: SendOutcome.ACCEPTED if visit.round else SendOutcome.CONNECTION_BROKEN, "sender_refused"
+    fakes.may_send.clear()
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, some_runs(1), definition=through(connection_id))
+            await until(lambda: fakes.calls["send_messages"] == 1)
+            await handle.signal("control", mended(connection_id))
+            fakes.may_send.set()
+            await handle.result()
+    [held] = [each for each in fakes.transitions if each.kind == "held"]
+    assert held.wake_at == held.occurred_at and len(fakes.sent) == 1
+
+
+async def test_a_run_paused_while_its_connection_was_mended_asks_when_it_is_resumed(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs, connection_id = some_runs(1), uuid4()
+    fakes.outcome, fakes.reason = lambda visit: SendOutcome.ACCEPTED if visit.round else SendOutcome.CONNECTION_BROKEN, "auth_refused"
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs, definition=through(connection_id))
+            await until(lambda: list(fakes.phases().values()) == ["held"])
+            await control(handle, "pause", [runs[0].run_id])
+            await control(handle, "resume", [runs[0].run_id])
+            await handle.result()
+    assert fakes.kinds(runs[0].run_id) == ["entered", "held", "paused", "resumed", "woke", "sent", "completed"]
 
 
 async def test_a_workflow_that_somebody_cancels_cancels_its_runs(server: WorkflowEnvironment, fakes: Fakes) -> None:

@@ -9,6 +9,7 @@ from tests.histories.record import FOLDER, SCENARIOS, SETTINGS
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.connection import payload_keys
 from workflows.journey import JourneyWorkflow
+from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
 from workflows.payloads import data_converter
 from workflows.sandbox import RUNNER
@@ -26,7 +27,7 @@ def test_every_scenario_is_recorded() -> None:
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 async def test_recorded_history_replays(path, runner) -> None:  # type: ignore[no-untyped-def]
     replayer = Replayer(
-        workflows=[JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow],
+        workflows=[JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, MovePlanWorkflow],
         data_converter=data_converter(payload_keys(SETTINGS)),
         workflow_runner=runner,
     )

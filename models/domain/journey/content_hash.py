@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from models.domain.journey.definition import Definition, SendStep
+from models.domain.journey.definition import Definition, SendStep, Step
 from models.domain.journey.entry import EventTrigger, Happens, SegmentTrigger
 from models.domain.journey.facts import Facts
 
@@ -40,6 +40,23 @@ def freeze(definition: Definition, facts: Facts) -> Definition:
             "goals": tuple(_rule(rule, facts) for rule in definition.goals),
         }
     )
+
+
+def freeze_known(definition: Definition, facts: Facts) -> Definition:
+    """As `freeze`, for a draft that may name what there is not (yet): such steps and rules stay as they are."""
+    steps = {step_id: _known(step, facts) for step_id, step in definition.steps.items()}
+    without = definition.model_copy(update={"steps": {}})
+    try:
+        return freeze(without, facts).model_copy(update={"steps": steps})
+    except KeyError:
+        return definition.model_copy(update={"steps": steps})
+
+
+def _known(step: Step, facts: Facts) -> Step:
+    try:
+        return step.frozen(facts)
+    except KeyError:
+        return step
 
 
 def _trigger(trigger: EventTrigger | SegmentTrigger, facts: Facts) -> EventTrigger | SegmentTrigger:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from models.domain.connection import BROKEN_REASONS
 from models.domain.journey.definition import Definition, ReviewStep, SendStep, Step, WaitForStep, WaitStep
 from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer, Ask, Go, Leave, Outcome, Rest
@@ -93,17 +94,15 @@ def next_command(definition: Definition, state: RunState) -> Command | None:
 def enter(definition: Definition, state: RunState, now: datetime) -> Progress:
     """A run that has not started (sequence 0) stands at its first step, or waits for its start; one that has been moved here from
     another version arrives; any other is left as it is."""
-    if state.moved:
-        here = state.model_copy(update={"moved": False, "starts_at": None})
-        arrived = _arrive(definition, here, state.step_id, now, keep_arrival=True)
-        return _after(arrived, Change("moved", Phase.ACTIVE, state.step_id))
-    if state.sequence:
+    if state.sequence and not state.moved:
         return Progress(state)
-    entered = Change("entered", Phase.ACTIVE, state.step_id)
+    begun = Change("moved" if state.moved else "entered", Phase.ACTIVE, state.step_id)
+    here = state.model_copy(update={"moved": False})
     if state.starts_at is not None and state.starts_at > now:
-        waiting = state.model_copy(update={"phase": Phase.WAITING, "wake_at": state.starts_at})
-        return Progress(waiting, (entered, Change("waiting", Phase.WAITING, state.step_id, None, state.starts_at, "starts_later")))
-    return _after(_arrive(definition, state.model_copy(update={"starts_at": None}), state.step_id, now), entered)
+        waiting = here.model_copy(update={"phase": Phase.WAITING, "wake_at": state.starts_at, "reason": None})
+        return Progress(waiting, (begun, Change("waiting", Phase.WAITING, state.step_id, None, state.starts_at, "starts_later")))
+    started = here.model_copy(update={"starts_at": None})
+    return _after(_arrive(definition, started, state.step_id, now, keep_arrival=state.moved), begun)
 
 
 # --- sends ----------------------------------------------------------------------------------------------------------
@@ -129,8 +128,8 @@ def held(state: RunState, until: datetime, reason: str) -> Progress:
 
 
 def unhold(state: RunState, now: datetime) -> RunState:
-    """A run that was held only because of a pause need not wait any longer, now that the pause is lifted."""
-    if state.phase is Phase.HELD and state.reason in PAUSES:
+    """A run that was held only by a pause or a broken connection need not wait any longer, now that it is lifted or mended."""
+    if state.phase is Phase.HELD and (state.reason in PAUSES or state.reason in BROKEN_REASONS):
         return state.model_copy(update={"wake_at": now})
     return state
 

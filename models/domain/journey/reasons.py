@@ -16,7 +16,11 @@ def reason_words(happening: Happening) -> str | None:
         return _CLAUSES[code] if code in _CLAUSES else _TOLD[code](happening)
     if answered := _ANSWERED.fullmatch(code):
         return f"the mail server answered {answered['code']} {_PHASES[answered['phase']]}; it was certainly not sent"
+    if unclear := _UNCLEAR.fullmatch(code):
+        return f"it may or may not have been sent: the mail server answered {unclear['code']}; it is never sent again by itself"
     name, _, rest = code.partition(":")
+    if code.startswith("gave_up:webhook_"):
+        name, rest = "gave_up:webhook", rest.removeprefix("webhook_").replace("_", " ")
     if name in _WITH_DETAIL and rest:
         return _WITH_DETAIL[name].format(rest)
     return f"{name.replace('_', ' ')} ({rest})" if rest else name.replace("_", " ")
@@ -76,15 +80,36 @@ _CLAUSES = {
     "no_topic": "the message's topic does not exist",
     "organization_suspended": "the organization is suspended",
     "always_quiet": "the organization's quiet hours cover the whole day",
+    "hold": "a check holds it back",
+    "refuse": "a check refuses it",
+    "changed": "something about it changed at the last moment; everything is asked again",
+    "contact_changed": "the contact changed at the last moment; everything is asked again",
+    "run_paused": "the run is paused",
+    "run_cancelled": "the run is being cancelled",
     "paused": "the campaign, journey or run was paused",
     "campaign_paused": "the campaign is paused",
     "journey_paused": "the journey is paused",
     "campaign_cancelled": "the campaign was cancelled",
+    "workflow_cancelled": "the workflow that carried it was cancelled",
+    "version_replaced": "another version of the journey was published, and its plan said so",
     "exit_step": "the journey ends here for this contact",
+    # of entries, waits and ends
+    "entered_before": "the contact has entered this journey before",
+    "under_way": "the contact is under way in this journey already",
+    "cooling_down": "the contact entered this journey a short while ago, and its cool-down is not over",
+    "maximum_reached": "the contact has entered this journey as often as it allows",
+    "starts_later": "the campaign starts then",
+    "no_date": "the contact has no such date",
+    "date_passed": "the date has passed already",
+    "journey_ended": "the journey has ended",
+    "loop_limit": "it came to the same step too often",
     # outcomes without a closer reason
     "throttled": "the provider asked us to slow down",
     "transient": "the provider could not take it just now; it was certainly not sent",
     "gave_up": "it could not be sent after many tries; it was certainly not sent",
+    "rate_limited": "the connection has sent as much as it may for now",
+    "worker_going_away": "the worker stopped before it was sent",
+    "database_unavailable": "the database did not answer; it was certainly not sent",
     "connection_broken": "the connection needs to be mended; messages wait until it works again",
     "recipient_permanent": "the provider says that this address cannot receive messages",
     "content_permanent": "the provider will not take this content",
@@ -99,28 +124,51 @@ _CLAUSES = {
     "mailbox_moved": "the mailbox has moved away",
     "domain_unknown": "the address's domain does not exist",
     "domain_refuses_mail": "the address's domain takes no mail",
+    "no_route": "mail cannot be carried to the address's domain",
     "address_invalid": "the address is malformed",
-    "address_not_allowed": "the address cannot be used by this connection",
+    "address_needs_smtputf8": "the address has letters outside ASCII before its @, and no connection can write to such addresses yet",
     "address_refused": "the mail server refuses this address",
     "recipient_refused": "the mail server refuses this recipient",
     # of a message
     "too_large": "the message is larger than the mail server takes",
     "policy_refused": "the mail server refused it by its policy: reputation, authentication or content",
     "content_refused": "the mail server will not take this content",
+    "malformed": "the mail server calls the message malformed",
+    "header_line_break": "its subject, or the name of its sender, holds a line break",
+    "header_not_unicode": "its subject, or the name of its sender, holds half a character",
+    "body_empty": "it says nothing",
+    "body_holds_boundary": "its text holds the mark that divides its parts",
+    "body_not_unicode": "its text holds half a character",
+    "unsubscribe_missing": "marketing mail needs a way to leave, and it has none",
     "no_template": "its template is missing",
     "unsupported_channel": "nothing can send on this channel yet",
     # of the connection
+    "no_connection": "there is no connection to send it by",
+    "broken": "the connection needs to be mended",
+    "refused": "the connection was refused",
+    "secret_unreadable": "the connection's password cannot be read with this installation's key; enter it again",
+    "address_not_allowed": "the connection's host leads into a private network, which the installation does not allow",
     "sender_refused": "the mail server does not let this connection send from its address",
     "auth_refused": "the mail server refused the connection's login",
     "authentication_failed": "the mail server refused the connection's login",
     "authentication_not_offered": "the mail server offers no login",
     "starttls_not_offered": "the mail server offers no encryption",
     "certificate_invalid": "the mail server's certificate is not valid",
+    "tls_refused": "the mail server refused encryption",
     "tls_failed": "no encrypted connection to the mail server could be made",
     "connect_timeout": "the mail server did not answer in time",
     "unreachable": "the mail server could not be reached",
     "connection_lost": "the mail server was lost before it had the message; it was certainly not sent",
     "no_answer": "the mail server did not answer",
+    # of steps that do something
+    "blocked_destination": "the address leads into a private network, where nothing is called",
+    "webhook_timeout": "the other system did not answer in time",
+    "webhook_unreachable": "the other system could not be reached",
+    "webhook_connection_lost": "the other system broke off before its answer was complete",
+    "webhook_certificate_invalid": "the other system's certificate is not valid for its name",
+    "body_too_large": "what would be said is too large",
+    "too_many_tags": "the contact would have too many tags",
+    "no_members": "none of those who were to be told is a member any more",
 }
 _TOLD: Mapping[str, Callable[[Happening], str]] = {
     "no_address": _no_address,
@@ -130,12 +178,20 @@ _TOLD: Mapping[str, Callable[[Happening], str]] = {
     "quiet_hours": _quiet_hours,
 }
 _WITH_DETAIL = {
+    "exit_rule": "the journey's exit rule {} applied",
+    "goal": "the goal {} was reached",
+    "provider_raised": "our own part of the provider failed ({})",
     "step_failed": "the step failed ({})",
     "missing_value": "the template prints {}, which this contact does not have",
     "rendering_failed": "the template's {} could not be rendered",
     "gave_up": "it could not be sent after many tries ({}); it was certainly not sent",
+    "gave_up:webhook": "the other system could not be told after many tries ({}); it may have heard one of them",
+    "wrong_type": "the value for {} is not of the attribute's type",
+    "unknown_attribute": "the organization has no attribute {} any more",
+    "no_variable": "the run has no value {}",
 }
 _ANSWERED = re.compile(r"(?P<phase>connect|tls|auth|mail|rcpt|data|body)(_unexpected)?_(?P<code>[0-9]{3})")
+_UNCLEAR = re.compile(r"answer_(?P<code>[0-9]{3})")
 _PHASES = {
     "connect": "when we connected",
     "tls": "when we asked for encryption",

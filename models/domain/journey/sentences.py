@@ -28,6 +28,10 @@ def _entered(happening: Happening) -> str:
     return f"Entered the journey{_at_step(happening)}{happening.names.actor(happening.details)}"
 
 
+def _moved(happening: Happening) -> str:
+    return f"Moved to another version of the journey{_at_step(happening)}"
+
+
 def _step_entered(happening: Happening) -> str:
     again = f" for the {_ordinal(happening.visit)} time" if (happening.visit or 1) > 1 else ""
     return f"Came to {happening.names.step(happening.step_id)}{again}"
@@ -48,7 +52,21 @@ def _not_sent(happening: Happening) -> str:
 
 
 def _waiting(happening: Happening) -> str:
-    return f"Waits until {moment(happening.until)}{_at_step(happening)}" if happening.until else f"Waits{_at_step(happening)}"
+    if happening.reason is not None:
+        return f"Waits{_until(happening)}{_because(happening)}"
+    return f"Waits{_until(happening)}{_at_step(happening)}"
+
+
+def _until(happening: Happening) -> str:
+    return f" until {moment(happening.until)}" if happening.until else ""
+
+
+def _rescheduled(happening: Happening) -> str:
+    return f"Waits now{_until(happening) or ' for something else'}{_at_step(happening)}"
+
+
+def _not_waited(happening: Happening) -> str:
+    return f"Did not wait{_at_step(happening)}{_because(happening)}"
 
 
 def _held(happening: Happening) -> str:
@@ -62,33 +80,76 @@ def _woke(happening: Happening) -> str:
 
 
 def _chose(happening: Happening) -> str:
-    name, index = happening.details.get("name"), happening.details.get("index")
-    if index is None:
+    if happening.details.get("index") is None:
         return f"No condition held{_at_step(happening)}: took the way for all others"
-    way = f'"{name}"' if name else f"of condition {index + 1}" if isinstance(index, int) else f"of condition {index}"
-    return f"Took the way {way}{_at_step(happening)}"
+    return f"Took the way {_way(happening)}{_at_step(happening)}"
+
+
+def _way(happening: Happening) -> str:
+    name, index = happening.details.get("name"), happening.details.get("index")
+    return f'"{name}"' if name else f"of condition {index + 1}" if isinstance(index, int) else f"of condition {index}"
+
+
+def _matched(happening: Happening) -> str:
+    way = f": took the way {_way(happening)}" if happening.details.get("index") is not None else ""
+    event = f", by the event {happening.details['event']}" if happening.details.get("event") else ""
+    return f"What it waited for{_at_step(happening)} has happened{way}{event}"
+
+
+def _split(happening: Happening) -> str:
+    name, index = happening.details.get("name"), happening.details.get("index")
+    way = f'way "{name}"' if name else f"way {index + 1}" if isinstance(index, int) else "a way"
+    if happening.details.get("holdout"):
+        return f"Is held out by the split{_at_step(happening)} ({way})"
+    return f"Went {'the ' if name else ''}{way} of the split{_at_step(happening)}"
+
+
+def _contact_updated(happening: Happening) -> str:
+    fields = happening.details.get("fields")
+    return f"Changed the contact{_at_step(happening)}{': ' + ', '.join(map(str, fields)) if fields and isinstance(fields, list) else ''}"
+
+
+def _called_webhook(happening: Happening) -> str:
+    status = happening.details.get("status")
+    return f"Called the webhook of {happening.names.step(happening.step_id)}{f', which answered {status}' if status else ''}"
+
+
+def _not_done(happening: Happening) -> str:
+    return f"Did nothing{_at_step(happening)}{_because(happening)}"
+
+
+def _review_asked(happening: Happening) -> str:
+    until = _until(happening)
+    return f"Asked for a review{_at_step(happening)}{',' if until else ''}{until}"
+
+
+def _goal_reached(happening: Happening) -> str:
+    goal = happening.details.get("goal")
+    return f"Reached the goal {goal}" if goal else f"Reached a goal{_because(happening)}"
 
 
 def _parked(happening: Happening) -> str:
     return f"Needs attention{_at_step(happening)}{_because(happening)}"
 
 
-def _by(verb: str) -> Callable[[Happening], str]:
-    """An operator's deed, with who did it and their own words."""
+def _by(verb: str, *, at_step: bool = False) -> Callable[[Happening], str]:
+    """Somebody's deed, with who did it and their own words, or the system's with its reason."""
 
     def tell(happening: Happening) -> str:
-        words = reason_words(happening) if is_known(happening.reason or "") else happening.reason
-        return f"{verb}{happening.names.actor(happening.details)}{f': {words}' if words else ''}"
+        actor = happening.names.actor(happening.details)
+        words = happening.reason if actor or not is_known(happening.reason or "") else reason_words(happening)
+        return f"{verb}{_at_step(happening) if at_step else ''}{actor}{f': {words}' if words else ''}"
 
     return tell
 
 
 def _decided(happening: Happening) -> str:
     check = "Quiet hours" if happening.details.get("check") == "quiet_hours" else "Consent"
+    message = f" for {happening.names.step(happening.step_id)}" if happening.step_id else ""
     outcome = happening.details.get("outcome")
     if outcome == "send":
-        return f"{check} checked: may be sent{_why_allowed(happening)}"
-    return f"{check} checked: {'must wait' if outcome == 'hold' else 'must not be sent'}{_because(happening)}"
+        return f"{check} checked{message}: may be sent{_why_allowed(happening)}"
+    return f"{check} checked{message}: {'must wait' if outcome == 'hold' else 'must not be sent'}{_because(happening)}"
 
 
 def _why_allowed(happening: Happening) -> str:
@@ -99,36 +160,55 @@ def _why_allowed(happening: Happening) -> str:
 
 
 _STATES = {
-    "claimed": "Claimed for sending: nothing has been handed to the provider yet",
-    "transmitting": "Being handed to the provider",
-    "accepted": "The provider accepted the message",
-    "refused": "Not sent",
-    "failed": "Could not be sent",
-    "unknown": "May or may not have been sent",
+    "claimed": "Claimed {} for sending: nothing has been handed to the provider yet",
+    "transmitting": "Handing {} to the provider",
+    "accepted": "The provider accepted {}",
+    "refused": "Did not send {}",
+    "failed": "Could not send {}",
+    "unknown": "May or may not have sent {}",
 }
 
 
 def _delivered(happening: Happening) -> str:
     state = str(happening.details.get("state"))
-    words = _STATES.get(state, f"Delivery {state}")
+    words = _STATES.get(state, f"Delivery of {{}} is {state}").format(happening.names.step(happening.step_id))
     return f"{words}{_because(happening)}" if state not in ("claimed", "transmitting", "accepted") else words
 
 
 _TELLERS: Mapping[str, Callable[[Happening], str]] = {
     "entered": _entered,
+    "moved": _moved,
     "step_entered": _step_entered,
     "sent": _sent,
     "not_sent": _not_sent,
+    "started": lambda happening: "Its time to start has come",
     "waiting": _waiting,
+    "rescheduled": _rescheduled,
+    "not_waited": _not_waited,
     "held": _held,
     "woke": _woke,
+    "timed_out": lambda happening: f"Waited in vain{_at_step(happening)}",
+    "matched": _matched,
     "chose": _chose,
+    "split": _split,
+    "contact_updated": _contact_updated,
+    "subscribed": lambda happening: f"Subscribed the contact to {topic(happening)}{_at_step(happening)}",
+    "unsubscribed": lambda happening: f"Unsubscribed the contact from {topic(happening)}{_at_step(happening)}",
+    "called_webhook": _called_webhook,
+    "team_notified": lambda happening: f"Told the team{_at_step(happening)}",
+    "entered_journey": lambda happening: f"Entered the contact into another journey{_at_step(happening)}",
+    "not_done": _not_done,
+    "review_asked": _review_asked,
+    "review_approved": _by("Approved", at_step=True),
+    "review_rejected": _by("Rejected", at_step=True),
     "parked": _parked,
     "paused": _by("Paused"),
     "resumed": _by("Resumed"),
     "retried": _by("Tried again"),
     "skipped": _by("The step was skipped"),
+    "cancel_requested": _by("Asked to cancel"),
     "cancelled": _by("Cancelled"),
+    "goal_reached": _goal_reached,
     "exited": lambda happening: f"Left the journey{_because(happening)}",
     "completed": lambda happening: "Completed the journey",
     "decision": _decided,

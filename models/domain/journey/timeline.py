@@ -1,15 +1,18 @@
 """A run's timeline: events, the decisions behind them and their deliveries, in order and in sentences. Pure."""
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, Literal
 
 from models.domain.journey.happening import Happening, Names
+from models.domain.journey.run import Phase
 from models.domain.journey.sentences import sentence
 
 Source = Literal["event", "decision", "delivery"]
-BEGINNINGS = ("entered", "woke", "resumed", "retried", "skipped")  # events after which a step asks its questions
 Place = tuple[str | None, int | None]  # step id and visit
 
 
@@ -72,7 +75,8 @@ class Entry:
 
 
 def timeline(events: Sequence[Event], decisions: Sequence[Decided], deliveries: Sequence[Delivered], names: Names) -> list[Entry]:
-    """Every event in its sequence; decisions and deliveries that no event tells of stand at their own time.
+    """Every event in its sequence; decisions and deliveries that no event tells of stand at their own time, behind what led
+    the run to their step and before what they led to.
 
     A decision to hold or refuse is told by the `held` or `not_sent` it led to, a settled delivery by its `sent` or
     `not_sent`, so that nothing is said twice.
@@ -80,16 +84,16 @@ def timeline(events: Sequence[Event], decisions: Sequence[Decided], deliveries: 
     ordered = sorted(events, key=lambda event: event.sequence)
     blocking = _blocking(decisions)
     by_place: dict[Place, Delivered] = {(delivery.step_id, delivery.visit): delivery for delivery in deliveries}
-    entries: list[Entry] = []
+    told_by_events: list[Entry] = []
     told: list[Decided | Delivered] = []
     for event in ordered:
         decision = _decision_behind(event, blocking)
         delivery = by_place.get((event.step_id, event.visit)) if event.kind in ("sent", "not_sent", "parked") else None
         told += [record for record in (decision, delivery) if record is not None]
-        entries.append(_event_entry(event, decision, delivery, names))
-    entries += [_decision_entry(decision, names) for decision in decisions if not _is_among(decision, told)]
-    entries += [_delivery_entry(delivery, names) for delivery in deliveries if not _is_among(delivery, told)]
-    return _in_order(entries, len(ordered))
+        told_by_events.append(_event_entry(event, decision, delivery, names))
+    loose = [_decision_entry(decision, names) for decision in decisions if not _is_among(decision, told)]
+    loose += [_delivery_entry(delivery, names) for delivery in deliveries if not _is_among(delivery, told)]
+    return _in_order(told_by_events, loose)
 
 
 def _blocking(decisions: Sequence[Decided]) -> dict[Place, list[Decided]]:
@@ -114,18 +118,34 @@ def _is_among(record: object, records: Sequence[object]) -> bool:
     return any(record is other for other in records)
 
 
-def _in_order(entries: list[Entry], event_count: int) -> list[Entry]:
-    """By time. At the same instant, what began with an event stands behind it, and what led to an event before it. Events
-    keep their sequence whatever the clocks say."""
-    keyed: list[tuple[tuple[datetime, int, int], Entry]] = []
-    latest: datetime | None = None
-    for index, entry in enumerate(entries):
-        at = entry.at
-        if index < event_count:
-            latest = at = at if latest is None else max(at, latest)
-        rank = 1 if index >= event_count else 0 if entry.kind in BEGINNINGS else 2
-        keyed.append(((at, rank, index), entry))
-    return [entry for _, entry in sorted(keyed, key=lambda pair: pair[0])]
+def _in_order(events: Sequence[Entry], loose: Sequence[Entry]) -> list[Entry]:
+    """The events as they are, whatever the clocks say, each of the others before the event that it must not stand behind."""
+    line = _Line(events)
+    before: defaultdict[int, list[Entry]] = defaultdict(list)
+    for entry in sorted(loose, key=lambda entry: entry.at):
+        before[line.position(entry)].append(entry)
+    ordered = [one for index, event in enumerate(events) for one in (*before[index], event)]
+    return [*ordered, *before[len(events)]]
+
+
+class _Line:
+    """The events of a run, and where among them what happened at a step belongs."""
+
+    def __init__(self, events: Sequence[Entry]) -> None:
+        self.times = list(accumulate((event.at for event in events), max))
+        self.at_place: defaultdict[Place, list[int]] = defaultdict(list)
+        for index, event in enumerate(events):
+            self.at_place[event.step_id, event.visit].append(index)
+        active = [event.details.get("phase") == Phase.ACTIVE for event in events]
+        # The run had rested and goes on: its step's questions are asked after such an event, not before it.
+        self.asking = {index for index in range(1, len(events)) if active[index] and not active[index - 1]}
+
+    def position(self, entry: Entry) -> int:
+        """How many events stand before it: those until its time, the one that led to its step, not the one it led to."""
+        here = self.at_place.get((entry.step_id, entry.visit), [])
+        position = max(bisect_right(self.times, entry.at), here[0] if here else 0)
+        answer = next((index for index in here if index not in self.asking and self.times[index] >= entry.at), position)
+        return min(position, answer)
 
 
 def _event_entry(event: Event, decision: Decided | None, delivery: Delivered | None, names: Names) -> Entry:

@@ -18,6 +18,26 @@ def single_run(organization_id: UUID, run_id: UUID) -> str:
     return f"{organization_id}/run/{run_id}"
 
 
+def entry(organization_id: UUID, first_run_id: UUID) -> str:
+    """The workflow that carries runs which entered together."""
+    return f"{organization_id}/entry/{first_run_id}"
+
+
+def routing(organization_id: UUID) -> str:
+    """The workflow that matches the organization's events to its runs."""
+    return f"{organization_id}/routing"
+
+
 def control(organization_id: UUID, kind: str, subject_id: UUID) -> str:
     """The workflow that tells every run of a campaign or journey to pause, resume or cancel."""
     return f"{organization_id}/control/{kind}/{subject_id}"
+
+
+def publish_plan(organization_id: UUID, plan_id: UUID) -> str:
+    """The workflow that carries a publish plan out."""
+    return f"{organization_id}/publish-plan/{plan_id}"
+
+
+def moved_runs(organization_id: UUID, plan_id: UUID, first_run_id: UUID) -> str:
+    """The workflow of the new version that carries runs which a publish plan has moved, named by the first of them."""
+    return f"{organization_id}/publish-plan/{plan_id}/from/{first_run_id}"

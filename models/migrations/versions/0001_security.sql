@@ -85,20 +85,29 @@ BEGIN
   END LOOP;
 END $$;
 
+-- `leadstats doctor` asks, as the owner, which connections are broken.
+DROP POLICY IF EXISTS doctor ON connections;
+CREATE POLICY doctor ON connections FOR SELECT TO CURRENT_USER USING (true);
+
 CREATE OR REPLACE FUNCTION authenticate_api_key(p_secret_hash bytea)
 RETURNS TABLE (api_key_id uuid, organization_id uuid, organization_status text, scopes text[], created_by uuid, creator_role text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS
 $$
+DECLARE v_valid uuid;
 BEGIN
-  UPDATE public.api_keys k SET last_used_at = now()
+  SELECT k.id INTO v_valid
+    FROM public.api_keys k
+    LEFT JOIN public.users u ON u.id = k.created_by
    WHERE k.secret_hash = p_secret_hash AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
-     AND (k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute');
+     AND u.disabled_at IS NULL;
+  UPDATE public.api_keys k SET last_used_at = now()
+   WHERE k.id = v_valid AND (k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute');
   RETURN QUERY
   SELECT k.id, k.organization_id, o.status::text, k.scopes, k.created_by, m.role::text
     FROM public.api_keys k
     JOIN public.organizations o ON o.id = k.organization_id
     LEFT JOIN public.memberships m ON m.organization_id = k.organization_id AND m.user_id = k.created_by
-   WHERE k.secret_hash = p_secret_hash AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now());
+   WHERE k.id = v_valid;
 END $$;
 
 CREATE OR REPLACE FUNCTION authenticate_session(p_token_hash bytea)

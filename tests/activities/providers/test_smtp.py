@@ -31,7 +31,7 @@ async def inbox(served: Settings, database: Database) -> RunningInbox:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def provider(inbox: RunningInbox) -> AsyncIterator[SmtpProvider]:
-    built = SmtpProvider(SmtpAccount.of(inbox.connection()), Destinations(inbox.settings), answer_seconds=2)
+    built = SmtpProvider(SmtpAccount.of(inbox.connection(), inbox.settings), Destinations(inbox.settings), answer_seconds=2)
     yield built
     await built.close()
 
@@ -213,7 +213,7 @@ async def test_check_tells_what_is_wrong(inbox: RunningInbox) -> None:
     destinations = Destinations(inbox.settings)
 
     async def checked(**changes: Any) -> tuple[str, str | None]:
-        answer = await check(SmtpAccount.of(inbox.connection(**changes)), destinations)
+        answer = await check(SmtpAccount.of(inbox.connection(**changes), inbox.settings), destinations)
         return answer.outcome, answer.reason
 
     assert await checked() == (SendOutcome.ACCEPTED, None)
@@ -227,5 +227,5 @@ async def test_a_certificate_of_somebody_else_is_refused(inbox: RunningInbox) ->
     """The sandbox's own certificate counts only at the sandbox's own address."""
     port = inbox.settings.sandbox_smtp_port
     elsewhere = inbox.settings.model_copy(update={"sandbox_smtp_host": "unused.example", "private_destinations": f"127.0.0.1:{port}"})
-    answer = await check(SmtpAccount.of(inbox.connection()), Destinations(elsewhere))
+    answer = await check(SmtpAccount.of(inbox.connection(), elsewhere), Destinations(elsewhere))
     assert (answer.outcome, answer.reason) == (SendOutcome.CONNECTION_BROKEN, "certificate_invalid")

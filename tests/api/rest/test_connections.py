@@ -1,15 +1,19 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
-from temporalio.client import Client
+from sqlalchemy import text
 
 from api.commands.connections import create_sandbox_connection
 from api.dependencies import Services
 from models.domain.audit import SYSTEM
+from models.sandbox_account import sandbox_password
 from models.settings import Settings
 from models.store.session import Database
 from tests.api.conftest import Person
+from tests.api.rest import acme
+from tests.api.rest.fake_temporal import FakeTemporal
 from tests.inbox import serving
 
 SMTP: dict[str, Any] = {
@@ -28,8 +32,13 @@ async def served(settings: Settings) -> AsyncIterator[Settings]:
         yield running
 
 
+@pytest.fixture
+def temporal() -> FakeTemporal:
+    return FakeTemporal()
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def services(served: Settings, database: Database, temporal: Client) -> Services:
+async def services(served: Settings, database: Database, temporal: Any) -> Services:
     return Services(settings=served, database=database, temporal=temporal)
 
 
@@ -96,6 +105,97 @@ async def test_the_sandbox_connection_works_at_once(alice: Person, served: Setti
         identifier = await create_sandbox_connection(session, served, SYSTEM)
     assert (await alice.client.post(f"/v1/connections/{identifier}/checks")).json() == {"ok": True, "reason": None, "advice": None}
     assert (await alice.client.get(f"/v1/connections/{identifier}")).json()["is_default"]
+
+
+async def sandbox_of_another_port(database: Database, served: Settings, person: Person) -> str:
+    """The path of a sandbox connection made while the sandbox listened elsewhere."""
+    then = served.model_copy(update={"sandbox_smtp_port": served.sandbox_smtp_port - 1})
+    async with database.organization(person.organization_id) as session:
+        return f"/v1/connections/{await create_sandbox_connection(session, then, SYSTEM)}"
+
+
+@pytest.mark.parametrize("mark", ["", "config = config - 'sandbox'"], ids=["marked", "made before there was a mark"])
+async def test_the_sandbox_connection_follows_the_sandbox_to_another_port(
+    alice: Person, served: Settings, database: Database, mark: str
+) -> None:
+    path = await sandbox_of_another_port(database, served, alice)
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(
+            text(f"UPDATE connections SET status = 'broken', broken_reason = 'address_not_allowed' {mark and ', ' + mark}")
+        )
+    shown = (await alice.client.get(path)).json()
+    assert (shown["sandbox"], shown["port"]) == (True, served.sandbox_smtp_port)
+    assert (await alice.client.post(f"{path}/checks")).json()["ok"]
+    assert (await alice.client.get(path)).json()["status"] == "active"
+    kept = await alice.client.patch(path, json={"host": shown["host"], "port": shown["port"], "sender_name": "Acme"})
+    assert (kept.status_code, kept.json()["sandbox"]) == (200, True)
+
+
+async def test_a_sandbox_connection_that_is_led_elsewhere_stays_there(alice: Person, served: Settings, database: Database) -> None:
+    path = await sandbox_of_another_port(database, served, alice)
+    assert (await alice.client.patch(path, json={"host": "smtp.example.com"})).status_code == 422
+    moved = (await alice.client.patch(path, json={"host": "smtp.example.com", "port": 587, "password": "x"})).json()
+    assert (moved["sandbox"], moved["host"], moved["port"]) == (False, "smtp.example.com", 587)
+
+
+async def test_nobody_calls_a_server_of_theirs_the_sandbox(alice: Person) -> None:
+    assert (await alice.client.post("/v1/connections", json={**SMTP, "sandbox": True})).status_code == 422
+
+
+async def held_run(database: Database, person: Person) -> str:
+    """The path of the connection that a run's message waits for."""
+    around = await acme.surround(database, person)
+    connection = await create(person, is_default=True)
+    journey = await acme.publish(person, around)
+    await person.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(around.contact_id)})
+    async with database.organization(person.organization_id) as session:
+        await session.execute(text("UPDATE runs SET status = 'held', reason = 'authentication_failed'"))
+    return f"/v1/connections/{connection['id']}"
+
+
+def words(temporal: FakeTemporal) -> list[Any]:
+    return [started.argument for started in temporal.started.values() if started.workflow == "ControlWorkflow"]
+
+
+async def test_a_change_has_the_runs_that_were_held_ask_again(alice: Person, database: Database, temporal: FakeTemporal) -> None:
+    path = await held_run(database, alice)
+    assert (await alice.client.patch(path, json={"password": "open barley"})).status_code == 200
+    [word] = words(temporal)
+    assert (word.kind, word.command, f"/v1/connections/{word.id}", word.actor_id) == ("connection", "resume", path, alice.api_key_id)
+
+
+async def test_a_check_that_succeeds_has_them_ask_and_one_that_fails_does_not(
+    alice: Person, served: Settings, database: Database, temporal: FakeTemporal
+) -> None:
+    path = await held_run(database, alice)
+    password = sandbox_password(served, alice.organization_id)
+    account = {"host": served.sandbox_smtp_host, "username": str(alice.organization_id), "password": "wrong"}
+    await alice.client.patch(path, json=account)
+    temporal.started.clear()
+    assert not (await alice.client.post(f"{path}/checks")).json()["ok"]
+    assert words(temporal) == []
+    await alice.client.patch(path, json={"password": password})
+    temporal.started.clear()
+    assert (await alice.client.post(f"{path}/checks")).json()["ok"]
+    assert [word.command for word in words(temporal)] == ["resume"]
+
+
+async def test_nobody_is_told_when_nobody_waits(alice: Person, temporal: FakeTemporal) -> None:
+    path = f"/v1/connections/{(await create(alice))['id']}"
+    await alice.client.patch(path, json={"sender_name": "Acme"})
+    assert temporal.started == {}
+
+
+async def test_while_temporal_is_away_the_change_stands_and_its_repetition_tells(
+    alice: Person, database: Database, temporal: FakeTemporal
+) -> None:
+    path = await held_run(database, alice)
+    temporal.away()
+    assert (await alice.client.patch(path, json={"sender_name": "Acme"})).status_code == 503
+    assert (await alice.client.get(path)).json()["sender_name"] == "Acme"
+    temporal.back()
+    assert (await alice.client.patch(path, json={"sender_name": "Acme"})).status_code == 200
+    assert len(words(temporal)) == 1
 
 
 async def test_every_change_is_on_record_without_names_or_secrets(alice: Person) -> None:

@@ -206,6 +206,49 @@ async def test_a_pause_holds_even_when_temporal_is_away(alice: Person, around: S
     assert len(temporal.started) == 1
 
 
+async def test_cancelling_ends_the_campaigns_tells_the_runs_and_leaves_the_journey_open(
+    alice: Person, around: Surroundings, temporal: FakeTemporal, database: Database
+) -> None:
+    journey = await acme.publish(alice, around)
+    campaign = (await alice.client.post("/v1/campaigns", json={"name": "News", "journey_id": journey})).json()["id"]
+    temporal.started.clear()
+    for _ in range(2):
+        cancelled = await alice.client.put(f"/v1/journeys/{journey}/cancellation", json={"reason": "wrong price"})
+        assert (cancelled.status_code, cancelled.json()["paused_at"], cancelled.json()["archived_at"]) == (202, None, None)
+    assert {started.workflow for started in temporal.started.values()} == {"ControlWorkflow"}
+    words = [started.argument for started in temporal.started.values()]  # both: somebody may have entered in between
+    assert [(word.kind, word.command, word.reason, word.actor_id) for word in words] == [
+        ("journey", "cancel", "wrong price", alice.api_key_id)
+    ] * 2
+    assert (await alice.client.get(f"/v1/campaigns/{campaign}")).json()["status"] == "cancelled"
+    assert await actions(alice, database, campaign) == ["campaign.launched", "campaign.cancelled"]
+    assert (await actions(alice, database, journey))[-2:] == ["journey.cancellation_requested"] * 2
+    entered = await alice.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(around.contact_id)})
+    assert entered.status_code == 201
+
+
+async def test_the_same_cancellation_is_said_once(alice: Person, around: Surroundings, temporal: FakeTemporal) -> None:
+    journey = await acme.publish(alice, around)
+    for _ in range(2):
+        answer = await alice.client.put(f"/v1/journeys/{journey}/cancellation", headers={"Idempotency-Key": "stop"})
+        assert answer.status_code == 202
+    assert len(temporal.started) == 1
+
+
+async def test_a_run_that_was_cancelled_before_its_workflow_could_start_never_sends(
+    alice: Person, around: Surroundings, temporal: FakeTemporal
+) -> None:
+    journey = await acme.publish(alice, around)
+    path, body, once = f"/v1/journeys/{journey}/runs", {"contact_id": str(around.contact_id)}, {"Idempotency-Key": "once"}
+    temporal.away()
+    assert (await alice.client.post(path, json=body, headers=once)).status_code == 503
+    temporal.back()
+    assert (await alice.client.put(f"/v1/journeys/{journey}/cancellation")).status_code == 202
+    assert (await alice.client.post(path, json=body, headers=once)).status_code == 201
+    [given] = [started.argument for started in temporal.started.values() if started.workflow == "JourneyWorkflow"]
+    assert given.cancelled
+
+
 async def test_an_archived_journey_takes_nothing_new(alice: Person, around: Surroundings) -> None:
     journey = await acme.publish(alice, around)
     assert (await alice.client.put(f"/v1/journeys/{journey}/archive")).json()["archived_at"] is not None
@@ -237,6 +280,7 @@ async def test_a_viewer_reads_and_changes_nothing(alice: Person, bob: Person, ar
         await bob.client.post(f"/v1/journeys/{journey}/versions"),
         await bob.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(around.contact_id)}),
         await bob.client.put(f"/v1/journeys/{journey}/pause"),
+        await bob.client.put(f"/v1/journeys/{journey}/cancellation"),
         await bob.client.put(f"/v1/journeys/{journey}/archive"),
     ]
     assert {answer.status_code for answer in refused} == {403}
@@ -255,6 +299,7 @@ async def test_another_organization_sees_404(alice: Person, charlie: Person, aro
         await client.post(f"{path}/runs", json={"contact_id": str(uuid4())}),
         await client.put(f"{path}/pause"),
         await client.delete(f"{path}/pause"),
+        await client.put(f"{path}/cancellation"),
         await client.put(f"{path}/archive"),
         await client.delete(f"{path}/archive"),
     ]

@@ -356,3 +356,22 @@ async def test_another_organization_sees_404(charlie: Person, run: dict[str, Any
 async def test_a_viewer_sees_runs_and_leaves_them_alone(bob: Person, run: dict[str, Any]) -> None:
     assert (await bob.client.get(f"/v1/runs/{run['id']}/timeline")).status_code == 200
     assert (await bob.client.put(f"/v1/runs/{run['id']}/pause")).status_code == 403
+
+
+async def test_a_run_that_a_plan_has_moved_meanwhile_is_controlled_where_it_is_now(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its old workflow does not know it any more; the row says which does."""
+    temporal.started["elsewhere"] = temporal.started.pop(run["workflow_id"])
+    await project(database, alice, run["id"], status="waiting", sequence=3)
+
+    async def moved_after_the_first_question(*given: Any) -> Any:
+        if given[1] == run["workflow_id"]:
+            await project(database, alice, run["id"], workflow_id="elsewhere")
+        return await ask(*given)
+
+    ask = words.control_runs
+    monkeypatch.setattr(words, "control_runs", moved_after_the_first_question)
+    answer = await alice.client.put(f"/v1/runs/{run['id']}/pause")
+    assert answer.status_code == 200, answer.text
+    assert [told.workflow_id for told in temporal.told] == ["elsewhere"]

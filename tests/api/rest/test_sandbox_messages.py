@@ -32,7 +32,7 @@ async def inbox(served: Settings, database: Database, alice: Person) -> RunningI
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def provider(inbox: RunningInbox) -> AsyncIterator[SmtpProvider]:
-    built = SmtpProvider(SmtpAccount.of(inbox.connection()), Destinations(inbox.settings))
+    built = SmtpProvider(SmtpAccount.of(inbox.connection(), inbox.settings), Destinations(inbox.settings))
     yield built
     await built.close()
 
@@ -65,7 +65,7 @@ async def test_clearing_empties_the_inbox(alice: Person, provider: SmtpProvider)
 
 
 async def test_discarded_mail_is_counted_and_not_kept(alice: Person, inbox: RunningInbox) -> None:
-    provider = SmtpProvider(SmtpAccount.of(inbox.connection(discard=True)), Destinations(inbox.settings))
+    provider = SmtpProvider(SmtpAccount.of(inbox.connection(discard=True), inbox.settings), Destinations(inbox.settings))
     for _ in range(5):
         assert (await provider.send(email(), Fence())).outcome is SendOutcome.ACCEPTED
     await provider.close()

@@ -1,5 +1,12 @@
+import asyncio
+import threading
+from typing import Any
 from uuid import uuid4
 
+import pytest
+
+from api.commands import templates as commands
+from models.rendering import Rendered
 from tests.api.conftest import Person
 
 MAIL = {
@@ -68,6 +75,40 @@ async def test_a_preview_shows_what_the_contact_would_get(alice: Person) -> None
     ann = await contact(alice, first_name="<Ann>")
     shown = (await alice.client.post(f"/v1/templates/{template['id']}/previews", json={"contact_id": ann, "run": {"order": 17}})).json()
     assert shown == {"version": 1, "subject": "Hi <Ann>", "html": "&lt;Ann&gt; 17", "text": "<Ann> 17", "problems": []}
+
+
+async def test_while_a_preview_is_rendered_others_are_answered(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = (await alice.client.post("/v1/templates", json=MAIL)).json()
+    ann = await contact(alice, first_name="Ann")
+    loop, begun, answered = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    answered_meanwhile: list[bool] = []
+
+    def render_slowly(*_: Any) -> Rendered:
+        loop.call_soon_threadsafe(begun.set)
+        answered_meanwhile.append(answered.wait(30))
+        return Rendered("", "", "")
+
+    monkeypatch.setattr(commands, "render_email", render_slowly)
+    preview = asyncio.create_task(alice.client.post(f"/v1/templates/{template['id']}/previews", json={"contact_id": ann}))
+    await begun.wait()
+    assert (await alice.client.get("/v1/organization")).status_code == 200
+    answered.set()
+    assert ((await preview).status_code, answered_meanwhile) == (200, [True])
+
+
+@pytest.mark.parametrize(
+    ("html", "message"),
+    [
+        ("{{ contact.email | shout }}", "line 1, column 20: there is no filter shout."),
+        ("<p>{% if contact.email %}</p><p title='{% endif %}'>a</p>", "The text made from this HTML is wrong"),
+    ],
+)
+async def test_only_a_part_that_was_sent_is_found_fault_with(alice: Person, html: str, message: str) -> None:
+    """The text that is made from the HTML cannot be mended where nobody wrote it."""
+    answer = await alice.client.post("/v1/templates", json={**MAIL, "html": html})
+    [error] = answer.json()["errors"]
+    assert (answer.status_code, error["path"]) == (422, "html")
+    assert error["message"].startswith(message)
 
 
 async def test_a_preview_names_what_is_missing(alice: Person) -> None:

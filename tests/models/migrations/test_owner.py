@@ -1,16 +1,21 @@
 """Managed databases give no superuser: an owner who may create roles and tables is enough."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import text
 
+from deploy import doctor_checks
+from deploy.doctor_target import Target
 from deploy.postgres import EmbeddedPostgres
+from deploy.probes import Unhealthy
 from leadstats import main
 from models.migrations.run import RoleRefused, application_url, migrate
 from models.store import access
+from models.store.connections import NewConnection, create, mark_broken
 from models.store.session import Database
 from models.tables.base import new_id
 
@@ -47,6 +52,21 @@ async def test_an_owner_who_is_no_superuser_migrates_again_and_again_and_people_
         assert [one.slug for one in await access.login_organizations(outside, user)] == ["acme"]
         assert (await outside.execute(text("SELECT count(*) FROM organizations"))).scalar_one() == 0
     await database.close()
+
+
+async def test_doctor_sees_the_broken_connections_of_every_organization_as_this_owner(owner_url: str, tmp_path: Path) -> None:
+    migrate(owner_url, "app-password")
+    application = application_url(owner_url, "app-password")
+    target = Target(tmp_path, None, application, owner_url, None, "journeys")
+    assert await doctor_checks.connections(target) == "none of 0 is broken"
+    database = Database(application, pool_size=1)
+    async with database.organization(new_id()) as session:
+        await access.insert_organization(session, "Acme", "acme")
+        identifier = await create(session, NewConnection("Mail", "email", "smtp", {}), b"k" * 32)
+        await mark_broken(session, identifier, "auth_refused")
+    await database.close()
+    with pytest.raises(Unhealthy, match=r"1 of 1 .*acme: Mail \(auth_refused\).*POST /v1/connections"):
+        await doctor_checks.connections(target)
 
 
 def test_a_role_that_could_bypass_the_policies_is_refused(postgres: EmbeddedPostgres, superuser: psycopg.Connection[Any]) -> None:

@@ -97,6 +97,7 @@ class StepModel(Model):
 
     question: ClassVar[str | None] = None  # one of QUESTIONS; sends have checks of their own
     waits: ClassVar[bool] = False  # a run may rest here
+    slow: ClassVar[bool] = False  # its question speaks to others' servers: it must not keep checks and records waiting
 
     kind: str
     name: Name = ""

@@ -1,20 +1,27 @@
 """`call_webhook`: tells another system, at least once, and may keep parts of its answer in the run's variables. Pure."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from models.domain.contact import Malformed, normalize_attribute
 from models.domain.errors import Problem
 from models.domain.journey.facts import Facts
-from models.domain.journey.steps.base import Exits, Model, StepId, VariableName
+from models.domain.journey.run import RunState
+from models.domain.journey.steps.base import Answer, Exits, Go, Model, Outcome, StepId, VariableName
 from models.domain.journey.steps.effect import EffectStep
 
 ValueType = Literal["string", "number", "integer", "boolean"]
 MAX_SAVED = 20
-FORBIDDEN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "webhook-id", "webhook-timestamp", "cookie"})
+FORBIDDEN_HEADERS = frozenset(
+    {
+        *("webhook-id", "webhook-timestamp", "webhook-signature", "content-type", "content-length", "content-encoding", "accept-encoding"),
+        *("host", "cookie", "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect"),
+    }
+)
 
 
 class Saved(Model):
@@ -28,6 +35,7 @@ class CallWebhookStep(EffectStep):
     """POSTs JSON with a `webhook-id` that stays the same however often it is tried. `body`: strings in it are Liquid, printed for
     the contact; left out: ids of contact, run and step. When it fails for good, the run parks, or goes to `failed`."""
 
+    slow: ClassVar[bool] = True
     done: ClassVar[str] = "called_webhook"
 
     kind: Literal["call_webhook"] = "call_webhook"
@@ -45,6 +53,24 @@ class CallWebhookStep(EffectStep):
         yield "next", self.next
         if self.on_failure == "path":
             yield "failed", self.failed
+
+    def answered(self, state: RunState, answer: Answer, now: datetime) -> Outcome:
+        if answer.refused and self.on_failure == "path":
+            return Go(self.failed, "not_done", answer.reason, answer.details)
+        return super().answered(state, answer, now)
+
+    def kept(self, document: Any) -> tuple[dict[str, Any], dict[str, str]]:
+        """The values to be kept of a JSON answer, by variable, and of the others why not: absent, wrong_type, too_long, …"""
+        values: dict[str, Any] = {}
+        missed: dict[str, str] = {}
+        for name, saved in self.save.items():
+            try:
+                values[name] = normalize_attribute(_found(document, saved.path), saved.type)
+            except LookupError:
+                missed[name] = "absent"
+            except Malformed as error:
+                missed[name] = error.code
+        return values, missed
 
     def liquid(self) -> Iterator[str]:
         yield from _texts(self.body)
@@ -77,6 +103,21 @@ def _texts(value: Any) -> Iterator[str]:
         case list():
             for inner in value:
                 yield from _texts(inner)
+
+
+def _found(document: Any, path: str) -> Any:
+    """Raises LookupError: there is nothing at this path, or null."""
+    for part in path.split("."):
+        match document:
+            case dict():
+                document = document[part]
+            case list() if part.isascii() and part.isdigit():
+                document = document[int(part)]
+            case _:
+                raise LookupError(part)
+    if document is None:
+        raise LookupError(path)
+    return document
 
 
 def _url(path: str, url: str) -> Iterator[Problem]:

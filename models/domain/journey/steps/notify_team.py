@@ -17,6 +17,7 @@ MAX_MEMBERS = 20
 class NotifyTeamStep(EffectStep):
     """`members`: users of this organization. `subject` and `text` are Liquid, printed for the contact."""
 
+    slow: ClassVar[bool] = True
     done: ClassVar[str] = "team_notified"
 
     kind: Literal["notify_team"] = "notify_team"

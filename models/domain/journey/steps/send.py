@@ -19,6 +19,7 @@ class SendStep(StepModel):
     purpose: Purpose = "marketing"
     topic_id: UUID | None = None  # required for marketing
     connection_id: UUID | None = None  # None: the organization's default connection of the channel
+    in_quiet_hours: Literal["hold", "drop"] = "hold"  # whether a message that comes too late waits for the morning, or is not sent
     on_refused: Literal["continue", "exit", "path"] = "continue"  # what a run does when the message must not be sent
     not_sent: StepId | None = None  # with "path": where it goes
     next: StepId | None = None  # None: the run completes

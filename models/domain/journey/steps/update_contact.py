@@ -1,20 +1,27 @@
 """`update_contact`: sets attributes, adds and removes tags. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from models.domain.contact import normalize_tag
+from models.domain.contact import Malformed, normalize_attribute, normalize_tags
 from models.domain.errors import Problem
 from models.domain.journey.facts import Facts
 from models.domain.journey.steps.base import Name
 from models.domain.journey.steps.effect import EffectStep
 from models.domain.segment import run_reference
-from models.domain.segment_values import is_number
 
 MAX_CHANGES = 50
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class Refused(Exception):
+    """This run's change cannot be made, and nothing of it is. `reason` is a code, with the name of what is wrong."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class UpdateContactStep(EffectStep):
@@ -35,19 +42,50 @@ class UpdateContactStep(EffectStep):
             yield from _attribute(f"{path}.attributes.{key}", key, value, facts)
         for field, tags in (("add_tags", self.add_tags), ("remove_tags", self.remove_tags)):
             for index, tag in enumerate(tags):
-                if not normalize_tag(tag):
-                    yield Problem(f"{path}.{field}[{index}]", "empty", "A tag has at least one character.")
+                yield from _tag(f"{path}.{field}[{index}]", tag)
+
+    def new_attributes(self, variables: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+        """The attributes to be set, in the form that is stored, by key; None: to be taken away. `variables` are the run's, `schema`
+        the organization's now.
+
+        Raises:
+            Refused: wrong_type:<key>, unknown_attribute:<key> (no longer in the schema), or no_variable:<name>: the run has none.
+        """
+        found: dict[str, Any] = {}
+        for key, said in self.attributes.items():
+            if key not in schema:
+                raise Refused(f"unknown_attribute:{key}")
+            try:
+                value = _value(said, variables)
+                found[key] = None if value is None else normalize_attribute(value, schema[key]["type"])
+            except Malformed:
+                raise Refused(f"wrong_type:{key}") from None
+        return found
+
+    def new_tags(self, tags: list[str]) -> list[str]:
+        """What becomes of a contact's tags. Raises Refused: too_many_tags, or a tag that cannot be one."""
+        removed = {*normalize_tags(self.remove_tags)}
+        try:
+            return normalize_tags([*(tag for tag in tags if tag not in removed), *self.add_tags])
+        except Malformed as error:
+            raise Refused(error.code) from None
 
 
-_FITS: dict[str, Any] = {
-    "string": lambda value: isinstance(value, str),
-    "number": is_number,
-    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "boolean": lambda value: isinstance(value, bool),
-    "date": lambda value: isinstance(value, str),
-    "datetime": lambda value: isinstance(value, str),
-    "strings": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
-}
+def _value(said: Any, variables: Mapping[str, Any]) -> Any:
+    name = run_reference(said)
+    if name is None:
+        return said
+    if variables.get(name) is None:
+        raise Refused(f"no_variable:{name}")
+    return variables[name]
+
+
+def _tag(path: str, tag: str) -> Iterator[Problem]:
+    try:
+        if not normalize_tags([tag]):
+            yield Problem(path, "empty", "A tag has at least one character.")
+    except Malformed as error:
+        yield Problem(path, error.code, error.message)
 
 
 def _attribute(path: str, key: str, value: Any, facts: Facts) -> Iterator[Problem]:
@@ -56,5 +94,8 @@ def _attribute(path: str, key: str, value: Any, facts: Facts) -> Iterator[Proble
     if key not in facts.attributes:
         known = ", ".join(sorted(facts.attributes)) or "none yet"
         yield Problem(path, "unknown_attribute", f"The organization has no attribute of this name; it has {known}.")
-    elif value is not None and run_reference(value) is None and not _FITS[facts.attributes[key]["type"]](value):
-        yield Problem(path, "wrong_type", f"{key} is a {facts.attributes[key]['type']}.")
+    elif value is not None and run_reference(value) is None:
+        try:
+            normalize_attribute(value, facts.attributes[key]["type"])
+        except Malformed as error:
+            yield Problem(path, error.code, error.message)

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -5,7 +6,7 @@ import pytest
 
 from models.domain.decision import Reason
 from models.domain.journey.happening import Happening, Names, moment
-from models.domain.journey.sentences import sentence
+from models.domain.journey.sentences import _TELLERS, sentence
 from models.domain.journey.timeline import Decided, Delivered, Event, timeline
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -66,6 +67,42 @@ def say(kind: str, reason: str | None = None, **fields: Any) -> str:
         (say("not_sent", "mailbox_unknown"), "Not sent: there is no such mailbox"),
         (say("exited", "already_customer"), "Left the journey: already customer"),
         (say("completed"), "Completed the journey"),
+        (say("cancelled", "campaign_cancelled"), "Cancelled: the campaign was cancelled"),
+        (say("cancelled", "changed", details={"actor_kind": "user", "actor_id": "u1"}), "Cancelled by Alice: changed"),
+        (say("cancel_requested", "wrong list", details={"actor_kind": "user", "actor_id": "u1"}), "Asked to cancel by Alice: wrong list"),
+        (say("waiting", "starts_later", step_id="welcome", until=NOON), "Waits until 23 Nov 2026 12:00 UTC: the campaign starts then"),
+        (say("started", step_id="welcome"), "Its time to start has come"),
+        (say("not_waited", "date_passed", step_id="x"), 'Did not wait at "x": the date has passed already'),
+        (say("rescheduled", step_id="x", until=NOON), 'Waits now until 23 Nov 2026 12:00 UTC at "x"'),
+        (say("rescheduled", step_id="x"), 'Waits now for something else at "x"'),
+        (
+            say("matched", step_id="x", details={"index": 0, "name": "bought", "event": "order.placed"}),
+            'What it waited for at "x" has happened: took the way "bought", by the event order.placed',
+        ),
+        (say("matched", step_id="x", details={"index": 1}), 'What it waited for at "x" has happened: took the way of condition 2'),
+        (say("matched", step_id="x"), 'What it waited for at "x" has happened'),
+        (say("timed_out", step_id="x"), 'Waited in vain at "x"'),
+        (say("split", step_id="x", details={"index": 0, "name": "A"}), 'Went the way "A" of the split at "x"'),
+        (say("split", step_id="x", details={"index": 2, "name": ""}), 'Went way 3 of the split at "x"'),
+        (say("split", step_id="x", details={"index": 1, "name": "B", "holdout": True}), 'Is held out by the split at "x" (way "B")'),
+        (say("contact_updated", step_id="x"), 'Changed the contact at "x"'),
+        (say("contact_updated", step_id="x", details={"fields": ["tags", "plan"]}), 'Changed the contact at "x": tags, plan'),
+        (say("subscribed", step_id="x", details={"topic_id": "t1"}), 'Subscribed the contact to Product news at "x"'),
+        (say("unsubscribed", step_id="x"), 'Unsubscribed the contact from this topic at "x"'),
+        (say("called_webhook", step_id="x", details={"status": 202}), 'Called the webhook of "x", which answered 202'),
+        (say("team_notified", step_id="x"), 'Told the team at "x"'),
+        (say("entered_journey", step_id="x"), 'Entered the contact into another journey at "x"'),
+        (say("not_done", "under_way", step_id="x"), 'Did nothing at "x": the contact is under way in this journey already'),
+        (say("review_asked", step_id="x", until=NOON), 'Asked for a review at "x", until 23 Nov 2026 12:00 UTC'),
+        (say("review_approved", step_id="x", details={"actor_kind": "user", "actor_id": "u1"}), 'Approved at "x" by Alice'),
+        (
+            say("review_rejected", "too early", step_id="x", details={"actor_kind": "user", "actor_id": "u1"}),
+            'Rejected at "x" by Alice: too early',
+        ),
+        (say("moved", step_id="welcome"), 'Moved to another version of the journey, at "Welcome mail"'),
+        (say("goal_reached", details={"goal": "bought"}), "Reached the goal bought"),
+        (say("exited", "goal:bought"), "Left the journey: the goal bought was reached"),
+        (say("exited", "exit_rule:left_trial"), "Left the journey: the journey's exit rule left_trial applied"),
         (say("moved_to_version", "new_policy"), "Moved to version: new policy"),
         (say(""), "Something happened"),
     ],
@@ -74,10 +111,7 @@ def test_sentences(told: str, expected: str) -> None:
     assert told == expected
 
 
-KINDS = [
-    *("entered", "step_entered", "sent", "not_sent", "waiting", "held", "paused", "resumed", "woke", "chose", "parked"),
-    *("retried", "skipped", "exited", "completed", "cancelled", "decision", "delivery", "something_new"),
-]
+KINDS = [*_TELLERS, "something_new"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,7 +119,16 @@ KINDS = [
 def test_every_kind_with_every_reason_gives_a_sentence(kind: str, reason: str | None) -> None:
     bare = sentence(Happening(kind, Names(), reason=reason))
     strange = sentence(
-        Happening(kind, NAMES, "x", 3, reason, NOON, {"index": "?", "actor_id": "u2"}, {"consent": 3, "window": [], "zone": "Mars/Base"})
+        Happening(
+            kind,
+            NAMES,
+            "x",
+            3,
+            reason,
+            NOON,
+            {"index": "?", "fields": 3, "actor_id": "u2"},
+            {"consent": 3, "window": [], "zone": "Mars/Base"},
+        )
     )
     assert bare[0].isupper()
     assert strange[0].isupper()
@@ -135,13 +178,77 @@ def test_permissions_to_send_stand_before_the_sending_they_allowed() -> None:
     delivery = Delivered("d1", "accepted", NOON + timedelta(seconds=2), "welcome", 1, "accepted")
     entries = timeline([event(2, "sent", occurred_at=NOON)], [decided("send", inputs=granted)], [delivery], NAMES)
     assert [entry.kind for entry in entries] == ["decision", "sent"]
-    assert entries[0].sentence == "Consent checked: may be sent, as the contact agreed to Product news on 3 Nov 2026 10:14 UTC"
+    assert (
+        entries[0].sentence
+        == 'Consent checked for "Welcome mail": may be sent, as the contact agreed to Product news on 3 Nov 2026 10:14 UTC'
+    )
     assert entries[1].delivery is delivery
+
+
+def story(*events: Event, decisions: Sequence[Decided] = (), deliveries: Sequence[Delivered] = ()) -> list[str]:
+    """Each line's kind and step, in order."""
+    return [f"{entry.kind} {entry.step_id}" for entry in timeline(events, decisions, deliveries, NAMES)]
+
+
+def at(second: int, kind: str, step_id: str, phase: str = "active", **fields: Any) -> Event:
+    return event(
+        fields.pop("sequence"), kind, step_id=step_id, details={"phase": phase}, occurred_at=NOON + timedelta(seconds=second), **fields
+    )
+
+
+def test_what_is_decided_for_a_step_stands_between_what_led_there_and_what_it_led_to() -> None:
+    """Everything at one instant, as it is for a run that nothing holds up."""
+    entries = story(
+        at(0, "entered", "first", sequence=1, visit=None),
+        at(0, "sent", "first", sequence=2),
+        at(0, "something_new", "way", sequence=3),
+        at(0, "sent", "second", sequence=4),
+        at(0, "completed", "second", "completed", sequence=5),
+        decisions=[decided("send", step_id=step, check=check) for step in ("second", "first") for check in ("consent", "quiet_hours")],
+        deliveries=[Delivered("d1", "unknown", NOON, "way", 1)],
+    )
+    assert entries == [
+        "entered first",
+        *["decision first"] * 2,
+        "sent first",
+        "delivery way",
+        "something_new way",
+        *["decision second"] * 2,
+        "sent second",
+        "completed second",
+    ]
+
+
+def test_what_is_asked_again_stands_behind_the_event_that_ended_the_rest() -> None:
+    later = NOON + timedelta(seconds=9)
+    first, again = decided("send", step_id="first"), decided("send", step_id="first", round=1, decided_at=later)
+    so_far = [at(0, "sent", "before", sequence=1), at(0, "held", "first", "held", sequence=2), at(9, "anything", "first", sequence=3)]
+    assert story(*so_far, decisions=[again, first]) == ["sent before", "decision first", "held first", "anything first", "decision first"]
+    assert story(*so_far, at(9, "sent", "first", sequence=4), decisions=[again, first])[-2:] == ["decision first", "sent first"]
+
+
+def test_what_is_asked_when_a_pause_is_lifted_on_the_way_stands_behind_it() -> None:
+    events = [at(0, "sent", "first", "paused", sequence=1), at(5, "resumed", "second", sequence=2), at(5, "sent", "second", sequence=3)]
+    decision = decided("send", step_id="second", decided_at=NOON + timedelta(seconds=5))
+    assert story(*events, decisions=[decision]) == ["sent first", "resumed second", "decision second", "sent second"]
+
+
+def test_what_is_decided_on_another_visit_stands_with_that_visit() -> None:
+    events = [at(0, "sent", "first", sequence=n, visit=n) for n in (1, 2, 3)]
+    decisions = [decided("send", step_id="first", visit=visit) for visit in (3, 2, 1)]
+    assert [entry.visit for entry in timeline(events, decisions, [], NAMES)] == [1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("off", [timedelta(days=-1), timedelta(0), timedelta(days=1)])
+def test_a_clock_that_is_wrong_puts_nothing_before_the_way_to_its_step(off: timedelta) -> None:
+    events = [at(0, "sent", "first", sequence=1), at(0, "held", "second", "held", sequence=2)]
+    entries = story(*events, deliveries=[Delivered("d1", "claimed", NOON + off, "second", 1)])
+    assert entries.index("delivery second") > entries.index("sent first")
 
 
 def test_a_delivery_under_way_has_a_line_of_its_own() -> None:
     entries = timeline([event(1, "entered")], [], [Delivered("d1", "transmitting", NOON + timedelta(hours=1), "welcome", 1)], NAMES)
-    assert [entry.sentence for entry in entries][1:] == ["Being handed to the provider"]
+    assert [entry.sentence for entry in entries][1:] == ['Handing "Welcome mail" to the provider']
 
 
 def test_events_keep_their_sequence_whatever_the_clocks_say() -> None:

@@ -1,0 +1,229 @@
+"""`call_webhook`: another system is told, at least once."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import UUID, uuid5
+from weakref import WeakValueDictionary
+
+from activities.contracts import MAXIMUM_TRIES, StepAnswer, StepVisit
+from activities.effects.effect import CONTACT_GONE, Answers, Tools, Work, ask_again, claims, done_before, gone
+from activities.outcomes import shared_instant
+from activities.providers.webhook import CallFailed, Reply
+from models.domain.journey.steps.call_webhook import CallWebhookStep
+from models.rendering import MissingValue, RenderingFailed, message_context, render_text
+from models.store import audit, deliveries, effects, runs
+from models.store.effects import Claimed, Settlement, Standing
+from models.store.eligibility import Recipient, load_audience
+from models.webhook_signature import signed_headers, webhook_secret
+
+AT_ONCE = 50  # visits that are claimed, called and settled together
+PLACES = 10  # calls in the air to one host for one organization, in this process
+MAX_BODY = 256 * 1024  # bytes
+TRANSIENT = frozenset({408, 425, 429})
+# After the first try, the second, …: about eight hours in all, for a server that is down overnight.
+PAUSES: Final = tuple(timedelta(minutes=minutes) for minutes in (0.5, 2, 10, 30, 60, 120, 240))
+MESSAGES: Final = UUID("6f2b0f0e-6a5b-5c0e-9a37-6d3a8d0c7f11")  # the namespace of message ids
+
+
+@dataclass(frozen=True)
+class _Call:
+    visit: StepVisit
+    step: CallWebhookStep
+    claimed: Claimed
+    recipient: Recipient | None  # None: the contact is gone
+    organization: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _End:
+    """What became of one call. `values` are for the run's variables."""
+
+    answer: StepAnswer
+    settlement: Settlement
+    values: Mapping[str, Any]
+
+
+class CallWebhook:
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+        self._places: WeakValueDictionary[tuple[UUID, str | None], asyncio.Semaphore] = WeakValueDictionary()
+
+    async def perform(self, work: Work) -> Answers:
+        """Each is called, and what it answered is kept, in the transaction that settles the claim.
+
+        Safe to run twice in that the message's id, made of run, step and visit, stays the same: a worker that dies between the answer
+        and our record leaves a call that is made again, under its id. What is settled is not called again.
+        """
+        answers: Answers = {}
+        for visits in work.chunks(AT_ONCE):
+            answers |= await self._chunk(work, visits)
+        return answers
+
+    async def _chunk(self, work: Work, visits: Sequence[StepVisit]) -> Answers:
+        reason, calls, standings = await self._claim(work, visits)
+        if reason is not None:
+            return {visit.run_id: ask_again(visit, reason, work.clock.now()) for visit in visits}
+        ends = await asyncio.gather(*(self._finish(work, call) for call in calls))
+        await self._settle(work, ends)
+        answers = {run_id: done_before(standing) for run_id, standing in standings.items()}
+        answers |= {end.answer.run_id: end.answer for end in ends}
+        return {visit.run_id: answers.get(visit.run_id) or gone(visit.run_id) for visit in visits}
+
+    async def _claim(self, work: Work, visits: Sequence[StepVisit]) -> tuple[str | None, list[_Call], dict[UUID, Standing]]:
+        """Why nothing may leave just now, or what this attempt has to call, and how the rest stands."""
+        async with self.tools.database.organization(work.scope.organization_id) as session:
+            reason = await deliveries.paused_reason(session, work.scope.journey_id, work.scope.campaign_id)
+            if reason is not None:
+                return reason, [], {}
+            asked = claims(visits)
+            claimed = await effects.claim(session, "call_webhook", asked)
+            standings = await effects.standings(session, [one for one in asked if one.run_id not in claimed])
+            mine = [visit for visit in visits if visit.run_id in claimed]
+            audience = await load_audience(session, {visit.run_id: visit.contact_id for visit in mine})
+        found, name = audience.recipients, audience.organization
+        calls = [_Call(visit, work.step(visit, CallWebhookStep), claimed[visit.run_id], found.get(visit.run_id), name) for visit in mine]
+        return None, calls, standings
+
+    async def _settle(self, work: Work, ends: Sequence[_End]) -> None:
+        if not ends:
+            return
+        async with self.tools.database.organization(work.scope.organization_id) as session:
+            settled = await effects.settle(session, [end.settlement for end in ends])
+            mine = {one.run_id for one in settled}
+            await runs.add_variables(session, {end.answer.run_id: end.values for end in ends if end.values and end.answer.run_id in mine})
+            await audit.append(session, [one.entry() for one in settled if one.state != "claimed"])  # last: locks the chain's head
+
+    # --- one call ---------------------------------------------------------------------------------------------------
+
+    async def _finish(self, work: Work, call: _Call) -> _End:
+        if call.recipient is None:
+            return _refused(call, CONTACT_GONE)
+        try:
+            body = _body(work, call, call.recipient)
+        except _Unprintable as unprintable:
+            return _failed(call, unprintable.reason)
+        try:
+            return self._heard(work, call, await self._post(work, call, body))
+        except CallFailed as failure:
+            return _failed(call, failure.reason) if failure.permanent else _again(work, call, failure.reason)
+
+    async def _post(self, work: Work, call: _Call, body: bytes) -> Reply:
+        organization_id = work.scope.organization_id
+        secret = webhook_secret(self.tools.settings, organization_id)
+        async with self._place(organization_id, call.step.url):
+            signed = signed_headers(secret, str(message_id(call.visit)), datetime.now(UTC), body)
+            headers = {**call.step.headers, "Content-Type": "application/json", **signed}
+            return await self.tools.webhooks.post(call.step.url, headers, body, call.step.timeout)
+
+    def _place(self, organization_id: UUID, url: str) -> asyncio.Semaphore:
+        key = (organization_id, urlsplit(url).hostname)
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = asyncio.Semaphore(PLACES)
+        return place
+
+    def _heard(self, work: Work, call: _Call, reply: Reply) -> _End:
+        if 200 <= reply.status < 300:
+            return _done(call, reply)
+        reason = f"webhook_answered_{reply.status}"
+        if reply.status in TRANSIENT or reply.status >= 500:
+            return _again(work, call, reason, reply.retry_after)
+        return _failed(call, reason)
+
+
+def message_id(visit: StepVisit) -> UUID:
+    """The same for every try; what receivers tell a repetition by."""
+    return uuid5(MESSAGES, f"{visit.run_id}/{visit.step_id}/{visit.visit}")
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+class _Unprintable(Exception):
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason[:200]
+
+
+def _body(work: Work, call: _Call, recipient: Recipient) -> bytes:
+    """Raises _Unprintable."""
+    if call.step.body is None:
+        said: Any = _ids(work, call.visit)
+    else:
+        context = message_context(recipient.contact, recipient.variables, call.organization["name"], None)
+        try:
+            said = _printed(call.step.body, context)
+        except MissingValue as missing:
+            raise _Unprintable(f"missing_value:{missing.path}") from None
+        except RenderingFailed:
+            raise _Unprintable("rendering_failed:body") from None
+    body = json.dumps(said, ensure_ascii=False).encode(errors="replace")
+    if len(body) > MAX_BODY:
+        raise _Unprintable("body_too_large")
+    return body
+
+
+def _ids(work: Work, visit: StepVisit) -> dict[str, Any]:
+    of = {"contact_id": visit.contact_id, "run_id": visit.run_id, "journey_id": work.scope.journey_id, "version_id": work.scope.version_id}
+    return {**{name: str(id) for name, id in of.items()}, "step_id": visit.step_id, "visit": visit.visit}
+
+
+def _printed(value: Any, context: Mapping[str, Any]) -> Any:
+    match value:
+        case str():
+            return render_text(value, context).text if value else ""
+        case dict():
+            return {key: _printed(inner, context) for key, inner in value.items()}
+        case list():
+            return [_printed(inner, context) for inner in value]
+    return value
+
+
+# --- what became of it ------------------------------------------------------------------------------------------------
+
+
+def _done(call: _Call, reply: Reply) -> _End:
+    values, missed = _kept(call.step, reply.body)
+    details: dict[str, Any] = {"status": reply.status}
+    details |= {"saved": sorted(values)} if values else {}
+    details |= {"not_saved": missed} if missed else {}
+    return _End(StepAnswer(run_id=call.visit.run_id, details=details), Settlement(call.claimed, "done", details=details), values)
+
+
+def _kept(step: CallWebhookStep, body: bytes | None) -> tuple[dict[str, Any], dict[str, str]]:
+    if not step.save:
+        return {}, {}
+    if body is None:
+        return {}, dict.fromkeys(step.save, "answer_too_large")
+    try:
+        return step.kept(json.loads(body))
+    except (ValueError, RecursionError):
+        return {}, dict.fromkeys(step.save, "answer_not_json")
+
+
+def _refused(call: _Call, reason: str) -> _End:
+    """It is not done, and the run goes on."""
+    return _End(StepAnswer(run_id=call.visit.run_id, refused=True, reason=reason), Settlement(call.claimed, "refused", reason), {})
+
+
+def _failed(call: _Call, reason: str) -> _End:
+    """For good: a person decides, unless the step has a way for that. Asked again, it is tried again."""
+    path = call.step.on_failure == "path"
+    return _End(
+        StepAnswer(run_id=call.visit.run_id, refused=path, failed=not path, reason=reason), Settlement(call.claimed, "failed", reason), {}
+    )
+
+
+def _again(work: Work, call: _Call, reason: str, wanted: timedelta | None = None) -> _End:
+    """Later, not before the other side wants it; after MAXIMUM_TRIES not any more."""
+    tries = call.claimed.attempts % MAXIMUM_TRIES  # a person who retries a run that gave up grants as many again
+    if tries == 0:
+        return _failed(call, f"gave_up:{reason}")
+    pause = max(PAUSES[min(tries, len(PAUSES)) - 1], wanted or timedelta(0))
+    answer = StepAnswer(run_id=call.visit.run_id, reason=reason, retry_at=shared_instant(work.clock.now() + pause))
+    return _End(answer, Settlement(call.claimed, "claimed", reason), {})

@@ -1,0 +1,109 @@
+"""What every implementation of a step kind gets and gives."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from activities.clock import Clock
+from activities.contracts import Scope, StepAnswer, StepVisit
+from activities.lines import ProviderSource
+from activities.outcomes import shared_instant
+from activities.providers.webhook import Webhooks
+from activities.versions import Versions
+from models.domain.journey.steps.base import StepModel
+from models.settings import Settings
+from models.store.effects import Settlement, Standing, Visit
+from models.store.session import Database
+
+Answers = dict[UUID, StepAnswer]  # by run
+Kind = TypeVar("Kind", bound=StepModel)
+CONTACT_GONE = "contact_gone"
+FIRST_LOOK, LONGEST_LOOK = timedelta(seconds=15), timedelta(minutes=5)  # at a pause; doubled in between, as for sends
+DOUBLINGS = 10
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the effects of a process work with. All of it is the caller's to close."""
+
+    database: Database
+    settings: Settings
+    versions: Versions
+    providers: ProviderSource
+    webhooks: Webhooks
+
+
+@dataclass(frozen=True)
+class Work:
+    """Runs that stand at steps of one kind."""
+
+    scope: Scope
+    now: datetime  # aware UTC, when the workflow asked
+    clock: Clock  # the workflow's, going on
+    visits: Sequence[StepVisit]
+    steps: Mapping[str, StepModel]  # by id: all that the visits name
+
+    def step(self, visit: StepVisit, kind: type[Kind]) -> Kind:
+        found = self.steps[visit.step_id]
+        assert isinstance(found, kind)  # the registry says so
+        return found
+
+    def answered(self, standings: Mapping[UUID, Standing], settlements: Sequence[Settlement]) -> Answers:
+        """An answer for every visit: from what stood, from what was settled now, and of the rest the contact is no more."""
+        answers = {run_id: done_before(standing) for run_id, standing in standings.items()}
+        answers |= {one.claimed.run_id: done_now(one) for one in settlements}
+        return {visit.run_id: answers.get(visit.run_id) or gone(visit.run_id) for visit in self.visits}
+
+    def chunks(self, size: int) -> Iterator[Sequence[StepVisit]]:
+        for first in range(0, len(self.visits), size):
+            yield self.visits[first : first + size]
+
+
+class Effect(Protocol):
+    """One kind of step. Built once per process; used by many batches at once."""
+
+    async def perform(self, work: Work) -> Answers:
+        """An answer for every visit. Safe to run twice, also at the same time; the docstring says what makes it so.
+
+        What becomes of one run is its answer; only faults of the whole batch are raised.
+        """
+        ...
+
+
+Build = Callable[[Tools], Effect]
+
+
+def done_before(standing: Standing) -> StepAnswer:
+    """The answer for an effect that is settled already, by another attempt or in an earlier asking."""
+    return StepAnswer(
+        run_id=standing.run_id,
+        refused=standing.state == "refused",
+        failed=standing.state in ("failed", "unknown"),
+        reason=standing.reason,
+        details=standing.details,
+    )
+
+
+def done_now(settlement: Settlement) -> StepAnswer:
+    """The answer for an effect that this attempt has settled."""
+    refused = settlement.state == "refused"
+    run_id, details = settlement.claimed.run_id, dict(settlement.details)
+    return StepAnswer(run_id=run_id, refused=refused, reason=settlement.reason, details=details)
+
+
+def claims(visits: Sequence[StepVisit]) -> list[Visit]:
+    """The visits as the ledger knows them."""
+    return [Visit(each.run_id, each.contact_id, each.step_id, each.visit) for each in visits]
+
+
+def ask_again(visit: StepVisit, reason: str, now: datetime, longest: timedelta = LONGEST_LOOK) -> StepAnswer:
+    """Nothing may leave just now; asked again later, and ever more rarely. The signal that lifts a pause usually comes first."""
+    wait = min(FIRST_LOOK * float(1 << min(visit.round, DOUBLINGS)), longest)
+    return StepAnswer(run_id=visit.run_id, reason=reason, retry_at=shared_instant(now + wait))
+
+
+def gone(run_id: UUID) -> StepAnswer:
+    """The contact, and with it the run's row, is no more."""
+    return StepAnswer(run_id=run_id, refused=True, reason=CONTACT_GONE)

@@ -1,0 +1,319 @@
+"""`notify_team`: a mail to colleagues, at most once."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.contracts import MAXIMUM_TRIES, SendOutcome, StepAnswer, StepVisit
+from activities.effects.effect import CONTACT_GONE, Answers, Tools, Work, ask_again, claims, done_before, gone
+from activities.lines import Line, Lines, mark_broken
+from activities.outcomes import back_off, shared_instant
+from activities.providers.port import ABORTED, Mailbox, OutgoingEmail, ProviderAnswer
+from models.domain.errors import NotFound
+from models.domain.journey.steps.notify_team import NotifyTeamStep
+from models.rendering import MissingValue, Rendered, RenderingFailed, message_context, render_email
+from models.secrets import SecretUnreadable
+from models.store import access, audit, connections, deliveries, effects
+from models.store.connections import SendingConnection, load_for_sending
+from models.store.effects import Claimed, Settlement, Standing
+from models.store.eligibility import Recipient, load_audience
+from models.store.session import OrganizationSession
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 20  # visits that are claimed together
+HORIZON = timedelta(seconds=20)  # how far away the connection's next slot may be, to be waited for here
+MENDING = timedelta(minutes=30)  # how rarely, at the least, a connection that does not work is looked at
+RATE_LIMITED = "rate_limited"
+LATER = (SendOutcome.TRANSIENT, SendOutcome.THROTTLED, SendOutcome.CONNECTION_BROKEN)
+
+
+@dataclass(frozen=True)
+class _Notice:
+    """One run's mails, claimed. `addresses`: of the step's members who still are members, by user."""
+
+    visit: StepVisit
+    step: NotifyTeamStep
+    claimed: Claimed
+    connection: SendingConnection
+    recipient: Recipient | None  # the contact that it is about; None: gone
+    organization: Mapping[str, Any]
+    addresses: Mapping[UUID, str]
+    database_offset: float  # the database's clock (seconds since the epoch) less loop time
+
+    @property
+    def told(self) -> list[str]:
+        """Users whose mail was accepted in an earlier try."""
+        return list(self.claimed.details.get("told", ()))
+
+
+@dataclass(frozen=True)
+class _Claimed:
+    notices: Sequence[_Notice] = ()
+    standings: Mapping[UUID, Standing] = field(default_factory=dict)
+    troubles: Mapping[UUID, str] = field(default_factory=dict)  # why a run's mail cannot leave just now, by run
+
+
+@dataclass
+class _Round:
+    """What this try of one run's mails has come to: codes, by user."""
+
+    told: list[str]
+    refused: dict[str, str] = field(default_factory=dict)
+    later: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+    wait: timedelta = timedelta(0)  # as long as a provider wants
+    lasting: bool = False  # what is in the way is no fault of the mail's: it does not count as a try
+
+    def hear(self, user_id: str, answer: ProviderAnswer) -> None:
+        reason = answer.reason or str(answer.outcome)
+        match answer.outcome:
+            case SendOutcome.ACCEPTED:
+                self.told.append(user_id)
+            case SendOutcome.UNKNOWN:
+                self.unknown[user_id] = reason
+            case outcome if outcome == ABORTED or outcome in LATER:
+                self.later[user_id] = reason
+                self.wait = max(self.wait, answer.retry_after or timedelta(0))
+                self.lasting = self.lasting or outcome is SendOutcome.CONNECTION_BROKEN or reason == RATE_LIMITED
+            case _:
+                self.refused[user_id] = reason
+
+
+class NotifyTeam:
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+        self.lines = Lines(tools.providers, tools.settings.send_concurrency)
+        self.connection_key = tools.settings.derive_key("connection-secrets")
+
+    async def perform(self, work: Work) -> Answers:
+        """Each member gets one mail about each run; who is no member any more gets none.
+
+        Safe to run twice: the row says `transmitting` before a server could accept the first mail, and whoever finds it so makes it
+        `unknown` and sends nothing. So a worker that dies between the server's yes and our record leaves a doubt, never a second mail.
+        Mails that were certainly not accepted are tried again, and of a run's mails only those. Row by row, since each waits for a
+        server of its own; these are few.
+        """
+        answers: Answers = {}
+        for visits in work.chunks(AT_ONCE):
+            if _leaving():
+                raise ApplicationError("this attempt was halted; the next one goes on", type="Halted")
+            answers |= await self._chunk(work, visits)
+        return answers
+
+    async def _chunk(self, work: Work, visits: Sequence[StepVisit]) -> Answers:
+        async with self.tools.database.organization(work.scope.organization_id) as session:
+            reason = await deliveries.paused_reason(session, work.scope.journey_id, work.scope.campaign_id)
+            claimed = _Claimed() if reason is not None else await self._claim(session, work, visits)
+        if reason is not None:
+            return {visit.run_id: ask_again(visit, reason, work.clock.now()) for visit in visits}
+        told = await _to_a_clean_end([self._notify(work, notice) for notice in claimed.notices])
+        answers = {run_id: done_before(standing) for run_id, standing in claimed.standings.items()}
+        answers |= {
+            visit.run_id: ask_again(visit, why, work.clock.now(), MENDING)
+            for visit in visits
+            if (why := claimed.troubles.get(visit.run_id))
+        }
+        answers |= {answer.run_id: answer for answer in told}
+        return {visit.run_id: answers.get(visit.run_id) or gone(visit.run_id) for visit in visits}
+
+    # --- claiming ---------------------------------------------------------------------------------------------------
+
+    async def _claim(self, session: OrganizationSession, work: Work, visits: Sequence[StepVisit]) -> _Claimed:
+        """What this attempt carries, and how the rest stands. One transaction, in a constant number of statements per connection."""
+        steps = {visit.run_id: work.step(visit, NotifyTeamStep) for visit in visits}
+        ways = {id: await self._way(session, id) for id in {step.connection_id for step in steps.values()}}
+        lost = await effects.abandon(session, claims(visits))
+        sendable = [visit for visit in visits if isinstance(ways[steps[visit.run_id].connection_id], SendingConnection)]
+        claimed = await effects.claim(session, "notify_team", claims(sendable))
+        standings = await effects.standings(session, claims([visit for visit in visits if visit.run_id not in claimed]))
+        addresses = await access.member_addresses(session, {member for step in steps.values() for member in step.members})
+        audience = await load_audience(session, {visit.run_id: visit.contact_id for visit in visits if visit.run_id in claimed})
+        offset = audience.read_at.timestamp() - asyncio.get_running_loop().time()
+        await audit.append(session, [one.entry() for one in lost])  # last: locks the chain's head
+        notices: list[_Notice] = []
+        troubles: dict[UUID, str] = {}
+        for visit in visits:
+            step = steps[visit.run_id]
+            match ways[step.connection_id]:
+                case str(trouble):
+                    troubles[visit.run_id] = trouble
+                case connection if visit.run_id in claimed:
+                    mine = {member: addresses[member] for member in step.members if member in addresses}
+                    recipient, row = audience.recipients.get(visit.run_id), claimed[visit.run_id]
+                    notices.append(_Notice(visit, step, row, connection, recipient, audience.organization, mine, offset))
+        settled = {run_id: standing for run_id, standing in standings.items() if standing.state not in ("claimed", "failed")}
+        return _Claimed(notices, settled, {run_id: trouble for run_id, trouble in troubles.items() if run_id not in settled})
+
+    async def _way(self, session: OrganizationSession, connection_id: UUID | None) -> SendingConnection | str:
+        """The connection, or why nothing can leave by it now."""
+        try:
+            connection = await load_for_sending(session, connection_id, "email", self.connection_key)
+        except NotFound:
+            return "no_connection"
+        except SecretUnreadable:
+            return "secret_unreadable"
+        return connection if connection.status == "active" else connection.broken_reason or "connection_broken"
+
+    # --- one run's mails --------------------------------------------------------------------------------------------
+
+    async def _notify(self, work: Work, notice: _Notice) -> StepAnswer:
+        if notice.recipient is None:
+            return await self._settle(work, notice, "refused", CONTACT_GONE)
+        if not notice.addresses:
+            return await self._settle(work, notice, "refused", "no_members")
+        try:
+            rendered = _rendered(notice, notice.recipient)
+        except MissingValue as missing:
+            return await self._settle(work, notice, "failed", f"missing_value:{missing.path}")
+        except RenderingFailed as failed:
+            return await self._settle(work, notice, "failed", f"rendering_failed:{failed.part}")
+        return await self._conclude(work, notice, await self._mail_all(work, notice, rendered))
+
+    async def _mail_all(self, work: Work, notice: _Notice, rendered: Rendered) -> _Round:
+        line = await self.lines.line(notice.connection)
+        gate = _Gate(self, work, notice)
+        round = _Round(notice.told)
+        for member, address in notice.addresses.items():
+            if str(member) not in round.told:
+                mail = _mail(notice, member, address, rendered)
+                round.hear(str(member), await self._send(line, mail, gate))
+        if round.lasting and RATE_LIMITED not in round.later.values():
+            await mark_broken(self.tools.database, notice.connection, next(iter(round.later.values())))
+        return round
+
+    async def _send(self, line: Line, mail: OutgoingEmail, gate: "_Gate") -> ProviderAnswer:
+        if _leaving():
+            return ProviderAnswer(ABORTED)
+        if not await self._slot(gate.notice):
+            return ProviderAnswer(SendOutcome.THROTTLED, RATE_LIMITED)
+        async with line.places:
+            gate.asked = False
+            try:
+                return await line.provider.send(mail, gate.transmit)
+            except Exception as error:  # a provider's fault; neither its text nor its trace: they may quote an address
+                log.error("a provider raised", extra={"error": type(error).__name__, "provider": line.connection.provider})
+                outcome = SendOutcome.UNKNOWN if gate.asked and gate.passed else SendOutcome.TRANSIENT
+                return ProviderAnswer(outcome, f"provider_raised:{type(error).__name__}")
+
+    async def _slot(self, notice: _Notice) -> bool:
+        """The connection's rate lets one more go now. False: its next slot is too far away."""
+        if notice.connection.rate_per_second is None:
+            return True
+        async with self.tools.database.organization(notice.connection.organization_id) as session:
+            slots = await connections.reserve_slots(session, notice.connection.id, 1, HORIZON)
+        if not slots.reserved:
+            return False
+        at = slots.reserved[0].timestamp() - notice.database_offset
+        await asyncio.sleep(max(at - asyncio.get_running_loop().time(), 0))
+        return True
+
+    # --- what became of them ----------------------------------------------------------------------------------------
+
+    async def _conclude(self, work: Work, notice: _Notice, round: _Round) -> StepAnswer:
+        """In doubt about one, nobody is written to again by itself. Whoever can still be told is, as long as there are tries; then one
+        who was told is enough for the run to go on."""
+        details: dict[str, Any] = {"told": round.told} if round.told else {}
+        missed = round.refused | round.later | round.unknown
+        full = details | ({"not_told": missed} if missed else {})
+        tries = notice.claimed.attempts % MAXIMUM_TRIES  # a person who retries a run that gave up grants as many again
+        if round.unknown:
+            return await self._settle(work, notice, "unknown", next(iter(round.unknown.values())), full)
+        if round.later and (tries or round.lasting):
+            at = shared_instant(work.clock.now() + max(back_off(tries), round.wait))
+            return await self._settle(work, notice, "claimed", next(iter(round.later.values())), details, at)
+        if round.told:
+            return await self._settle(work, notice, "done", None, full)
+        if round.later:
+            return await self._settle(work, notice, "failed", f"gave_up:{next(iter(round.later.values()))}", full)
+        return await self._settle(work, notice, "failed", next(iter(round.refused.values())), full)
+
+    async def _settle(
+        self,
+        work: Work,
+        notice: _Notice,
+        state: str,
+        reason: str | None,
+        details: Mapping[str, Any] | None = None,
+        retry_at: datetime | None = None,
+    ) -> StepAnswer:
+        kept = dict(details or {})
+        async with self.tools.database.organization(work.scope.organization_id) as session:
+            settled = await effects.settle(session, [Settlement(notice.claimed, state, reason, kept)])
+            await audit.append(session, [one.entry() for one in settled if one.state != "claimed"])
+        return StepAnswer(
+            run_id=notice.visit.run_id,
+            refused=state == "refused",
+            failed=state in ("failed", "unknown"),
+            reason=reason,
+            details=kept,
+            retry_at=retry_at,
+        )
+
+
+@dataclass
+class _Gate:
+    """The way of one run's mails past the point where the first of them could be accepted."""
+
+    effect: NotifyTeam
+    work: Work
+    notice: _Notice
+    passed: bool = False
+    asked: bool = False  # for the present mail
+
+    async def transmit(self) -> bool:
+        self.asked = True
+        if not self.passed:
+            async with self.effect.tools.database.organization(self.work.scope.organization_id) as session:
+                passed = await effects.let_pass(session, self.notice.claimed)
+            self.passed = passed  # committed
+        return self.passed
+
+
+def _rendered(notice: _Notice, recipient: Recipient) -> Rendered:
+    context = message_context(recipient.contact, recipient.variables, notice.organization["name"], None)
+    return render_email(notice.step.subject, "", notice.step.text, context)
+
+
+def _mail(notice: _Notice, member: UUID, address: str, rendered: Rendered) -> OutgoingEmail:
+    """Its Message-ID is the same for every try, so that a repetition can be recognised."""
+    config = notice.connection.config
+    return OutgoingEmail(
+        delivery_id=uuid5(notice.claimed.id, str(member)),
+        sender=Mailbox(config["sender_address"], config.get("sender_name") or ""),
+        recipient=address,
+        subject=rendered.subject,
+        html="",
+        text=rendered.text,
+        purpose="transactional",
+        sent_at=datetime.now(UTC),
+        reply_to=config.get("reply_to"),
+    )
+
+
+def _leaving() -> bool:
+    """No further mail is begun."""
+    return activity.is_worker_shutdown() or activity.is_cancelled()
+
+
+async def _to_a_clean_end(notices: Sequence[Coroutine[Any, Any, StepAnswer]]) -> list[StepAnswer]:
+    """All have ended, whatever one of them raised. Cancelled meanwhile: what is handed over is finished and settled first."""
+    running = asyncio.gather(*notices, return_exceptions=True)
+    try:
+        ended = await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await running
+        raise
+    answers: list[StepAnswer] = []
+    for one in ended:
+        if isinstance(one, BaseException):
+            raise one
+        answers.append(one)
+    return answers

@@ -1,0 +1,29 @@
+"""Waking an organization's routing from an activity, after what it may wait for has been committed."""
+
+from uuid import UUID
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
+
+from activities.contracts import ORGANIZATION_ID, ROUTING_WORKFLOW, Routing, fair_share
+from models.domain.journey import workflow_id
+
+
+async def poke(temporal: Client, organization_id: UUID) -> None:
+    """Routing looks at everything that has been committed before this call. Harmless to repeat.
+
+    Raises:
+        RPCError: Temporal did not answer.
+    """
+    said = Routing(organization_id=organization_id)
+    await temporal.start_workflow(
+        ROUTING_WORKFLOW,
+        said,
+        id=workflow_id.routing(organization_id),
+        task_queue=activity.info().task_queue.removesuffix("-send"),
+        start_signal="poke",
+        start_signal_args=[said],
+        search_attributes=TypedSearchAttributes([SearchAttributePair(ORGANIZATION_ID, str(organization_id))]),
+        priority=fair_share(str(organization_id)),
+    )

@@ -1,0 +1,184 @@
+"""Routing: what has happened to contacts, brought to the journeys and runs that it concerns."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from temporalio import activity
+from temporalio.client import Client
+
+from activities.contracts import Routed, Routing
+from activities.entering import Entering
+from activities.heartbeat import heartbeating
+from activities.telling import Teller
+from activities.versions import Versions
+from activities.waits import match_details
+from models.domain.audit import NewEntry
+from models.domain.journey.definition import WaitStep
+from models.domain.journey.entry import EventTrigger
+from models.settings import Settings
+from models.store import audit, changes, entries, events, membership, outbox, outside_rules, waits, watched
+from models.store.events import Unrouted
+from models.store.outbox import Told
+from models.store.outside_rules import Occasion
+from models.store.session import Database, OrganizationSession
+from models.store.waits import Match, Scope, wait_for_step
+from models.tables.base import utc_now
+from models.tables.events import JourneyTrigger
+
+EVENTS_AT_ONCE = 500
+CHANGES_AT_ONCE = 2_000
+MESSAGES_AT_ONCE = 2_000
+
+
+class RoutingActivities:
+    def __init__(self, database: Database, settings: Settings, versions: Versions, temporal: Client) -> None:
+        self.database = database
+        self.versions = versions
+        self.page_size = settings.page_size
+        self.teller = Teller(database, versions, temporal, settings.task_queue)
+
+    def methods(self) -> list[Callable[..., Any]]:
+        return [self.route_events, self.deliver_messages]
+
+    @activity.defn(name="route_events")
+    async def route_events(self, routing: Routing) -> Routed:
+        """Events in the order of their acceptance, of each contact one at a time: entries, then exits and goals, then waits.
+
+        Safe to run twice: one transaction marks the events as routed and writes what follows from them.
+        """
+        async with heartbeating(), self.database.organization(routing.organization_id) as session:
+            await waits.routing_lock(session, alone=True)
+            found = await events.unrouted(session, EVENTS_AT_ONCE)
+            changed = await changes.take(session, CHANGES_AT_ONCE)
+            round_ = _Round(session, self.versions, self.page_size, utc_now())
+            for batch in _one_per_contact(found):
+                await round_.happened(batch)
+            contacts = sorted({event.contact_id for event in found} | set(changed))
+            if routing.timed:
+                await round_.look_again(None)
+            elif contacts:
+                await round_.look_again(contacts)
+            more = await round_.enter()
+            await events.routed(session, [event.id for event in found])
+            await round_.conclude()
+        return Routed(more=more or len(found) == EVENTS_AT_ONCE or len(changed) == CHANGES_AT_ONCE)
+
+    @activity.defn(name="deliver_messages")
+    async def deliver_messages(self, routing: Routing) -> Routed:
+        """Safe to run twice: a workflow id starts once, and a message that is heard again changes nothing."""
+        async with heartbeating():
+            async with self.database.organization(routing.organization_id) as session:
+                waiting = await outbox.waiting(session, MESSAGES_AT_ONCE)
+            told = await self.teller.tell(routing.organization_id, waiting)
+            if told:
+                async with self.database.organization(routing.organization_id) as session:
+                    await outbox.delivered(session, told)
+        return Routed(more=len(waiting) == MESSAGES_AT_ONCE and bool(told), stuck=len(told) < len(waiting))
+
+
+def _one_per_contact(found: Sequence[Unrouted]) -> list[list[Unrouted]]:
+    """The events in rounds: the first of every contact, the second of every contact, … each round in the order of acceptance."""
+    rounds: list[list[Unrouted]] = []
+    seen: defaultdict[UUID, int] = defaultdict(int)
+    for event in found:
+        number = seen[event.contact_id]
+        seen[event.contact_id] += 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(event)
+    return rounds
+
+
+class _Round:
+    """One transaction of routing. Set-based: a constant number of statements per trigger and step concerned."""
+
+    def __init__(self, session: OrganizationSession, versions: Versions, page_size: int, now: datetime) -> None:
+        self.session = session
+        self.versions = versions
+        self.now = now
+        self.entering = Entering(session, versions, page_size, now)
+        self.told: list[Told] = []
+        self.entries: list[NewEntry] = []
+
+    async def happened(self, batch: Sequence[Unrouted]) -> None:
+        """Each of these events (of different contacts) has had its consequences."""
+        ids, names = [event.id for event in batch], sorted({event.name for event in batch})
+        await self._propose(ids, names)
+        await self.enter()
+        occasion = Occasion(events=ids)
+        for trigger in await outside_rules.in_force(self.session, "exit", names):
+            await self._end(trigger, occasion)
+        for trigger in await outside_rules.in_force(self.session, "goal", names):
+            await self._count(trigger, occasion)
+        for version_id, step_id in await watched.steps_awaiting(self.session, ids):
+            definition = await self.versions.definition(self.session, version_id)
+            scope = Scope(version_id, step_id, "e.id = ANY(CAST(:events AS uuid[]))", {"events": ids})
+            self._tell(await waits.match_events(self.session, scope, wait_for_step(definition, step_id), self.now))
+
+    async def look_again(self, contacts: Sequence[UUID] | None) -> None:
+        """Whatever depends on how these contacts are now (None: all, for what time alone may have changed) has been looked at."""
+        occasion = Occasion(contacts=contacts)
+        for trigger in await outside_rules.in_force(self.session, "entry", None):
+            if contacts is not None or trigger.timed or trigger.baselined_at is None:
+                await membership.compare(self.session, trigger, self.now, contacts)
+        for kind, act in (("exit", self._end), ("goal", self._count)):
+            for trigger in await outside_rules.in_force(self.session, kind, None):
+                if contacts is not None or trigger.timed:
+                    await act(trigger, occasion)
+        await self._conditions(contacts)
+        if contacts is not None:
+            await self._reconsider(contacts)
+
+    async def enter(self) -> bool:
+        """Everybody who is to enter has been judged. Whether somebody is left for later."""
+        more = await self.entering.decide()
+        self.told += self.entering.told
+        self.entries += self.entering.entries
+        self.entering.told, self.entering.entries = [], []
+        return more
+
+    async def conclude(self) -> None:
+        """What is to be told is in the outbox, and what matters to auditors in the chain: last, for it locks the chain's head."""
+        await outbox.put(self.session, self.told)
+        await audit.append(self.session, self.entries)
+
+    async def _propose(self, ids: Sequence[UUID], names: Sequence[str]) -> None:
+        for trigger in await outside_rules.in_force(self.session, "entry", names):
+            definition = await self.versions.definition(self.session, trigger.version_id)
+            wanted = definition.entry.triggers[trigger.position]
+            assert isinstance(wanted, EventTrigger)
+            await entries.propose_by_events(self.session, trigger, ids, wanted.key, wanted.hidden, self.now)
+
+    async def _end(self, trigger: JourneyTrigger, occasion: Occasion) -> None:
+        self.told += await outside_rules.end_runs(self.session, trigger, occasion, self.now)
+
+    async def _count(self, trigger: JourneyTrigger, occasion: Occasion) -> None:
+        definition = await self.versions.definition(self.session, trigger.version_id)
+        goal = definition.goals[trigger.position]
+        self.told += await outside_rules.count_goal(self.session, trigger, occasion, goal.window, goal.exit, self.now)
+
+    async def _conditions(self, contacts: Sequence[UUID] | None) -> None:
+        test = "TRUE" if contacts is None else "w.contact_id = ANY(CAST(:contacts AS uuid[]))"
+        parameters = {} if contacts is None else {"contacts": list(contacts)}
+        for version_id, step_id in await watched.steps_with_conditions(self.session, contacts):
+            definition = await self.versions.definition(self.session, version_id)
+            scope = Scope(version_id, step_id, test, parameters)
+            self._tell(await waits.match_conditions(self.session, scope, wait_for_step(definition, step_id), self.now))
+
+    async def _reconsider(self, contacts: Sequence[UUID]) -> None:
+        """Runs of these contacts whose wait ends by the contact's clock or dates ask again when that is."""
+        places = []
+        for version_id, step_id in await watched.steps_waited_at(self.session, contacts):
+            step = (await self.versions.definition(self.session, version_id)).steps.get(step_id)
+            if isinstance(step, WaitStep) and step.planned:
+                places.append((version_id, step_id))
+        runs = await watched.runs_waiting_at(self.session, contacts, places) if places else []
+        self.told += [Told(run_id, "reconsider") for run_id in runs]
+
+    def _tell(self, matches: Sequence[Match]) -> None:
+        for match in matches:
+            body = {"step_id": match.step_id, "visit": match.visit, "index": match.way, "details": match_details(match)}
+            self.told.append(Told(match.run_id, "matched", body))

@@ -1,0 +1,84 @@
+"""perform_steps: what the steps of a batch do is done."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from activities.clock import Clock
+from activities.contracts import StepAnswer, StepVisit, VisitBatch
+from activities.effects.effect import Answers, Effect, Tools, Work
+from activities.effects.registry import EFFECTS
+from activities.heartbeat import heartbeating
+from activities.poking import poke
+from models.domain.errors import NotFound
+from models.domain.journey.steps.base import StepModel
+from models.store import changes
+
+
+class StepActivities:
+    """Registered on both task queues: the steps that speak to others' servers are asked on the one for sends."""
+
+    def __init__(self, tools: Tools, temporal: Client) -> None:
+        self.tools = tools
+        self.temporal = temporal
+        self.effects: Mapping[str, Effect] = {kind: build(tools) for kind, build in EFFECTS.items()}
+
+    def methods(self) -> list[Callable[..., Any]]:
+        return [self.perform_steps]
+
+    @activity.defn(name="perform_steps")
+    async def perform_steps(self, batch: VisitBatch) -> list[StepAnswer]:
+        """Each kind's implementation does it and answers, run by run.
+
+        Safe to run twice: an `effects` row, unique by (run, step, visit), is claimed before anything is done. What a kind does
+        when the worker dies in between, its own docstring says.
+        """
+        clock = Clock.of(batch)
+        answers: Answers = {}
+        async with heartbeating():
+            steps = await self._steps(batch)
+            for kind, visits in _by_kind(batch.visits, steps).items():
+                answers |= await self._effect(kind).perform(Work(batch.scope, batch.now, clock, visits, steps))
+            await self._wake_routing(batch.scope.organization_id)
+        return [answers[visit.run_id] for visit in batch.visits]
+
+    async def _wake_routing(self, organization_id: UUID) -> None:
+        """Where what was done is to be looked at: somebody changed, or is to enter a journey. Failing that, upkeep does."""
+        async with self.tools.database.organization(organization_id) as session:
+            waiting = await changes.anything_waits(session)
+        if waiting:
+            with suppress(RPCError):
+                await poke(self.temporal, organization_id)
+
+    async def _steps(self, batch: VisitBatch) -> dict[str, StepModel]:
+        async with self.tools.database.organization(batch.scope.organization_id) as session:
+            definition = await self.tools.versions.definition(session, batch.scope.version_id)
+        return {visit.step_id: _step(definition.steps, visit.step_id) for visit in batch.visits}
+
+    def _effect(self, kind: str) -> Effect:
+        """Raises NotFound: this release does nothing for such a step; its runs park until one does."""
+        found = self.effects.get(kind)
+        if found is None:
+            raise NotFound("effect", kind)
+        return found
+
+
+def _step(steps: Mapping[str, StepModel], step_id: str) -> StepModel:
+    """Raises NotFound: the version has no such step (a workflow of another version asked)."""
+    step = steps.get(step_id)
+    if step is None:
+        raise NotFound("step", step_id)
+    return step
+
+
+def _by_kind(visits: Sequence[StepVisit], steps: Mapping[str, StepModel]) -> dict[str, list[StepVisit]]:
+    found: defaultdict[str, list[StepVisit]] = defaultdict(list)
+    for visit in visits:
+        found[steps[visit.step_id].kind].append(visit)
+    return found

@@ -1,0 +1,129 @@
+"""Telling workflows what stands in the outbox: starting those of new runs, signalling those under way."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from uuid import UUID
+
+from temporalio.client import Client
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.contracts import (
+    JOURNEY_ID,
+    JOURNEY_WORKFLOW,
+    ORGANIZATION_ID,
+    VERSION_ID,
+    ControlledKind,
+    JourneyInput,
+    RunMessage,
+    RunMessages,
+    Scope,
+    fair_share,
+)
+from activities.versions import Versions
+from models.domain.journey.run import RunState
+from models.store import entries, journeys
+from models.store.entries import StartingRuns
+from models.store.outbox import Waiting
+from models.store.session import Database
+
+AT_ONCE = 16
+MESSAGES_PER_SIGNAL = 500
+
+
+class Teller:
+    def __init__(self, database: Database, versions: Versions, temporal: Client, task_queue: str) -> None:
+        self.database = database
+        self.versions = versions
+        self.temporal = temporal
+        self.task_queue = task_queue
+
+    async def tell(self, organization_id: UUID, waiting: Sequence[Waiting]) -> list[UUID]:
+        """The ids of those that Temporal has now, or that nobody need hear any more. A workflow that is not there yet is told later.
+
+        Raises:
+            RPCError: Temporal is away; saying it all again is harmless.
+        """
+        by_workflow: defaultdict[str, list[Waiting]] = defaultdict(list)
+        for message in waiting:
+            if not message.finished:
+                by_workflow[message.workflow_id].append(message)
+        starts = {name for name, messages in by_workflow.items() if any(message.kind == "start" for message in messages)}
+        await self._start_all(organization_id, sorted(starts))
+        limit = asyncio.Semaphore(AT_ONCE)
+        heard = await asyncio.gather(*(_bounded(limit, self._signal(name, messages)) for name, messages in by_workflow.items()))
+        return [message.id for message in waiting if message.finished] + [id for ids in heard for id in ids]
+
+    async def _start_all(self, organization_id: UUID, names: Sequence[str]) -> None:
+        if not names:
+            return
+        async with self.database.organization(organization_id) as session:
+            starting = await entries.starting(session, names)
+            definitions = {each.version_id: await self.versions.definition(session, each.version_id) for each in starting.values()}
+            paused = {
+                journey_id: (await journeys.get(session, journey_id)).paused_at is not None
+                for journey_id in {each.journey_id for each in starting.values()}
+            }
+        limit = asyncio.Semaphore(AT_ONCE)
+        given = {
+            name: JourneyInput(
+                scope=Scope(organization_id=organization_id, journey_id=each.journey_id, version_id=each.version_id),
+                definition=definitions[each.version_id],
+                runs=_states(each, definitions[each.version_id].start),
+                held_by=[str(ControlledKind.JOURNEY)] if paused[each.journey_id] else [],
+            )
+            for name, each in starting.items()
+        }
+        await asyncio.gather(*(_bounded(limit, self._start(name, journey)) for name, journey in given.items()))
+
+    async def _start(self, name: str, given: JourneyInput) -> list[UUID]:
+        scope = given.scope
+        with suppress(WorkflowAlreadyStartedError):
+            await self.temporal.start_workflow(
+                JOURNEY_WORKFLOW,
+                given,
+                id=name,
+                task_queue=self.task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=_attributes(scope),
+                priority=fair_share(str(scope.organization_id)),
+            )
+        return []
+
+    async def _signal(self, name: str, messages: Sequence[Waiting]) -> list[UUID]:
+        said = [message for message in messages if message.kind != "start"]
+        try:
+            for first in range(0, len(said), MESSAGES_PER_SIGNAL):
+                told = RunMessages(messages=[_message(each) for each in said[first : first + MESSAGES_PER_SIGNAL]])
+                await self.temporal.get_workflow_handle(name).signal("tell", told)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            return [message.id for message in messages if message.kind == "start"]
+        return [message.id for message in messages]
+
+
+async def _bounded(limit: asyncio.Semaphore, work: Awaitable[list[UUID]]) -> list[UUID]:
+    async with limit:
+        return await work
+
+
+def _states(starting: StartingRuns, start: str) -> list[RunState]:
+    return [RunState(run_id=run_id, contact_id=contact_id, step_id=start) for run_id, contact_id in starting.runs]
+
+
+def _message(waiting: Waiting) -> RunMessage:
+    return RunMessage.model_validate({**waiting.body, "run_id": waiting.run_id, "kind": waiting.kind})
+
+
+def _attributes(scope: Scope) -> TypedSearchAttributes:
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(ORGANIZATION_ID, str(scope.organization_id)),
+            SearchAttributePair(JOURNEY_ID, str(scope.journey_id)),
+            SearchAttributePair(VERSION_ID, str(scope.version_id)),
+        ]
+    )

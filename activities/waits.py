@@ -1,0 +1,96 @@
+"""Waits whose end is not a duration: by the contact's clock and dates, for events, for conditions."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from temporalio import activity
+
+from activities.contracts import StepAnswer, StepVisit, VisitBatch
+from activities.heartbeat import heartbeating
+from activities.versions import Versions
+from models.domain.errors import NotFound
+from models.domain.journey.definition import Definition, WaitForStep, WaitStep
+from models.domain.wait_time import plan
+from models.store import planned_waits, waits
+from models.store.session import Database
+from models.store.waits import Match, NewWait
+
+
+class WaitActivities:
+    def __init__(self, database: Database, versions: Versions) -> None:
+        self.database = database
+        self.versions = versions
+
+    def methods(self) -> list[Callable[..., Any]]:
+        return [self.plan_waits, self.open_waits, self.close_waits]
+
+    @activity.defn(name="plan_waits")
+    async def plan_waits(self, batch: VisitBatch) -> list[StepAnswer]:
+        """When each run wakes, by its contact's zone and dates as they are now. Reads only, so running it twice is harmless."""
+        async with heartbeating(), self.database.organization(batch.scope.organization_id) as session:
+            definition = await self.versions.definition(session, batch.scope.version_id)
+            steps = {visit.run_id: _wait(definition, visit.step_id) for visit in batch.visits}
+            fields = {run_id: step.date.field for run_id, step in steps.items() if step.date is not None}
+            known = await planned_waits.load(session, {visit.run_id: visit.contact_id for visit in batch.visits}, fields)
+        return [_planned(visit, steps[visit.run_id], known[visit.run_id], batch) for visit in batch.visits]
+
+    @activity.defn(name="open_waits")
+    async def open_waits(self, batch: VisitBatch) -> list[StepAnswer]:
+        """Safe to run twice: a row per visit; one that is over stays so, and is answered again."""
+        async with heartbeating(), self.database.organization(batch.scope.organization_id) as session:
+            definition = await self.versions.definition(session, batch.scope.version_id)
+            new = _new_waits(batch, definition)
+            found = await waits.open_waits(session, batch.scope.version_id, definition, new, batch.now)
+        return _answers(batch.visits, found)
+
+    @activity.defn(name="close_waits")
+    async def close_waits(self, batch: VisitBatch) -> list[StepAnswer]:
+        """Safe to run twice: a row that is closed stays as it is."""
+        async with heartbeating(), self.database.organization(batch.scope.organization_id) as session:
+            definition = await self.versions.definition(session, batch.scope.version_id)
+            new = _new_waits(batch, definition)
+            found = await waits.close_waits(session, batch.scope.version_id, definition, new, batch.now)
+        return _answers(batch.visits, found)
+
+
+def _planned(visit: StepVisit, step: WaitStep, known: planned_waits.Known, batch: VisitBatch) -> StepAnswer:
+    planned = plan(step, known.place, known.value, batch.now)
+    return StepAnswer(run_id=visit.run_id, until=planned.until, reason=planned.reason, details=planned.details)
+
+
+def _new_waits(batch: VisitBatch, definition: Definition) -> list[NewWait]:
+    return [_new_wait(visit, _wait_for(definition, visit.step_id), batch) for visit in batch.visits]
+
+
+def _new_wait(visit: StepVisit, step: WaitForStep, batch: VisitBatch) -> NewWait:
+    deadline = None if step.timeout is None else (visit.arrived_at or batch.now) + step.timeout
+    return NewWait(visit.run_id, visit.contact_id, visit.step_id, visit.visit, visit.round, deadline)
+
+
+def _answers(visits: Sequence[StepVisit], found: dict[UUID, Match]) -> list[StepAnswer]:
+    return [_answer(visit, found.get(visit.run_id)) for visit in visits]
+
+
+def _answer(visit: StepVisit, match: Match | None) -> StepAnswer:
+    if match is None:
+        return StepAnswer(run_id=visit.run_id)
+    return StepAnswer(run_id=visit.run_id, index=match.way, details=match_details(match))
+
+
+def match_details(match: Match) -> dict[str, Any]:
+    return {} if match.event_id is None else {"event_id": str(match.event_id)}
+
+
+def _wait(definition: Definition, step_id: str) -> WaitStep:
+    step = definition.steps.get(step_id)
+    if not isinstance(step, WaitStep):
+        raise NotFound("wait step", step_id)
+    return step
+
+
+def _wait_for(definition: Definition, step_id: str) -> WaitForStep:
+    step = definition.steps.get(step_id)
+    if not isinstance(step, WaitForStep):
+        raise NotFound("wait_for step", step_id)
+    return step

@@ -1,0 +1,278 @@
+"""Entries: whoever is to enter a journey is written down first, then judged by its entry rules, in order."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from models.domain.journey.entry import Past
+from models.store.ids import UUID7_NOW
+from models.store.rowset import rowset
+from models.store.segment_sql import CompiledRule, compile_rule
+from models.store.session import OrganizationSession
+from models.tables.base import new_id
+from models.tables.events import JourneyTrigger
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Somebody who is to enter. (journey, trigger, source, contact) identifies it: proposed twice, it counts once."""
+
+    journey_id: UUID
+    version_id: UUID
+    contact_id: UUID
+    source: str
+    source_id: UUID | None
+    trigger_id: UUID | None = None
+    entry_key: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    hidden: bool = False
+    parent_run_id: UUID | None = None
+
+
+_PROPOSE = text(
+    """
+    INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, source_id, trigger_id, entry_key, variables,
+      hidden, parent_run_id, outcome)
+    SELECT a.id, :o, a.journey_id, a.version_id, a.contact_id, a.source, a.source_id, a.trigger_id, a.entry_key, a.variables,
+      a.hidden, a.parent_run_id, 'pending'
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, journey_id uuid, version_id uuid, contact_id uuid, source text,
+      source_id uuid, trigger_id uuid, entry_key text, variables jsonb, hidden boolean, parent_run_id uuid)
+    ORDER BY a.id
+    ON CONFLICT DO NOTHING
+    """
+)
+# Properties that have a variable's name become the run's variables.
+_PROPOSE_BY_EVENTS = """
+    INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, source_id, event_seq, trigger_id, entry_key,
+      variables, hidden, outcome)
+    SELECT {uuid7}, :o, :journey_id, :version_id, e.contact_id, 'event', e.id, e.seq, :trigger_id, e.properties ->> CAST(:key AS text),
+      coalesce((SELECT jsonb_object_agg(p.key, p.value) FROM jsonb_each(e.properties) p WHERE p.key ~ '^[a-z][a-z0-9_]{{0,62}}$'), '{{}}'),
+      :hidden OR e.hidden, 'pending'
+    FROM events e JOIN contacts c ON c.organization_id = :o AND c.id = e.contact_id
+    WHERE e.organization_id = :o AND e.id = ANY(CAST(:events AS uuid[])) AND e.name = :name AND ({rule})
+    ORDER BY e.seq
+    ON CONFLICT DO NOTHING
+"""
+
+
+async def propose(session: OrganizationSession, proposals: Sequence[Proposal]) -> None:
+    """They are to enter. Safe to repeat for those with a source."""
+    rows = [{**vars(proposal), "id": new_id()} for proposal in proposals]
+    await session.execute(_PROPOSE, {"o": session.organization_id, "rows": rowset(rows)})
+
+
+_VARIABLES = text("SELECT id, variables FROM runs WHERE organization_id = :o AND id = ANY(CAST(:ids AS uuid[]))")
+
+
+async def variables_of(session: OrganizationSession, run_ids: Sequence[UUID]) -> dict[UUID, Mapping[str, Any]]:
+    """The runs' variables, by run."""
+    found = await session.execute(_VARIABLES, {"o": session.organization_id, "ids": list(run_ids)})
+    return {row.id: row.variables for row in found}
+
+
+async def propose_by_events(
+    session: OrganizationSession, trigger: JourneyTrigger, events: Sequence[UUID], key: str | None, hidden: bool, now: datetime
+) -> None:
+    """The contacts of these events, where the trigger's rule holds, are to enter. Safe to repeat."""
+    rule = compile_rule(trigger.rule, now) if trigger.rule else CompiledRule("TRUE", {})
+    parameters = {
+        "o": session.organization_id,
+        "journey_id": trigger.journey_id,
+        "version_id": trigger.version_id,
+        "trigger_id": trigger.id,
+        "name": trigger.event_name,
+        "events": list(events),
+        "key": key,
+        "hidden": hidden,
+        **rule.parameters,
+    }
+    await session.execute(text(_PROPOSE_BY_EVENTS.format(uuid7=UUID7_NOW, rule=rule.sql)), parameters)
+
+
+@dataclass(frozen=True)
+class Pending:
+    id: UUID
+    journey_id: UUID
+    version_id: UUID
+    contact_id: UUID
+    source: str
+    source_id: UUID | None
+    event_seq: int | None
+    entry_key: str | None
+    variables: Mapping[str, Any]
+    hidden: bool
+    parent_run_id: UUID | None
+    contact_exists: bool
+
+
+@dataclass(frozen=True)
+class JourneyStanding:
+    """`entered_lately`: entries of the last hour, of all contacts."""
+
+    archived: bool
+    paused: bool
+    entered_lately: int
+
+
+_JOURNEYS = text(
+    """
+    SELECT DISTINCT e.journey_id FROM entries e JOIN journeys j ON j.organization_id = :o AND j.id = e.journey_id
+    WHERE e.organization_id = :o AND e.outcome = 'pending' AND j.paused_at IS NULL ORDER BY 1
+    """
+)
+_PENDING = text(
+    """
+    SELECT e.id, e.journey_id, e.version_id, e.contact_id, e.source, e.source_id, e.event_seq, e.entry_key, e.variables, e.hidden,
+      e.parent_run_id, EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :o AND c.id = e.contact_id) AS contact_exists
+    FROM entries e WHERE e.organization_id = :o AND e.outcome = 'pending' AND e.journey_id = :journey_id
+    ORDER BY coalesce(e.event_seq, 0), e.id LIMIT :limit
+    """
+)
+_STANDING = text(
+    """
+    SELECT j.archived_at IS NOT NULL AS archived, j.paused_at IS NOT NULL AS paused,
+      (SELECT count(*) FROM entries e WHERE e.organization_id = :o AND e.journey_id = :journey_id AND e.outcome = 'entered'
+        AND e.decided_at > now() - interval '1 hour') AS entered_lately
+    FROM journeys j WHERE j.organization_id = :o AND j.id = :journey_id FOR NO KEY UPDATE OF j
+    """
+)
+# A run that a rule has ended is not under way any more, though its workflow may not have said so yet.
+_PAST = text(
+    """
+    SELECT a.contact_id, a.entry_key, count(r.id) AS entries,
+      count(r.id) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key) AS same_key,
+      count(r.id) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.finished_at IS NULL AND r.exit_requested_at IS NULL)
+        AS under_way,
+      max(r.created_at) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key) AS last
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(contact_id uuid, entry_key text)
+    LEFT JOIN runs r ON r.organization_id = :o AND r.journey_id = :journey_id AND r.contact_id = a.contact_id
+    GROUP BY a.contact_id, a.entry_key
+    """
+)
+_SETTLE = text(
+    """
+    UPDATE entries e SET outcome = a.outcome, reason = a.reason, run_id = a.run_id, decided_at = clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, outcome text, reason text, run_id uuid)
+    WHERE e.organization_id = :o AND e.id = a.id
+    """
+)
+_RUNS = text(
+    """
+    INSERT INTO runs (id, organization_id, journey_id, version_id, contact_id, workflow_id, page, status, step_id, sequence, variables,
+      entry_source, entry_key, entry_event_id, entry_seq, parent_run_id, hidden, created_at, updated_at)
+    SELECT a.id, :o, a.journey_id, a.version_id, a.contact_id, a.workflow_id, 0, 'active', a.step_id, 0, a.variables,
+      a.source, a.entry_key, a.event_id, a.event_seq, a.parent_run_id, a.hidden, clock_timestamp(), clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, journey_id uuid, version_id uuid, contact_id uuid, workflow_id text,
+      step_id text, variables jsonb, source text, entry_key text, event_id uuid, event_seq bigint, parent_run_id uuid, hidden boolean)
+    ORDER BY a.id
+    """
+)
+
+
+async def journeys_with_pending(session: OrganizationSession) -> list[UUID]:
+    """Those that are not paused."""
+    return list((await session.execute(_JOURNEYS, {"o": session.organization_id})).scalars())
+
+
+async def pending(session: OrganizationSession, journey_id: UUID, limit: int) -> list[Pending]:
+    """Up to `limit`, in the order in which they are to be judged."""
+    rows = await session.execute(_PENDING, {"o": session.organization_id, "journey_id": journey_id, "limit": limit})
+    return [Pending(*row) for row in rows]
+
+
+async def standing(session: OrganizationSession, journey_id: UUID) -> JourneyStanding:
+    """Locked: entries into one journey wait for each other."""
+    row = (await session.execute(_STANDING, {"o": session.organization_id, "journey_id": journey_id})).one()
+    return JourneyStanding(row.archived, row.paused, row.entered_lately)
+
+
+Key = tuple[UUID, str | None]  # contact and entry key
+
+
+async def pasts(session: OrganizationSession, journey_id: UUID, keys: Sequence[Key]) -> dict[Key, Past]:
+    """What each contact has done in the journey until now. One statement."""
+    rows = rowset([{"contact_id": contact_id, "entry_key": key} for contact_id, key in dict.fromkeys(keys)])
+    found = await session.execute(_PAST, {"o": session.organization_id, "journey_id": journey_id, "rows": rows})
+    return {(row.contact_id, row.entry_key): Past(row.entries, row.same_key, row.under_way, row.last) for row in found}
+
+
+@dataclass(frozen=True)
+class Settled:
+    id: UUID
+    outcome: str  # entered | refused | pending
+    reason: str | None = None
+    run_id: UUID | None = None
+
+
+async def settle(session: OrganizationSession, settled: Sequence[Settled]) -> None:
+    await session.execute(_SETTLE, {"o": session.organization_id, "rows": rowset([vars(one) for one in settled])})
+
+
+@dataclass(frozen=True)
+class EnteringRun:
+    id: UUID
+    journey_id: UUID
+    version_id: UUID
+    contact_id: UUID
+    workflow_id: str
+    step_id: str
+    variables: Mapping[str, Any]
+    source: str
+    entry_key: str | None
+    event_id: UUID | None
+    event_seq: int | None
+    parent_run_id: UUID | None
+    hidden: bool
+
+
+async def add_runs(session: OrganizationSession, entering: Sequence[EnteringRun]) -> None:
+    await session.execute(_RUNS, {"o": session.organization_id, "rows": rowset([vars(run) for run in entering])})
+
+
+@dataclass(frozen=True)
+class StartingRuns:
+    journey_id: UUID
+    version_id: UUID
+    runs: Sequence[tuple[UUID, UUID]]  # run and contact
+
+
+_STARTING = text(
+    """
+    SELECT workflow_id, journey_id, version_id, id, contact_id FROM runs
+    WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND sequence = 0 ORDER BY workflow_id, id
+    """
+)
+
+
+async def starting(session: OrganizationSession, names: Sequence[str]) -> dict[str, StartingRuns]:
+    """By workflow id: the runs that it is to carry, none of which has begun."""
+    found: defaultdict[tuple[str, UUID, UUID], list[tuple[UUID, UUID]]] = defaultdict(list)
+    for row in await session.execute(_STARTING, {"o": session.organization_id, "names": list(names)}):
+        found[row.workflow_id, row.journey_id, row.version_id].append((row.id, row.contact_id))
+    return {name: StartingRuns(journey_id, version_id, runs) for (name, journey_id, version_id), runs in found.items()}
+
+
+async def page(session: OrganizationSession, journey_id: UUID | None, contact_id: UUID | None, limit: int, after: UUID | None) -> list[Any]:
+    """Up to `limit` entries, oldest first, beginning after the id `after`: who was to enter, and what became of it."""
+    query = text(
+        """
+        SELECT id, journey_id, version_id, contact_id, source, source_id, entry_key, outcome, reason, run_id, created_at, decided_at
+        FROM entries WHERE organization_id = :o AND id > :after
+          AND (CAST(:journey_id AS uuid) IS NULL OR journey_id = :journey_id)
+          AND (CAST(:contact_id AS uuid) IS NULL OR contact_id = :contact_id)
+        ORDER BY id LIMIT :limit
+        """
+    )
+    wanted = {
+        "o": session.organization_id,
+        "journey_id": journey_id,
+        "contact_id": contact_id,
+        "limit": limit,
+        "after": after or UUID(int=0),
+    }
+    return list((await session.execute(query, wanted)).mappings())

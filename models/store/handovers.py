@@ -1,0 +1,67 @@
+"""Runs that leave their workflow for one of another version: their rows, and what has been said about them meanwhile."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+
+from models.store import audience, publish_plans
+from models.store.audience import Flags
+from models.store.session import OrganizationSession
+
+# A run that is on another version already was handed over before: what waits for it now belongs to its new workflow.
+_TAKE = text(
+    """
+    WITH before AS MATERIALIZED (
+      SELECT r.id, r.step_id FROM runs r
+      WHERE r.organization_id = :o AND r.id = ANY(:ids) AND r.version_id = :old AND r.finished_at IS NULL
+      ORDER BY r.id FOR UPDATE),
+    taken AS (
+      UPDATE runs r SET version_id = :new, workflow_id = :workflow_id, updated_at = clock_timestamp()
+      FROM before b WHERE r.organization_id = :o AND r.id = b.id),
+    closed AS (
+      UPDATE waits w SET state = 'closed', closed_at = clock_timestamp()
+      WHERE w.organization_id = :o AND w.state = 'open' AND w.run_id IN (SELECT id FROM before))
+    SELECT b.step_id, count(*) AS runs FROM before b GROUP BY b.step_id
+    """
+)
+_EXITS = text(
+    """SELECT id, coalesce(exit_reason, 'exit_rule') AS reason FROM runs
+       WHERE organization_id = :o AND id = ANY(:ids) AND exit_requested_at IS NOT NULL AND finished_at IS NULL"""
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the runs go."""
+
+    plan_id: UUID
+    version_id: UUID
+    workflow_id: str
+
+
+async def take_over(session: OrganizationSession, target: Target, old_version_id: UUID, run_ids: Sequence[UUID]) -> None:
+    """The runs are the new workflow's, nothing is waited for in their old places, and the plan has counted them.
+
+    Safe to repeat: what has been taken over already is left alone, and counted once.
+    """
+    parameters = {"o": session.organization_id, "ids": list(run_ids), "old": old_version_id, "new": target.version_id}
+    rows = (await session.execute(_TAKE, parameters | {"workflow_id": target.workflow_id})).all()
+    if rows:  # the plan's lock comes last: hundreds of workflows hand over at the same time
+        plan = await publish_plans.get(session, target.plan_id, lock=True)
+        await publish_plans.count_moved(session, plan, old_version_id, {row.step_id: row.runs for row in rows})
+
+
+async def exits(session: OrganizationSession, run_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Those of the runs that a rule of the journey wants to leave, with the reason."""
+    return {row.id: row.reason for row in await session.execute(_EXITS, {"o": session.organization_id, "ids": list(run_ids)})}
+
+
+async def flags(session: OrganizationSession, journey_id: UUID, campaign_id: UUID | None) -> Flags:
+    """What operators have said about the runs' journey and, where they belong to one, their campaign."""
+    if campaign_id is not None:
+        return await audience.flags(session, campaign_id)
+    query = text("SELECT paused_at IS NOT NULL FROM journeys WHERE organization_id = :o AND id = :id")
+    paused = await session.scalar(query, {"o": session.organization_id, "id": journey_id})
+    return Flags(frozenset({"journey"} if paused else ()), cancelled=False)

@@ -1,0 +1,70 @@
+"""Who fits the segments that journeys are entered or left by: kept as a set, compared as a set."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+
+from models.store.ids import UUID7_NOW
+from models.store.segment_sql import compile_rule
+from models.store.session import OrganizationSession
+from models.tables.events import JourneyTrigger
+
+# One statement reads who fits and writes only the differences, however many contacts there are.
+_COMPARE = """
+    WITH fitting AS MATERIALIZED (SELECT c.id FROM contacts c WHERE c.organization_id = :o AND {some_contacts} AND ({rule})),
+    joined AS (
+      INSERT INTO trigger_members (organization_id, trigger_id, contact_id)
+      SELECT :o, :trigger_id, f.id FROM fitting f
+      WHERE NOT EXISTS (SELECT 1 FROM trigger_members m WHERE m.organization_id = :o AND m.trigger_id = :trigger_id AND m.contact_id = f.id)
+      ON CONFLICT DO NOTHING RETURNING contact_id),
+    parted AS (
+      DELETE FROM trigger_members m WHERE m.organization_id = :o AND m.trigger_id = :trigger_id AND {some_members}
+        AND NOT EXISTS (SELECT 1 FROM fitting f WHERE f.id = m.contact_id) RETURNING contact_id)
+    INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, trigger_id, variables, hidden, outcome)
+    SELECT {uuid7}, :o, :journey_id, :version_id, d.contact_id, 'segment', :trigger_id, '{{}}', false, 'pending'
+    FROM (SELECT 'entered' AS direction, contact_id FROM joined UNION ALL SELECT 'left', contact_id FROM parted) d
+    WHERE d.direction = :direction AND :counts
+      AND EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :o AND c.id = d.contact_id)
+"""
+_BASELINED = text("UPDATE journey_triggers SET baselined_at = now() WHERE organization_id = :o AND id = :id")
+
+
+async def take_down(session: OrganizationSession, trigger: JourneyTrigger, now: datetime) -> None:
+    """The set is whoever fits at publication. They enter only where the trigger says so. The trigger stays without `baselined_at`
+    until all contacts have been compared once more: one that was saved at the same moment, unseen and unnoted, comes in then."""
+    await _compare(session, trigger, now, None, counts=trigger.include_existing and trigger.direction == "entered")
+
+
+async def compare(session: OrganizationSession, trigger: JourneyTrigger, now: datetime, contact_ids: Sequence[UUID] | None = None) -> None:
+    """The set is as the rule says at `now` (aware UTC), of these contacts or (None, and the first time) of all. Whoever came in, or
+    went out, is to enter the journey."""
+    first = trigger.baselined_at is None
+    await _compare(session, trigger, now, None if first else contact_ids, counts=True)
+    if first:
+        await session.execute(_BASELINED, {"o": session.organization_id, "id": trigger.id})
+
+
+async def _compare(
+    session: OrganizationSession, trigger: JourneyTrigger, now: datetime, contact_ids: Sequence[UUID] | None, *, counts: bool
+) -> None:
+    some = None if contact_ids is None else list(contact_ids)
+    compiled = compile_rule(trigger.rule or {"all": []}, now)
+    statement = _COMPARE.format(
+        rule=compiled.sql,
+        uuid7=UUID7_NOW,
+        some_contacts="TRUE" if some is None else "c.id = ANY(CAST(:some AS uuid[]))",
+        some_members="TRUE" if some is None else "m.contact_id = ANY(CAST(:some AS uuid[]))",
+    )
+    parameters = {
+        "o": session.organization_id,
+        "trigger_id": trigger.id,
+        "journey_id": trigger.journey_id,
+        "version_id": trigger.version_id,
+        "direction": trigger.direction,
+        "counts": counts,
+        **compiled.parameters,
+        **({} if some is None else {"some": some}),
+    }
+    await session.execute(text(statement), parameters)

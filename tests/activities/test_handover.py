@@ -1,0 +1,313 @@
+"""Runs that change their version: what a crash or a word at any moment leaves."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+from temporalio import workflow
+from temporalio.client import Client, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.testing import ActivityEnvironment
+from temporalio.worker import Worker
+
+from activities.contracts import JOURNEY_WORKFLOW, Control, HandOver, JourneyInput, MoveChoice, MoveOrder, PlanPage, PlanRef, RunMessages
+from activities.handover import HandOverActivities
+from activities.moves import MoveActivities
+from activities.versions import Versions
+from models.domain.journey import workflow_id
+from models.domain.journey.run import RunState
+from models.settings import Settings
+from models.store import publish_plans
+from models.tables.base import new_id
+from tests.activities.world import Crash, World
+from tests.temporal import client_of, temporal_server
+
+
+@workflow.defn(name=JOURNEY_WORKFLOW, sandboxed=False)
+class Recorder:
+    """Stands in for the journey workflow: keeps what it was started with and told."""
+
+    @workflow.init
+    def __init__(self, given: JourneyInput) -> None:
+        self.given = given
+        self.said: list[str] = []
+
+    @workflow.run
+    async def run(self, given: JourneyInput) -> None:
+        await workflow.wait_condition(lambda: False)
+
+    @workflow.signal(name="control")
+    def control(self, control: Control) -> None:
+        self.said.append(f"{control.command} {control.kind}")
+
+    @workflow.signal(name="tell")
+    def tell(self, told: RunMessages) -> None:
+        self.said += [f"{message.kind} {message.reason}" for message in told.messages]
+
+    @workflow.query(name="given")
+    def what_was_given(self) -> JourneyInput:
+        return self.given
+
+    @workflow.query(name="said")
+    def what_was_said(self) -> list[str]:
+        return self.said
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def temporal(settings: Settings) -> AsyncIterator[Client]:
+    async with temporal_server(settings) as server:
+        client = client_of(server)
+        async with Worker(client, task_queue=settings.task_queue, workflows=[Recorder]):
+            yield client
+
+
+class Handing:
+    """A publish plan under way in a world: runs at `news` of the first version move to `receipt` of the second."""
+
+    def __init__(self, world: World, temporal: Client) -> None:
+        self.world = world
+        self.temporal = temporal
+        self.plan_id, self.version_id = new_id(), new_id()
+
+    async def build(self, count: int = 3) -> "Handing":
+        world = self.world
+        self.runs = await world.people(count)
+        await world.sql("UPDATE runs SET step_id = 'news', status = 'waiting', sequence = 3")
+        await world.sql(
+            """INSERT INTO journey_versions (id, organization_id, journey_id, number, definition, content_hash)
+               VALUES (:id, :o, :journey_id, 2, CAST(:definition AS jsonb), 'second')""",
+            id=self.version_id,
+            journey_id=world.journey_id,
+            definition=world.definition().model_dump_json(),
+        )
+        step = {"version_id": str(world.version_id), "number": 1, "step_id": "news", "choice": "move", "to_step": "receipt"}
+        choices = {"actor": {"kind": "user", "id": str(new_id())}, "steps": [step], "moved": {}, "exited_before": {}}
+        await world.sql(
+            """INSERT INTO publish_plans (id, organization_id, journey_id, revision, content_hash, preview, fingerprint, choices, status,
+                                          version_id)
+               VALUES (:id, :o, :journey_id, 1, 'second', '{}', '', CAST(:choices AS jsonb), 'executing', :version_id)""",
+            id=self.plan_id,
+            journey_id=world.journey_id,
+            choices=json.dumps(choices),
+            version_id=self.version_id,
+        )
+        return self
+
+    @property
+    def handed(self) -> HandOver:
+        order = MoveOrder(plan_id=self.plan_id, version_id=self.version_id, choices={"news": MoveChoice(step_id="receipt")})
+        states = [
+            RunState(run_id=run, contact_id=self.world.contacts[run], step_id="receipt", sequence=3, moved=True, moves=1)
+            for run in self.runs
+        ]
+        return HandOver(scope=self.world.scope, order=order, runs=states)
+
+    @property
+    def workflow_id(self) -> str:
+        return workflow_id.moved_runs(self.world.organization_id, self.plan_id, self.runs[0])
+
+    def activities(self, temporal: Any = None) -> HandOverActivities:
+        return HandOverActivities(self.world.database, self.world.settings, Versions(), temporal or self.temporal)
+
+    async def run(self, temporal: Any = None) -> None:
+        await ActivityEnvironment().run(self.activities(temporal).hand_over_runs, self.handed)
+
+    async def rows(self) -> Sequence[Any]:
+        return await self.world.sql("SELECT * FROM runs ORDER BY id")
+
+    async def moved(self) -> int:
+        async with self.world.database.organization(self.world.organization_id) as session:
+            steps = await publish_plans.progress(session, await publish_plans.get(session, self.plan_id))
+        return sum(step.moved for step in steps)
+
+    async def given(self) -> JourneyInput:
+        given: JourneyInput = await self.temporal.get_workflow_handle(self.workflow_id).query("given", result_type=JourneyInput)
+        return given
+
+    async def said(self) -> list[str]:
+        said: list[str] = await self.temporal.get_workflow_handle(self.workflow_id).query("said", result_type=list[str])
+        return said
+
+    async def wait(self, run_id: UUID, version_id: UUID, step_id: str) -> None:
+        await self.world.sql(
+            """INSERT INTO waits (id, organization_id, run_id, version_id, contact_id, step_id, visit, round, state, has_condition)
+               VALUES (gen_random_uuid(), :o, :run_id, :version_id, :contact_id, :step_id, 1, 0, 'open', false)""",
+            run_id=run_id,
+            version_id=version_id,
+            contact_id=self.world.contacts[run_id],
+            step_id=step_id,
+        )
+
+    async def waits(self) -> list[tuple[str, str]]:
+        return [(row["step_id"], row["state"]) for row in await self.world.sql("SELECT * FROM waits ORDER BY step_id, state")]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def handing(world: World, temporal: Client) -> Handing:
+    return await Handing(world, temporal).build()
+
+
+async def test_rows_and_workflow_are_the_new_versions(handing: Handing) -> None:
+    await handing.run()
+    assert {(row["version_id"], row["workflow_id"]) for row in await handing.rows()} == {(handing.version_id, handing.workflow_id)}
+    given = await handing.given()
+    assert given.scope.version_id == handing.version_id and given.scope.journey_id == handing.world.journey_id
+    assert [state.run_id for state in given.runs] == handing.runs
+    assert {(state.step_id, state.moved, state.leaving) for state in given.runs} == {("receipt", True, None)}
+    assert (given.held_by, given.cancelled, await handing.said(), await handing.moved()) == ([], False, [], 3)
+
+
+class DiesWhenItStarts:
+    """The worker is gone between the rows and the workflow."""
+
+    async def start_workflow(self, *_: Any, **__: Any) -> None:
+        raise Crash
+
+
+async def test_a_crash_between_the_rows_and_the_workflow_loses_and_doubles_nothing(handing: Handing) -> None:
+    await handing.wait(handing.runs[0], handing.world.version_id, "news")
+    with pytest.raises(Crash):
+        await handing.run(DiesWhenItStarts())
+    assert {row["version_id"] for row in await handing.rows()} == {handing.version_id}
+    for _ in range(2):  # the retry, and one whose answer was lost
+        await handing.run()
+    assert [state.run_id for state in (await handing.given()).runs] == handing.runs
+    assert (await handing.moved(), await handing.waits()) == (3, [("news", "closed")])
+
+
+async def test_a_retry_leaves_what_the_new_workflow_waits_for(handing: Handing) -> None:
+    await handing.wait(handing.runs[0], handing.world.version_id, "news")
+    await handing.run()
+    await handing.wait(handing.runs[0], handing.version_id, "answer")
+    await handing.run()
+    assert await handing.waits() == [("answer", "open"), ("news", "closed")]
+
+
+async def test_a_retry_does_not_take_back_a_run_that_has_moved_on(handing: Handing) -> None:
+    await handing.run()
+    await handing.world.sql("UPDATE runs SET workflow_id = 'third' WHERE id = :id", id=handing.runs[0])
+    await handing.run()
+    assert [row["workflow_id"] for row in await handing.rows() if row["id"] == handing.runs[0]] == ["third"]
+
+
+async def test_pauses_and_exits_said_before_are_in_the_new_workflows_input(handing: Handing) -> None:
+    await handing.world.sql("UPDATE journeys SET paused_at = now()")
+    await handing.world.sql("UPDATE runs SET exit_requested_at = now(), exit_reason = 'bought' WHERE id = :id", id=handing.runs[1])
+    await handing.run()
+    given = await handing.given()
+    assert given.held_by == ["journey"]
+    assert [state.leaving for state in given.runs] == [None, "bought", None]
+
+
+class SaysSomething:
+    """Between the rows and the workflow's start an operator speaks, and a rule lets a run go."""
+
+    def __init__(self, handing: Handing, *statements: str) -> None:
+        self.handing = handing
+        self.statements = statements
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.handing.temporal, name)
+
+    async def start_workflow(self, *given: Any, **options: Any) -> None:
+        for statement in self.statements:
+            await self.handing.world.sql(statement)
+        await self.handing.temporal.start_workflow(*given, **options)
+
+
+async def test_what_is_said_in_between_is_told_afterwards(handing: Handing) -> None:
+    pause = "UPDATE journeys SET paused_at = now()"
+    leave = "UPDATE runs SET exit_requested_at = now(), exit_reason = 'bought' WHERE id = (SELECT min(id::text)::uuid FROM runs)"
+    await handing.run(SaysSomething(handing, pause, leave))
+    assert (await handing.given()).held_by == []
+    assert sorted(await handing.said()) == ["exit bought", "pause journey"]
+
+
+async def test_runs_of_a_cancelled_campaign_are_handed_over_as_such(world: World, temporal: Client) -> None:
+    await world.campaign()
+    handing = await Handing(world, temporal).build()
+    await world.sql("UPDATE campaigns SET cancelled_at = now(), paused_at = now()")
+    await handing.run()
+    given = await handing.given()
+    assert (given.scope.campaign_id, given.held_by, given.cancelled) == (world.campaign_id, ["campaign"], True)
+    await handing.run()  # an attempt that finds the workflow started does not know what it was told
+    assert sorted(await handing.said()) == ["cancel campaign", "pause campaign"]
+
+
+async def test_a_run_that_is_over_is_left_alone(handing: Handing) -> None:
+    await handing.world.sql("UPDATE runs SET finished_at = now(), status = 'cancelled' WHERE id = :id", id=handing.runs[2])
+    await handing.run()
+    assert [row["version_id"] == handing.version_id for row in await handing.rows() if row["id"] == handing.runs[2]] == [False]
+    assert await handing.moved() == 2
+
+
+# --- telling ---------------------------------------------------------------------------------------------------------
+
+
+class Switchboard:
+    """Stands where the client stands: keeps who was told what; `troubles` are raised by workflow id."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, MoveOrder, str]] = []
+        self.troubles: dict[str, Exception] = {}
+
+    def get_workflow_handle(self, name: str) -> Any:
+        board = self
+
+        class Handle:
+            async def execute_update(self, update: str, order: MoveOrder, *, id: str, **_: Any) -> None:
+                assert update == "move_runs"
+                if name in board.troubles:
+                    raise board.troubles[name]
+                board.told.append((name, order, id))
+
+        return Handle()
+
+
+def moves(handing: Handing, board: Switchboard, page_size: int) -> MoveActivities:
+    settings = handing.world.settings.model_copy(update={"move_page_size": page_size})
+    return MoveActivities(handing.world.database, settings, cast(Client, board))
+
+
+async def tell(handing: Handing, board: Switchboard, after: str | None = None, page_size: int = 2) -> str | None:
+    plan = PlanRef(organization_id=handing.world.organization_id, plan_id=handing.plan_id, passes=7)
+    told = await ActivityEnvironment().run(moves(handing, board, page_size).tell_moves, PlanPage(plan=plan, after=after))
+    return told.after
+
+
+async def test_every_workflow_with_runs_there_is_told_once_per_pass(handing: Handing) -> None:
+    board, names = Switchboard(), sorted(f"test/{run}" for run in handing.runs)
+    after = await tell(handing, board)
+    assert after == names[1]
+    assert await tell(handing, board, after) is None
+    assert [(name, id) for name, _, id in board.told] == [(name, f"{handing.plan_id}/7/{name}") for name in names]
+    assert {(order.version_id, order.choices["news"].step_id) for _, order, _ in board.told} == {(handing.version_id, "receipt")}
+
+
+async def test_one_that_is_closed_missing_or_silent_keeps_nobody_waiting(handing: Handing) -> None:
+    board = Switchboard()
+    gone, silent = (f"test/{run}" for run in handing.runs[:2])
+    board.troubles = {gone: RPCError("not found", RPCStatusCode.NOT_FOUND, b""), silent: WorkflowUpdateRPCTimeoutOrCancelledError()}
+    assert await tell(handing, board, page_size=10) is None
+    assert [name for name, _, _ in board.told] == [f"test/{handing.runs[2]}"]
+
+
+async def test_when_temporal_is_away_the_page_is_tried_again(handing: Handing) -> None:
+    board = Switchboard()
+    board.troubles = {f"test/{handing.runs[0]}": RPCError("away", RPCStatusCode.UNAVAILABLE, b"")}
+    with pytest.raises(RPCError):
+        await tell(handing, board)
+
+
+async def test_a_plan_is_completed_once_when_nobody_stands_there(handing: Handing) -> None:
+    plan = PlanRef(organization_id=handing.world.organization_id, plan_id=handing.plan_id)
+    finish = moves(handing, Switchboard(), 2).finish_plan
+    assert (await ActivityEnvironment().run(finish, plan)).finished is False
+    await handing.run()
+    for _ in range(2):
+        assert (await ActivityEnvironment().run(finish, plan)).finished is True
+    assert await handing.world.actions("journey.publish_plan") == ["journey.publish_plan_completed"]
+    assert await handing.moved() == 3  # kept as it was at the end

@@ -1,0 +1,151 @@
+"""Editing and publishing while people are under way, end to end through the public API."""
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+from tests.journeys.conftest import Stack
+from tests.journeys.organization import Document, Organization
+
+BY_TAG: Document = {
+    "kind": "branch",
+    "conditions": [{"when": {"tag": "movers"}, "next": "long"}, {"when": {"tag": "leavers"}, "next": "gone"}],
+    "otherwise": "kept",
+}
+FIRST: Document = {
+    "which": BY_TAG,
+    "long": {"kind": "wait", "duration": "P30D", "next": "end"},
+    "gone": {"kind": "wait", "duration": "P30D", "next": "end"},
+    "kept": {"kind": "wait", "duration": "P30D", "next": "end"},
+    "end": {"kind": "exit", "reason": "first_version"},
+}
+SECOND: Document = {
+    "which": {**BY_TAG, "conditions": BY_TAG["conditions"][:1]},
+    "long": {"kind": "wait", "duration": "P60D", "next": "end"},
+    "kept": {"kind": "wait", "duration": "P30D", "next": "end"},
+    "end": {"kind": "exit", "reason": "second_version"},
+}
+
+
+async def save(acme: Organization, journey: str, steps: Document) -> None:
+    revision = (await acme.get(f"/journeys/{journey}"))["revision"]
+    draft = {"start": "which", "steps": steps}
+    await acme.call("PATCH", f"/journeys/{journey}/draft", {"draft": draft}, headers={"If-Match": f'"{revision}"'})
+
+
+async def execute(acme: Organization, plan: Document, *choices: Document) -> Document:
+    path = f"/journeys/{plan['journey_id']}/publish-plans/{plan['id']}"
+    await acme.call("PUT", f"{path}/execution", {"fingerprint": plan["fingerprint"], "choices": list(choices)})
+    return await acme.until(lambda: acme.get(path), lambda found: found["status"] == "completed")
+
+
+async def standing(acme: Organization, journey: str, expected: dict[tuple[str, str | None], int]) -> list[Document]:
+    """Every run, once there are as many as expected with each status and step."""
+
+    async def look() -> Document:
+        runs = await acme.every("/runs", journey_id=journey)
+        return {"runs": runs, "counts": Counter((run["status"], run["step_id"]) for run in runs)}
+
+    return list((await acme.until(look, lambda found: found["counts"] == expected))["runs"])
+
+
+def choice(step_id: str, choice: str, to_step: str | None = None, version: int = 1) -> Document:
+    return {"version": version, "step_id": step_id, "choice": choice, **({"to_step": to_step} if to_step else {})}
+
+
+async def said(acme: Organization, action: str, journey: str) -> list[Document]:
+    return [entry["details"] for entry in await acme.every("/audit-entries", action=action, subject_id=journey)]
+
+
+async def test_scenario_34_the_step_someone_waits_in_is_deleted(stack: Stack, acme: Organization) -> None:
+    """What becomes of those who wait there is chosen for each step, happens, and is on record."""
+    mover, leaver, keeper = [await acme.contact(tags=tags) for tags in (["movers"], ["leavers"], [])]
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("which", FIRST)
+            runs = {who: await acme.start_run(journey, who) for who in (mover, leaver, keeper)}
+            await standing(acme, journey, {("waiting", "long"): 1, ("waiting", "gone"): 1, ("waiting", "kept"): 1})
+            await save(acme, journey, {**SECOND, "long": {"kind": "wait", "duration": "P1D", "next": "longer"}, "longer": SECOND["long"]})
+            plan = await acme.post(f"/journeys/{journey}/publish-plans", None)
+            steps = {step["step_id"]: step for step in plan["preview"]["versions"][0]["steps"]}
+            assert {name: (step["runs"], step["in_draft"], step["suggested"]) for name, step in steps.items()} == {
+                "long": (1, True, "finish"),
+                "gone": (1, False, "finish"),
+                "kept": (1, True, "finish"),
+            }
+            done = await execute(acme, plan, choice("long", "move", "longer"), choice("gone", "exit"), choice("kept", "finish"))
+            assert {name: done["progress"][name] for name in ("moved", "exited", "remaining")} == {"moved": 1, "exited": 1, "remaining": 0}
+            found = {who: await acme.run(run) for who, run in runs.items()}
+            versions = {version["number"]: version["id"] for version in await acme.every(f"/journeys/{journey}/versions")}
+            await standing(acme, journey, {("waiting", "longer"): 1, ("exited", "gone"): 1, ("waiting", "kept"): 1})
+        assert found[mover]["version_id"] == versions[2] and found[keeper]["version_id"] == versions[1]
+        for who in (mover, keeper):
+            handle = stack.temporal.client.get_workflow_handle((await acme.run(runs[who]))["workflow_id"])
+            await stack.temporal.fast_forward(handle, timedelta(days=61))
+            await acme.until_run(runs[who], "exited")
+    reasons = {who: (await acme.run(run))["reason"] for who, run in runs.items()}
+    assert reasons == {mover: "second_version", leaver: "version_replaced", keeper: "first_version"}
+    kinds = [entry["kind"] for entry in await acme.timeline(runs[mover]) if entry["source"] == "event"]
+    assert kinds == ["entered", "chose", "waiting", "moved", "waiting", "woke", "exited"]
+    [told] = await said(acme, "journey.publish_plan_executed", journey)
+    assert sorted((each["step_id"], each["choice"], each["to_step"]) for each in told["choices"]) == [
+        ("gone", "exit", None),
+        ("kept", "finish", None),
+        ("long", "move", "longer"),
+    ]
+    assert sorted((each["step_id"], each["runs"]) for each in told["preview"]) == [("gone", 1), ("kept", 1), ("long", 1)]
+
+
+async def test_scenario_35_two_editors(stack: Stack, acme: Organization) -> None:
+    """The second save on a stale version is refused and loses nothing; neither does publishing what one has not seen."""
+    journey = str((await acme.post("/journeys", {"name": "Welcome", "draft": {"start": "which", "steps": FIRST}}))["id"])
+    path, stale = f"/v1/journeys/{journey}", {"If-Match": '"1"'}
+    ann = await acme.client.patch(f"{path}/draft", json={"draft": {"start": "which", "steps": SECOND}}, headers=stale)
+    ben = await acme.client.patch(f"{path}/draft", json={"draft": {"start": "end", "steps": {"end": SECOND["end"]}}}, headers=stale)
+    assert (ann.status_code, ben.status_code, ben.json()["code"]) == (200, 412, "stale_revision")
+    published = await acme.client.post(f"{path}/versions", headers=stale)
+    planned = await acme.client.post(f"{path}/publish-plans", headers=stale)
+    assert (published.status_code, planned.status_code) == (412, 412)
+    drafts = [(await acme.get(f"/journeys/{journey}/draft-revisions/{number}"))["draft"]["steps"] for number in (1, 2)]
+    assert drafts == [FIRST, SECOND]
+    assert (await acme.get(f"/journeys/{journey}"))["draft"]["steps"] == SECOND
+
+
+async def test_a_plan_for_hundreds_of_waiting_runs_ends_each_where_it_says(stack: Stack, acme: Organization) -> None:
+    crowd: dict[str, Any] = {"movers": 120, "leavers": 90, "keepers": 90}
+    for tag, count in crowd.items():
+        await acme.contacts(count, tags=[tag])
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("which", FIRST)
+            await acme.launch(journey, page_size=40)
+            waiting: dict[tuple[str, str | None], int] = {("waiting", "long"): 120, ("waiting", "gone"): 90, ("waiting", "kept"): 90}
+            before = {run["id"]: run for run in await standing(acme, journey, waiting)}
+            some = next(run for run in before.values() if run["step_id"] == "long")
+            await acme.call("PUT", f"/runs/{some['id']}/pause", {"reason": "asked by phone"})
+            await save(acme, journey, SECOND)
+            plan = await acme.post(f"/journeys/{journey}/publish-plans", None)
+            assert plan["preview"]["runs"] == 300
+            done = await execute(acme, plan, choice("long", "move", "long"), choice("gone", "exit"))
+            after = {run["id"]: run for run in await acme.every("/runs", journey_id=journey)}
+            carried = {run["workflow_id"] for run in after.values() if before[run["id"]]["step_id"] == "long"}
+            [campaign] = await acme.every("/campaigns", journey_id=journey)
+            progress = (await acme.campaign(campaign["id"]))["progress"]
+            versions = {version["id"]: version["number"] for version in await acme.every(f"/journeys/{journey}/versions")}
+            await standing(
+                acme, journey, {("waiting", "long"): 119, ("paused", "long"): 1, ("exited", "gone"): 90, ("waiting", "kept"): 90}
+            )
+    assert [(step["step_id"], step["moved"], step["exited"], step["remaining"]) for step in done["progress"]["steps"]] == [
+        ("long", 120, 0, 0),
+        ("gone", 0, 90, 0),
+    ]
+    assert Counter((before[id]["step_id"], versions[run["version_id"]]) for id, run in after.items()) == {
+        ("long", 2): 120,
+        ("gone", 1): 90,
+        ("kept", 1): 90,
+    }
+    assert not carried & {run["workflow_id"] for run in before.values()}
+    assert len(carried) <= 8  # together, as they were carried before
+    assert progress["conservation"]["holds"] is True
+    [told] = await said(acme, "journey.publish_plan_completed", journey)
+    assert (told["moved"], told["exited"]) == (120, 90)
