@@ -29,6 +29,7 @@ from models.domain.journey import workflow_id
 from models.settings import Settings
 from models.tables.base import new_id
 from tests.activities.world import World
+from tests.api.rest.fake_temporal import FakeTemporal
 from tests.temporal import client_of, temporal_server
 
 
@@ -215,7 +216,7 @@ async def test_operators_words_change_the_flag_once_and_are_audited(world: World
     await crowd(world, 3)
     await world.campaign()
     await snapshot(world)
-    activities = ControlActivities(world.database, cast(Client, None))
+    activities = ControlActivities(world.database, cast(Client, FakeTemporal()))
 
     async def say(command: Any, kind: ControlledKind = ControlledKind.CAMPAIGN) -> None:
         subject = world.campaign_id if kind is ControlledKind.CAMPAIGN else world.journey_id
@@ -243,7 +244,7 @@ async def test_every_workflow_with_unfinished_runs_is_found_page_by_page(world: 
     await snapshot(world)
     await world.sql("UPDATE runs SET status = 'completed' WHERE page = 3")
     await world.sql("UPDATE runs SET status = 'completed' WHERE id IN (SELECT id FROM runs WHERE page = 1 LIMIT 1)")
-    activities = ControlActivities(world.database, cast(Client, None))
+    activities = ControlActivities(world.database, cast(Client, FakeTemporal()))
     for kind, subject in ((ControlledKind.CAMPAIGN, world.campaign_id), (ControlledKind.JOURNEY, world.journey_id)):
         control = Control(organization_id=world.organization_id, kind=kind, id=cast(UUID, subject), command="pause")
         found: list[str] = []
@@ -276,7 +277,7 @@ async def test_only_workflows_with_runs_held_for_a_connection_are_found_when_it_
     await world.sql("UPDATE runs SET step_id = 'receipt' WHERE page IN (4, 5)")
     for connection_id, pages in ((mended, (0, 1, 7)), (other, (4, 5)), (new_id(), ())):
         control = Control(organization_id=world.organization_id, kind=ControlledKind.CONNECTION, id=connection_id, command="resume")
-        activities = ControlActivities(world.database, cast(Client, None))
+        activities = ControlActivities(world.database, cast(Client, FakeTemporal()))
         assert await ActivityEnvironment().run(activities.apply_control, control)
         found = await ActivityEnvironment().run(activities.controlled_workflows, ControlPage(control=control))
         assert found.workflow_ids == [_page(world, page) for page in pages]

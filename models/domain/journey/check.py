@@ -5,12 +5,12 @@ What exists around the journey is handed in as `Facts`. What is wrong with a sin
 
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
 from models.domain.errors import Problem, Unpublishable
-from models.domain.journey.definition import Definition, Step
+from models.domain.journey.definition import KINDS, Definition, Step
 from models.domain.journey.draft import storable
 from models.domain.journey.entry import policy_problems
 from models.domain.journey.facts import Facts
@@ -61,7 +61,7 @@ def require_publishable(draft: Any, facts: Facts) -> Definition:
 
 # --- Malformed drafts -----------------------------------------------------------------------------------------------
 
-_KINDS = tuple(step.model_fields["kind"].default for step in get_args(get_args(Step)[0]))
+_KINDS = tuple(KINDS)
 _WORDS = {
     "missing": ("required", "This field is required."),
     "extra_forbidden": ("unknown_field", "There is no such field; check the spelling."),

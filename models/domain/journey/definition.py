@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AwareDatetime, Field
 
@@ -78,6 +78,9 @@ class Definition(Model):
 
     def has_ended(self, now: datetime) -> bool:
         return self.ends_at is not None and now >= self.ends_at
+
+
+KINDS: dict[str, type[StepModel]] = {step.model_fields["kind"].default: step for step in get_args(get_args(Step)[0])}
 
 
 def targets(step: StepModel) -> tuple[str, ...]:

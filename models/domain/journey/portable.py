@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from models.domain.journey.definition import KINDS
+
 FORMAT = "leadstats.journey/1"
 # Under which key something is named, and what.
 REFERENCES: Mapping[str, str] = {
@@ -22,7 +24,6 @@ REFERENCES: Mapping[str, str] = {
     "segment": "segment",
     "journey_id": "journey",
 }
-_OTHERS = ("body", "headers", "save")  # of a webhook: may say anything, and names nothing of ours
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def visited(value: Any, path: str, visit: Visit) -> Any:
     """A copy of the JSON in which `visit` has replaced what names something."""
     match value:
         case dict():
-            skip = _OTHERS if value.get("kind") == "call_webhook" else ()
+            kind = KINDS.get(value["kind"]) if isinstance(value.get("kind"), str) else None
+            skip = kind.opaque if kind is not None else ()
             return {
                 key: inner if key in skip else _member(key, inner, f"{path}.{key}" if path else key, visit) for key, inner in value.items()
             }

@@ -37,6 +37,7 @@ class CallWebhookStep(EffectStep):
 
     slow: ClassVar[bool] = True
     done: ClassVar[str] = "called_webhook"
+    opaque: ClassVar[frozenset[str]] = frozenset({"body", "headers", "save"})
 
     kind: Literal["call_webhook"] = "call_webhook"
     url: Annotated[str, Field(max_length=2_000)]

@@ -99,7 +99,7 @@ def say(kind: str, reason: str | None = None, **fields: Any) -> str:
             say("review_rejected", "too early", step_id="x", details={"actor_kind": "user", "actor_id": "u1"}),
             'Rejected at "x" by Alice: too early',
         ),
-        (say("moved", step_id="welcome"), 'Moved to another version of the journey, at "Welcome mail"'),
+        (say("moved", step_id="welcome"), 'Moved to another version of the journey at "Welcome mail"'),
         (say("goal_reached", details={"goal": "bought"}), "Reached the goal bought"),
         (say("exited", "goal:bought"), "Left the journey: the goal bought was reached"),
         (say("exited", "exit_rule:left_trial"), "Left the journey: the journey's exit rule left_trial applied"),
