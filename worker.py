@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import Any, Self
 
 from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.audit import AuditActivities
 from activities.branches import BranchActivities
@@ -51,6 +52,7 @@ WORKFLOWS = (
     MovePlanWorkflow,
     UpkeepWorkflow,
 )
+DEPLOYMENT = "leadstats"  # as Temporal's worker versioning knows us
 GRACE = timedelta(seconds=3)  # for messages that are past the point of no return; `up` kills a worker after four
 # A send activity mostly waits for its connection's rate, and its messages share a bounded number of places.
 CONCURRENT_SENDS = 200
@@ -109,6 +111,7 @@ def workers(parts: Parts, settings: Settings) -> tuple[Worker, Worker]:
             max_cached_workflows=settings.max_cached_workflows,
             max_concurrent_activities=CONCURRENT_RECORDS,
             graceful_shutdown_timeout=GRACE,
+            deployment_config=_deployment(settings),
         ),
         Worker(
             parts.temporal,
@@ -116,7 +119,19 @@ def workers(parts: Parts, settings: Settings) -> tuple[Worker, Worker]:
             activities=parts.sends,
             max_concurrent_activities=CONCURRENT_SENDS,
             graceful_shutdown_timeout=GRACE,
+            deployment_config=_deployment(settings),
         ),
+    )
+
+
+def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
+    """Runs last weeks, so they move on to the newest build that is current; patches keep them deterministic."""
+    if settings.worker_build_id is None:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(deployment_name=DEPLOYMENT, build_id=settings.worker_build_id),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
     )
 
 

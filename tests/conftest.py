@@ -61,3 +61,17 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
     database = Database(settings.database_url.get_secret_value())
     yield database
     await database.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many of the numbered scenarios passed."""
+
+    def numbers(outcome: str) -> set[str]:
+        names = [report.nodeid.rpartition("::test_scenario_")[2] for report in terminalreporter.stats.get(outcome, [])]
+        return {name.partition("_")[0] for name in names if name[:2].isdigit()}
+
+    passed, failed = numbers("passed"), numbers("failed") | numbers("error")
+    if passed or failed:
+        terminalreporter.write_line(
+            f"scenarios: {len(passed - failed)} passed, {len(failed)} failed ({', '.join(sorted(passed - failed))})"
+        )
