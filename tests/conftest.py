@@ -72,6 +72,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
     passed, failed = numbers("passed"), numbers("failed") | numbers("error")
     if passed or failed:
-        terminalreporter.write_line(
-            f"scenarios: {len(passed - failed)} passed, {len(failed)} failed ({', '.join(sorted(passed - failed))})"
-        )
+        good = sorted(passed - failed)
+        terminalreporter.write_line(f"scenarios: {len(good)} passed, {len(failed)} failed ({', '.join(good)})")

@@ -1,8 +1,9 @@
 """Notice an edit of code that is replayed: `python -m tests.histories.fingerprint --why "…" [--patch ID]`.
 
 `fingerprints.json` holds a hash of every function that decides which commands a workflow issues: those in `workflows/` and the
-interpreter with its steps. `make test` fails when one differs, until this command is run, which writes the reason down. What the reason has to be
-says docs/decisions/changing-workflows.md: no other commands for runs under way, or `workflow.patched(ID)` and a new history.
+interpreter with its steps. `make test` fails when one differs, until this command is run, which writes the reason down. What the
+reason has to be says docs/decisions/changing-workflows.md: no other commands for runs under way, or `workflow.patched(ID)` and a new
+history.
 """
 
 import argparse

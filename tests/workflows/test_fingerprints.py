@@ -1,5 +1,6 @@
 """An edit of replayed code is never made in passing."""
 
+import ast
 import re
 
 from deploy.environment import ROOT
@@ -30,6 +31,6 @@ def test_comments_and_docstrings_do_not_count_but_code_does() -> None:
     other = "def f(a):\n    return a + 1\n"
     prints = []
     for source in (one, same, other):
-        [(_, function)] = fingerprint._functions(fingerprint.ast.parse(source), "x")
-        prints.append(fingerprint.ast.dump(fingerprint._without_docstring(function)))
+        [(_, function)] = fingerprint._functions(ast.parse(source), "x")
+        prints.append(ast.dump(fingerprint._without_docstring(function)))
     assert prints[0] == prints[1] != prints[2]
