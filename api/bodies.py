@@ -16,6 +16,8 @@ from models.domain.errors import Problem
 
 JSON_LIMIT_BYTES: Final = 2 * 1024 * 1024
 UPLOAD_LIMIT_BYTES: Final = 512 * 1024 * 1024
+# A thousand events with 32 KB of properties each, and their frames. Read only from those who are known.
+LARGE_BYTES: Final = {("POST", "/v1/events"): 34 * 1024 * 1024}
 # Method and path of the routes that take files, as forms, which pass through the disk. All other bodies are kept in memory.
 UPLOADS: Final = frozenset({("POST", "/v1/contact-imports")})
 # Only these make the slow check worth while: an escaped NUL or half of a surrogate pair, and numbers JSON does not have.
@@ -38,16 +40,19 @@ class Bodies:
         elif _is_upload(scope):
             await identify(HTTPConnection(scope), self.services.database)  # raises for strangers; its answer is kept for the route
             await self._pass_upload(scope, receive, send)
+        elif (limit := LARGE_BYTES.get((scope["method"], scope["path"]))) is not None:
+            await identify(HTTPConnection(scope), self.services.database)
+            await self._pass_json(scope, receive, send, limit)
         else:
-            await self._pass_json(scope, receive, send)
+            await self._pass_json(scope, receive, send, JSON_LIMIT_BYTES)
 
-    async def _pass_json(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_json(self, scope: Scope, receive: Receive, send: Send, limit_bytes: int) -> None:
         declared = Headers(scope=scope).get("content-length", "0")
-        body = b"" if not declared.isdigit() or int(declared) <= JSON_LIMIT_BYTES else None
+        body = b"" if not declared.isdigit() or int(declared) <= limit_bytes else None
         if body is not None:
-            body = await read_body(receive, JSON_LIMIT_BYTES)
+            body = await read_body(receive, limit_bytes)
         if body is None:
-            await _too_large(JSON_LIMIT_BYTES)(scope, receive, send)
+            await _too_large(limit_bytes)(scope, receive, send)
         elif _SUSPICIOUS.search(body) and not _is_storable(body):
             await _refuse_text("body")(scope, receive, send)
         else:

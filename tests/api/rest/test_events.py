@@ -1,0 +1,82 @@
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import Cast, Person
+
+ORDER = {"name": "ordered", "email": "ada@example.com", "properties": {"total": 12}}
+
+
+async def problems(person: Person, body: Any, **query: Any) -> list[tuple[str, str]]:
+    answer = await person.client.post("/v1/events", json=body, params=query)
+    assert answer.status_code == 422, answer.text
+    return [(error["path"], error["code"]) for error in answer.json()["errors"]]
+
+
+async def test_an_event_is_on_record_when_it_is_accepted_and_makes_its_contact(alice: Person) -> None:
+    answer = await alice.client.post("/v1/events", json=ORDER)
+    assert answer.status_code == 202 and answer.json()["items"][0]["new"] is True
+    [event] = (await alice.client.get("/v1/events")).json()["items"]
+    assert (event["name"], event["properties"], event["routed_at"]) == ("ordered", {"total": 12}, None)
+    [contact] = (await alice.client.get("/v1/contacts")).json()["items"]
+    assert (contact["id"], contact["email"]) == (event["contact_id"], "ada@example.com")
+    assert (await alice.client.get(f"/v1/contacts/{contact['id']}/consents")).json()["items"] == []
+
+
+async def test_the_same_id_is_accepted_once_also_within_a_batch(alice: Person) -> None:
+    first = (await alice.client.post("/v1/events", json=ORDER | {"id": "e1"})).json()["items"][0]
+    batch = [ORDER | {"id": "e1"}, ORDER | {"id": "e2"}, ORDER | {"id": "e2", "name": "other"}]
+    items = (await alice.client.post("/v1/events", json=batch)).json()["items"]
+    assert [item["new"] for item in items] == [False, True, False]
+    assert items[0]["id"] == first["id"] and items[2]["id"] == items[1]["id"]
+    assert [event["name"] for event in (await alice.client.get("/v1/events")).json()["items"]] == ["ordered", "ordered"]
+
+
+async def test_a_batch_keeps_its_order_and_makes_each_contact_once(alice: Person) -> None:
+    batch = [{"name": f"event {number}", "external_id": f"crm-{number % 3}"} for number in range(50)]
+    assert (await alice.client.post("/v1/events", json=batch)).status_code == 202
+    events = (await alice.client.get("/v1/events", params={"limit": 100})).json()["items"]
+    assert {event["name"] for event in events} == {event["name"] for event in batch}
+    assert len((await alice.client.get("/v1/contacts")).json()["items"]) == 3
+
+
+async def test_a_mistake_refuses_the_whole_batch_and_names_the_field(alice: Person) -> None:
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    batch = [ORDER, {"name": "x"}, ORDER | {"external_id": "a"}, ORDER | {"email": "nonsense"}, ORDER | {"occurred_at": later}]
+    assert await problems(alice, batch) == [
+        ("[1].contact_id", "one_of"),
+        ("[2].contact_id", "one_of"),
+        ("[3].email", "not_an_email"),
+        ("[4].occurred_at", "in_the_future"),
+    ]
+    assert (await alice.client.get("/v1/events")).json()["items"] == []
+
+
+async def test_unknown_contacts_are_refused_where_that_is_asked(alice: Person) -> None:
+    assert await problems(alice, ORDER, create_contacts=False) == [("email", "unknown_contact")]
+    stranger = {"name": "x", "contact_id": "019f0000-0000-7000-8000-000000000001"}
+    assert await problems(alice, stranger) == [("contact_id", "unknown_contact")]
+    assert (await alice.client.get("/v1/contacts")).json()["items"] == []
+
+
+async def test_properties_are_bounded(alice: Person) -> None:
+    assert await problems(alice, ORDER | {"properties": {"text": "x" * 33_000}}) == [("properties", "too_large")]
+    assert (await problems(alice, [ORDER] * 1_001))[0][1] == "too_long"
+
+
+async def test_a_thousand_large_events_fit_into_one_request(alice: Person) -> None:
+    batch = [ORDER | {"id": f"e{number}", "properties": {"text": "x" * 32_000}} for number in range(1_000)]
+    answer = await alice.client.post("/v1/events", content=json.dumps(batch), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 202 and sum(item["new"] for item in answer.json()["items"]) == 1_000
+
+
+async def test_a_strangers_large_body_is_not_read(cast: Cast) -> None:
+    answer = await cast.alice.client.post("/v1/events", content=b"x" * 3_000_000, headers={"Authorization": "Bearer ls_no"})
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("name", ["", "a" * 201, "line\nbreak"])
+async def test_a_name_is_one_line(alice: Person, name: str) -> None:
+    assert [path for path, _ in await problems(alice, ORDER | {"name": name})] == ["name"]
