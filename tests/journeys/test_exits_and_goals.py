@@ -1,0 +1,161 @@
+"""What ends, counts and begins a run from outside its steps, over the public API."""
+
+from typing import Any
+
+from tests.journeys.conftest import Stack
+from tests.journeys.organization import Document, Organization
+from tests.journeys.test_entry_scenarios import all_routed, runs_of
+
+
+async def mail(acme: Organization, topic: str, next: str | None = None) -> Document:
+    return {"kind": "send", "template_id": await acme.template(), "topic_id": topic, "next": next}
+
+
+async def test_an_exit_event_ends_a_run_at_once_in_the_middle_of_a_long_wait(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    leaver, stayer = await acme.contacts(2)
+    await acme.consent([leaver, stayer], topic)
+    steps = {"pause": {"kind": "wait", "duration": "P30D", "next": "mail"}, "mail": await mail(acme, topic)}
+    bought = {"name": "bought", "event": "bought", "where": {"field": "event.total", "is": "greater", "value": 10}}
+    journey = await acme.publish("pause", steps, exits=[bought])
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            leaves, stays = await acme.start_run(journey, leaver), await acme.start_run(journey, stayer)
+            await runs_of(acme, journey, 2, "waiting")
+            small, large = ({"name": "bought", "contact_id": leaver, "properties": {"total": total}} for total in (5, 50))
+            await acme.post("/events", [{**small, "contact_id": stayer}, small, large])
+            ended = await acme.until_run(leaves, "exited")
+            await all_routed(acme)
+            assert (await acme.run(stays))["status"] == "waiting"
+    assert ended["reason"] == "exit_rule:bought" and not await acme.mails()
+    [left] = [entry for entry in await acme.timeline(leaves) if entry["kind"] == "exited"]
+    assert "exit rule" in left["sentence"]
+
+
+async def test_a_goal_is_counted_once_within_its_window_and_may_end_the_run(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    people = await acme.contacts(3)
+    await acme.consent(people, topic)
+    steps = {"pause": {"kind": "wait", "duration": "P30D", "next": "mail"}, "mail": await mail(acme, topic)}
+    goals = [{"name": "purchase", "event": "bought", "window": "P1D", "exit": True}, {"name": "visit", "event": "visited"}]
+    journey = await acme.publish("pause", steps, goals=goals)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            for contact in people:
+                await acme.start_run(journey, contact)
+            await runs_of(acme, journey, 3, "waiting")
+            late = {"name": "bought", "contact_id": people[1], "occurred_at": "2020-01-01T00:00:00Z"}  # before the run: by its own clock
+            events: list[Any] = [{"name": "bought", "contact_id": people[0]}, late]
+            events += [{"name": "visited", "contact_id": people[2]} for _ in range(3)]
+            await acme.post("/events", events)
+            await all_routed(acme)
+            await runs_of(acme, journey, 1, "exited")
+    counts = {count["goal"]: (count["runs"], count["reached"]) for count in (await acme.get(f"/journeys/{journey}/goals"))["items"]}
+    assert counts["visit"] == (3, 1) and counts["purchase"][1] >= 1
+    [gone] = [run for run in await acme.every("/runs", journey_id=journey) if run["status"] == "exited" and run["contact_id"] == people[0]]
+    assert gone["reason"] == "goal:purchase"
+
+
+async def test_a_run_that_enters_when_its_exit_condition_holds_already_leaves(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    contact = await acme.contact(tags=["customer"])
+    await acme.consent([contact], topic)
+    steps = {"pause": {"kind": "wait", "duration": "P3D", "next": "mail"}, "mail": await mail(acme, topic)}
+    trigger = {"kind": "event", "event": "signed up"}
+    journey = await acme.publish("pause", steps, exits=[{"name": "customer", "when": {"tag": "customer"}}], entry={"triggers": [trigger]})
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await acme.post("/events", {"name": "signed up", "contact_id": contact})
+            [run] = await runs_of(acme, journey, 1, "exited")
+    assert run["reason"] == "exit_rule:customer" and not await acme.mails()
+
+
+async def test_another_journey_is_entered_by_its_own_rules_and_told_the_variables(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    contact = await acme.contact()
+    await acme.consent([contact], topic)
+    thanks = {"kind": "send", "template_id": await acme.template(text="Order {{ run.order }}. {{ unsubscribe_url }}"), "topic_id": topic}
+    other = await acme.publish("thanks", {"thanks": thanks}, entry={"again": "once"})
+    enter = {"kind": "enter_journey", "journey_id": other, "variables": {"order": "order_id"}, "key": "order_id"}
+    first = await acme.publish("enter", {"enter": enter})
+    async with stack.working():
+        parents = [await acme.start_run(first, contact, variables={"order_id": order}) for order in ("A1", "A1", "B2")]
+        for parent in parents:
+            await acme.until_run(parent, "completed")
+        runs = await runs_of(acme, other, 2, "completed")
+        await all_routed(acme)
+    assert sorted(run["entry_key"] for run in runs) == ["A1", "B2"] and {run["parent_run_id"] for run in runs} <= set(parents)
+    refused = [entry["reason"] for entry in await acme.every("/entries", journey_id=other) if entry["outcome"] == "refused"]
+    assert refused == ["entered_before"]
+    messages = await acme.every("/sandbox/messages")
+    assert len(messages) == 2
+
+
+async def test_who_is_to_enter_a_paused_journey_enters_when_it_goes_on(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    contact = await acme.contact()
+    await acme.consent([contact], topic)
+    journey = await acme.publish("mail", {"mail": await mail(acme, topic)}, entry={"triggers": [{"kind": "event", "event": "ordered"}]})
+    async with stack.working():
+        await acme.call("PUT", f"/journeys/{journey}/pause")
+        await acme.post("/events", {"name": "ordered", "contact_id": contact})
+        await acme.until(lambda: acme.get("/events"), lambda found: found["items"][0]["routed_at"] is not None)
+        assert await acme.every("/runs", journey_id=journey) == []
+        await acme.call("DELETE", f"/journeys/{journey}/pause")
+        await runs_of(acme, journey, 1, "completed")
+    assert sum((await acme.mails()).values()) == 1
+
+
+async def test_only_so_many_enter_in_an_hour_and_the_others_wait(stack: Stack, acme: Organization) -> None:
+    people = await acme.contacts(5)
+    trigger = {"kind": "event", "event": "ordered"}
+    journey = await acme.publish("bye", {"bye": {"kind": "exit"}}, entry={"triggers": [trigger], "per_hour": 3})
+    async with stack.working():
+        await acme.post("/events", [{"name": "ordered", "contact_id": contact} for contact in people])
+        await runs_of(acme, journey, 3, "exited")
+    entries = await acme.every("/entries", journey_id=journey)
+    assert [(entry["outcome"], entry["reason"]) for entry in entries if entry["outcome"] == "pending"] == [
+        ("pending", "too_many_this_hour")
+    ] * 2
+
+
+async def test_a_wait_for_a_date_moves_with_the_date(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    await acme.call("PATCH", "/organization", {"attribute_schema": {"renews": {"type": "date"}}})
+    contact = await acme.contact(timezone="Europe/Berlin", attributes={"renews": "2031-07-10"})
+    await acme.consent([contact], topic)
+    wait = {"kind": "wait", "date": {"field": "attributes.renews", "offset": "-P1D", "time": "10:00"}, "next": "mail"}
+    journey = await acme.publish("wait", {"wait": wait, "mail": await mail(acme, topic)})
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            run = await acme.start_run(journey, contact)
+            first = await acme.until_run(run, "waiting")
+            await acme.call("PATCH", f"/contacts/{contact}", {"attributes": {"renews": "2031-12-24"}})
+            moved = await acme.until(lambda: acme.run(run), lambda found: found["wake_at"] != first["wake_at"])
+            await acme.call("PATCH", f"/contacts/{contact}", {"attributes": {"renews": "2020-01-01"}})
+            await acme.until_run(run, "completed")
+    assert first["wake_at"].startswith("2031-07-09T08:00") and moved["wake_at"].startswith("2031-12-23T09:00")
+    assert sum((await acme.mails()).values()) == 1
+    assert [entry["kind"] for entry in await acme.timeline(run) if entry["source"] == "event"][1:4] == [
+        "waiting",
+        "rescheduled",
+        "not_waited",
+    ]
+
+
+async def test_a_review_waits_for_a_person_and_takes_their_way(stack: Stack, acme: Organization) -> None:
+    first, second = await acme.contacts(2)
+    steps = {
+        "look": {"kind": "review", "approved": "good", "rejected": "bad"},
+        "good": {"kind": "exit", "reason": "good"},
+        "bad": {"kind": "exit", "reason": "bad"},
+    }
+    journey = await acme.publish("look", steps)
+    async with stack.working():
+        runs = [await acme.start_run(journey, contact) for contact in (first, second)]
+        for run, decision in zip(runs, ("approved", "rejected"), strict=True):
+            await acme.until_run(run, "waiting")
+            await acme.call("PUT", f"/runs/{run}/review", {"decision": decision, "reason": "looked at it"})
+        ended = [(await acme.until_run(run, "exited"))["reason"] for run in runs]
+        answer = await acme.client.put(f"/v1/runs/{runs[0]}/review", json={"decision": "approved"})
+    assert ended == ["good", "bad"] and answer.status_code == 409
