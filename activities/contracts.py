@@ -526,14 +526,8 @@ async def signal_workflows(targets: ControlTargets) -> None:
 
 @activity.defn(name="route_events")
 async def route_events(routing: Routing) -> Routed:
-    """Accepted events and changed contacts have been matched to entries, exits, goals and waits; what is to be told stands in the
-    outbox."""
-    raise NotImplementedError
-
-
-@activity.defn(name="deliver_messages")
-async def deliver_messages(routing: Routing) -> Routed:
-    """The workflows that the outbox speaks of are started and told, each once per call."""
+    """Accepted events and changed contacts have been matched to entries, exits, goals and waits, and the workflows concerned started and
+    told."""
     raise NotImplementedError
 
 

@@ -41,15 +41,21 @@ class RoutingActivities:
         self.teller = Teller(database, versions, temporal, settings.task_queue)
 
     def methods(self) -> list[Callable[..., Any]]:
-        return [self.route_events, self.deliver_messages]
+        return [self.route_events]
 
     @activity.defn(name="route_events")
     async def route_events(self, routing: Routing) -> Routed:
-        """Events in the order of their acceptance, of each contact one at a time: entries, then exits and goals, then waits.
+        """Safe to run twice: one transaction marks the events as routed and writes what is to be told; a workflow id starts once, and a
+        message that is heard again changes nothing. What a lost worker had not told yet still stands in the outbox."""
+        async with heartbeating():
+            more = await self._route(routing)
+            told = await self._tell(routing.organization_id)
+        return Routed(more=more or told.more, stuck=told.stuck)
 
-        Safe to run twice: one transaction marks the events as routed and writes what follows from them.
-        """
-        async with heartbeating(), self.database.organization(routing.organization_id) as session:
+    async def _route(self, routing: Routing) -> bool:
+        """Events in the order of their acceptance, of each contact one at a time: entries, then exits and goals, then waits. Whether
+        there was more than one call takes."""
+        async with self.database.organization(routing.organization_id) as session:
             await waits.routing_lock(session, alone=True)
             found = await events.unrouted(session, EVENTS_AT_ONCE)
             changed = await changes.take(session, CHANGES_AT_ONCE)
@@ -64,18 +70,15 @@ class RoutingActivities:
             more = await round_.enter()
             await events.routed(session, [event.id for event in found])
             await round_.conclude()
-        return Routed(more=more or len(found) == EVENTS_AT_ONCE or len(changed) == CHANGES_AT_ONCE)
+        return more or len(found) == EVENTS_AT_ONCE or len(changed) == CHANGES_AT_ONCE
 
-    @activity.defn(name="deliver_messages")
-    async def deliver_messages(self, routing: Routing) -> Routed:
-        """Safe to run twice: a workflow id starts once, and a message that is heard again changes nothing."""
-        async with heartbeating():
-            async with self.database.organization(routing.organization_id) as session:
-                waiting = await outbox.waiting(session, MESSAGES_AT_ONCE)
-            told = await self.teller.tell(routing.organization_id, waiting)
-            if told:
-                async with self.database.organization(routing.organization_id) as session:
-                    await outbox.delivered(session, told)
+    async def _tell(self, organization_id: UUID) -> Routed:
+        async with self.database.organization(organization_id) as session:
+            waiting = await outbox.waiting(session, MESSAGES_AT_ONCE)
+        told = await self.teller.tell(organization_id, waiting)
+        if told:
+            async with self.database.organization(organization_id) as session:
+                await outbox.delivered(session, told)
         return Routed(more=len(waiting) == MESSAGES_AT_ONCE and bool(told), stuck=len(told) < len(waiting))
 
 

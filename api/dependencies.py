@@ -1,7 +1,8 @@
 """What routes ask for: the services of the process, and the caller with their permission."""
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -35,6 +36,7 @@ class Services:
     settings: Settings
     database: Database
     temporal: Client
+    wakening: dict[UUID, "asyncio.Task[None]"] = field(default_factory=dict)  # by organization: its routing is being woken
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,7 @@ class RoutingWorkflow:
     async def _look(self, routing: Routing) -> Routed:
         self.poked, timed, self.timed = False, self.timed, False
         asked = routing.model_copy(update={"timed": timed})
-        routed = await workflow.execute_activity(contracts.route_events, asked, **contracts.RECORDS)
-        told = await workflow.execute_activity(contracts.deliver_messages, routing, **contracts.RECORDS)
-        return Routed(more=routed.more or told.more, stuck=told.stuck)
+        return await workflow.execute_activity(contracts.route_events, asked, **contracts.RECORDS)
 
     async def _poked_within(self, time: timedelta) -> bool:
         try:

@@ -50,7 +50,7 @@ async def accept(caller: Caller, said: Sequence[SaidEvent], *, make_contacts: bo
         if unknown:
             raise Invalid([_unknown(said[one.position], "" if single else f"[{one.position}].") for one in unknown])
     if any(one.new for one in accepted):
-        await poke_soon(caller.services, caller.organization_id)
+        poke_soon(caller.services, caller.organization_id)
     return accepted
 
 

@@ -65,7 +65,7 @@ async def withdraw(request: Request, token: Token) -> HTMLResponse:
             await _withdraw(session, asked)
             listening = await changes.listening(session)
         if listening:
-            await poke_soon(services(request), asked.organization_id)
+            poke_soon(services(request), asked.organization_id)
     except NotFound:
         return _unknown()
     return _page("You are unsubscribed", f"You will no longer receive {what}.", "")

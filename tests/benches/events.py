@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -21,6 +21,7 @@ from deploy.trial.campaign import launch
 from deploy.trial.installation import Installation, NotStarted, private_installation
 from models.store.session import Database
 
+ARMS = 15
 GOAL_SECONDS = 1.0
 GOAL_MEGABYTES = 500
 
@@ -76,16 +77,23 @@ def _say(words: str) -> None:
 
 
 async def _publish(api: Api, instants: int) -> str:
-    arms = [{"weight": 1, "next": f"wait{number}"} for number in range(instants)]
-    bought = [{"event": "bought", "next": "thanks"}]
-    waits = {
-        f"wait{number}": {"kind": "wait_for", "events": bought, "timeout": f"P{number + 1}D", "timeout_next": None}
-        for number in range(instants)
-    }
-    steps = {"part": {"kind": "split", "arms": arms}, **waits, "thanks": {"kind": "exit", "reason": "bought"}}
+    """A split has at most twenty arms, so it is split twice."""
+    groups = [range(first, min(first + ARMS, instants)) for first in range(0, instants, ARMS)]
+    parts = {f"part{number}": _split(f"wait{wait}" for wait in group) for number, group in enumerate(groups)}
+    waits = {f"wait{number}": _wait(number + 1) for number in range(instants)}
+    steps = {"part": _split([*parts, "thanks"]), **parts, **waits, "thanks": {"kind": "exit", "reason": "bought"}}
+    steps["part"]["arms"][-1]["weight"] = 0  # a split has two arms at least
     journey = await api.post("/v1/journeys", {"name": "Waiting", "draft": {"start": "part", "steps": steps}})
     await api.post(f"/v1/journeys/{journey['id']}/versions")
     return str(journey["id"])
+
+
+def _split(targets: Iterable[str]) -> dict[str, Any]:
+    return {"kind": "split", "arms": [{"weight": 1, "next": target} for target in targets]}
+
+
+def _wait(days: int) -> dict[str, Any]:
+    return {"kind": "wait_for", "events": [{"event": "bought", "next": "thanks"}], "timeout": f"P{days}D", "timeout_next": None}
 
 
 async def _let_wait(api: Api, installation: Installation, journey_id: str, tag: str, people: Sequence[str]) -> None:
@@ -103,7 +111,7 @@ async def _send(api: Api, people: Sequence[str], rate: float) -> dict[str, Any]:
 
     async def one(email: str) -> None:
         began = time.perf_counter()
-        await api.post("/v1/events", {"name": "bought", "email": email})
+        await api.post("/v1/events", {"id": f"bought by {email}", "name": "bought", "email": email})
         taken.append(time.perf_counter() - began)
 
     began = time.perf_counter()

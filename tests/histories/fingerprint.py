@@ -19,7 +19,7 @@ from typing import Any
 
 from deploy.environment import ROOT
 
-FILE = Path(__file__).with_name("fingerprints.json")
+FILE = ROOT / "tests/workflows/fingerprints.json"
 REPLAYED = ("workflows", "models/domain/journey/steps")
 ALSO = ("models/domain/journey/interpreter.py",)
 NOT_REPLAYED = {"workflows/connection.py", "workflows/payloads.py", "workflows/sandbox.py", "workflows/schedules.py"}

@@ -70,7 +70,7 @@ class Fakes:
     def all(self) -> list[Callable[..., Any]]:
         return [
             *(self.check_consent, self.check_quiet_hours, self.choose_branches, self.send_messages, self.record_audit),
-            *(self.plan_waits, self.open_waits, self.close_waits, self.perform_steps, self.route_events, self.deliver_messages),
+            *(self.plan_waits, self.open_waits, self.close_waits, self.perform_steps, self.route_events),
             *(self.plan_campaign, self.snapshot_audience, self.start_pages, self.finish_campaign),
             *(self.make_occurrences, self.start_occurrences),
             *(self.apply_control, self.controlled_workflows, self.signal_workflows),
@@ -128,12 +128,7 @@ class Fakes:
     @activity.defn(name="route_events")
     async def route_events(self, routing: Routing) -> Routed:
         self._count("route_events", 1)
-        return Routed(more=self.calls["route_events"] == 1)
-
-    @activity.defn(name="deliver_messages")
-    async def deliver_messages(self, routing: Routing) -> Routed:
-        self._count("deliver_messages", 1)
-        return Routed(stuck=self.calls["deliver_messages"] == 2)
+        return Routed(more=self.calls["route_events"] == 1, stuck=self.calls["route_events"] == 2)
 
     @activity.defn(name="send_messages")
     async def send_messages(self, batch: VisitBatch) -> list[SendResult]:
