@@ -57,7 +57,7 @@ class FakeTemporal:
         if argument is None:
             word = options["start_signal_args"][0]
             argument, options["id"] = word, f"{options['id']}/{word.request_id}"
-        elif options["id"] in self.started:
+        elif options["id"] in self.started and "start_signal" not in options:
             raise WorkflowAlreadyStartedError(options["id"], workflow)
         attributes = {pair.key.name: pair.value for pair in options["search_attributes"]}
         # As the wire would: what cannot be serialized fails here.

@@ -115,7 +115,7 @@ _SAMPLES: dict[str, Any] = {
 async def sample(owner: psycopg.AsyncConnection[Any], table: str, organization_id: UUID) -> dict[str, Any]:
     rows = await owner.execute(
         "SELECT column_name, data_type FROM information_schema.columns"
-        " WHERE table_schema = 'public' AND table_name = %s AND is_generated = 'NEVER'",
+        " WHERE table_schema = 'public' AND table_name = %s AND is_generated = 'NEVER' AND is_identity = 'NO'",
         (table,),
     )
     values = {name: _SAMPLES[kind](organization_id) async for name, kind in rows}
