@@ -6,23 +6,24 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from models.settings import Settings
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
-def serve(part: Callable[[Settings], Awaitable[None]]) -> int:
-    """Runs `part` until it returns, or until SIGTERM or SIGINT cancels it. 2 when the environment is not complete."""
+def serve(part: Callable[[Settings], Awaitable[None]], run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run) -> int:
+    """Runs `part` (with `run`) until it returns, or until SIGTERM or SIGINT cancels it. 2 when the environment is not complete."""
     try:
         settings = Settings.from_environment(os.environ)
     except ValueError as error:
         print(f"leadstats: {error}", file=sys.stderr)
         return 2
     configure_logging(settings.log_level)
-    asyncio.run(_until_signal(part, settings))
+    run(_until_signal(part, settings))
     return 0
 
 

@@ -1,11 +1,13 @@
 """Accepting events: durably before the answer, matched afterwards."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from api.commands.accepting import acceptor
 from api.commands.routing import poke_soon
 from api.dependencies import Caller
 from models.addresses import normalize_email
@@ -44,14 +46,32 @@ async def accept(caller: Caller, said: Sequence[SaidEvent], *, make_contacts: bo
     new = [_checked(event, "" if single else f"[{index}].", now, problems) for index, event in enumerate(said)]
     if problems:
         raise Invalid(problems)
-    async with caller.session() as session:
-        accepted = await events.accept(session, new, make_contacts=make_contacts)
-        unknown = [one for one in accepted if one.contact_id is None]
-        if unknown:
-            raise Invalid([_unknown(said[one.position], "" if single else f"[{one.position}].") for one in unknown])
+    accepted = await (_accept_alone if len(new) > 1 else _accept_together)(caller, new, make_contacts)
+    if unknown := [one for one in accepted if one.contact_id is None]:
+        raise Invalid([_unknown(said[one.position], "" if single else f"[{one.position}].") for one in unknown])
     if any(one.new for one in accepted):
         poke_soon(caller.services, caller.organization_id)
     return accepted
+
+
+async def _accept_together(caller: Caller, new: Sequence[NewEvent], make_contacts: bool) -> list[Accepted]:
+    """In a transaction with other requests' single events. One whose contact is unknown is not written."""
+    return await acceptor(caller.services, caller.organization_id, make_contacts).accept(new)
+
+
+async def _accept_alone(caller: Caller, new: Sequence[NewEvent], make_contacts: bool) -> list[Accepted]:
+    """All, or none where some contact is unknown."""
+    accepted: list[Accepted] = []
+    with suppress(_NothingWritten):
+        async with caller.session() as session:
+            accepted = await events.accept(session, new, make_contacts=make_contacts)
+            if any(one.contact_id is None for one in accepted):
+                raise _NothingWritten
+    return accepted
+
+
+class _NothingWritten(Exception):
+    """Rolls the transaction back."""
 
 
 def _checked(event: SaidEvent, path: str, now: datetime, problems: list[Problem]) -> NewEvent:

@@ -43,8 +43,9 @@ class Api:
     async def get(self, path: str, **parameters: Any) -> Any:
         return await self._ask("GET", path, {"params": parameters})
 
-    async def post(self, path: str, body: Any = None) -> Any:
-        return await self._ask("POST", path, {"json": body, "headers": {"Idempotency-Key": uuid4().hex}})
+    async def post(self, path: str, body: Any = None, *, keyed: bool = True) -> Any:
+        """`keyed` False: what the body says has an id of its own."""
+        return await self._ask("POST", path, {"json": body, "headers": {"Idempotency-Key": uuid4().hex} if keyed else {}})
 
     async def patch(self, path: str, body: Any) -> Any:
         return await self._ask("PATCH", path, {"json": body})

@@ -86,9 +86,13 @@ async def accept(session: OrganizationSession, new: Sequence[NewEvent], *, make_
     """
     rows = [{**vars(event), "position": position, "id": new_id()} for position, event in enumerate(new)]
     parameters = {"o": session.organization_id, "rows": rowset(rows)}
-    if make_contacts:
-        await session.execute(_MAKE_CONTACTS, parameters)
     found = (await session.execute(_ACCEPT, parameters)).all()
+    unknown = {row.position for row in found if row.whose is None}
+    if make_contacts and unknown:  # seldom, so it is not asked of every event; the later ones of a new contact come after the known ones'
+        missing = {"o": session.organization_id, "rows": rowset([row for row in rows if row["position"] in unknown])}
+        await session.execute(_MAKE_CONTACTS, missing)
+        made = (await session.execute(_ACCEPT, missing)).all()
+        found = sorted([*(row for row in found if row.position not in unknown), *made], key=lambda row: row.position)
     repeated = [row.external_id for row in found if not row.new and row.external_id is not None]
     known: dict[str, UUID] = {}
     if repeated:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -59,6 +60,19 @@ async def test_unknown_contacts_are_refused_where_that_is_asked(alice: Person) -
     stranger = {"name": "x", "contact_id": "019f0000-0000-7000-8000-000000000001"}
     assert await problems(alice, stranger) == [("contact_id", "unknown_contact")]
     assert (await alice.client.get("/v1/contacts")).json()["items"] == []
+    assert await problems(alice, [ORDER, stranger]) == [("[1].contact_id", "unknown_contact")]
+    assert (await alice.client.get("/v1/events")).json()["items"] == []
+
+
+async def test_events_that_come_at_the_same_time_are_each_answered_for_themselves(alice: Person) -> None:
+    said = [{"id": f"e{number % 30}", "name": "x", "email": f"p{number % 7}@example.com"} for number in range(60)]
+    said[13] = {"name": "x", "contact_id": "019f0000-0000-7000-8000-000000000001"}
+    answers = await asyncio.gather(*(alice.client.post("/v1/events", json=event) for event in said))
+    assert [answer.status_code for answer in answers] == [422 if number == 13 else 202 for number in range(60)]
+    new = [answer.json()["items"][0]["new"] for answer in answers if answer.status_code == 202]
+    assert sum(new) == 30 and len((await alice.client.get("/v1/events", params={"limit": 100})).json()["items"]) == 30
+    contacts = (await alice.client.get("/v1/contacts")).json()["items"]
+    assert {contact["email"] for contact in contacts} == {f"p{number}@example.com" for number in range(7)}
 
 
 async def test_properties_are_bounded(alice: Person) -> None:
