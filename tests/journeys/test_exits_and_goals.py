@@ -1,5 +1,6 @@
 """What ends, counts and begins a run from outside its steps, over the public API."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.journeys.conftest import Stack
@@ -159,3 +160,27 @@ async def test_a_review_waits_for_a_person_and_takes_their_way(stack: Stack, acm
         ended = [(await acme.until_run(run, "exited"))["reason"] for run in runs]
         answer = await acme.client.put(f"/v1/runs/{runs[0]}/review", json={"decision": "approved"})
     assert ended == ["good", "bad"] and answer.status_code == 409
+
+
+async def test_scenario_33_what_is_not_published_executes_nothing_and_marks_nobody(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    contact = await acme.contact()
+    await acme.consent([contact], topic)
+    steps = {"mail": await mail(acme, topic)}
+    entry = {"triggers": [{"kind": "event", "event": "ordered"}]}
+    draft = {"start": "mail", "steps": steps, "entry": entry}
+    later = (datetime.now(UTC) + timedelta(days=300)).isoformat()
+    await acme.post("/journeys", {"name": "Only a draft", "draft": draft})
+    away = await acme.publish("mail", steps, entry=entry)
+    campaign = await acme.post("/campaigns", {"name": "Later", "journey_id": away, "schedule": {"kind": "once", "at": later}})
+    await acme.call("PUT", f"/journeys/{away}/archive")
+    before = await acme.get(f"/contacts/{contact}")
+    async with stack.working():
+        await acme.post("/events", {"name": "ordered", "contact_id": contact})
+        await all_routed(acme)
+    assert not await acme.mails() and await acme.every("/runs", contact_id=contact) == []
+    assert [(each["journey_id"], each["outcome"], each["reason"]) for each in await acme.every("/entries")] == [
+        (away, "refused", "journey_archived")
+    ]
+    assert await acme.get(f"/contacts/{contact}") == before
+    assert (await acme.get(f"/campaigns/{campaign['id']}"))["status"] == "scheduled"
