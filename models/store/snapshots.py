@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 from uuid import UUID
@@ -220,11 +220,15 @@ async def _taken(session: OrganizationSession, campaign_id: UUID, taken: Taken, 
     await audit.append(session, entries)
 
 
+ARCHIVED_LOOK = timedelta(hours=1)
 _LEFT_OUT = text("UPDATE campaigns SET cancelled_at = now() WHERE organization_id = :o AND id = :id AND cancelled_at IS NULL")
 _PLAN = text(
     """
-    SELECT c.schedule, c.audience_at, c.audience, c.cancelled_at, c.planned_at, c.segment_rule, c.exclusion_rule, o.timezone
-    FROM campaigns c JOIN organizations o ON o.id = c.organization_id WHERE c.organization_id = :o AND c.id = :id
+    SELECT c.schedule, c.audience_at, c.audience, c.cancelled_at, c.planned_at, c.segment_rule, c.exclusion_rule, o.timezone,
+           j.archived_at IS NOT NULL AS archived
+    FROM campaigns c JOIN organizations o ON o.id = c.organization_id
+    JOIN journeys j ON j.organization_id = c.organization_id AND j.id = c.journey_id
+    WHERE c.organization_id = :o AND c.id = :id
     """
 )
 _PLANNED = text("UPDATE campaigns SET planned_at = now() WHERE organization_id = :o AND id = :id AND planned_at IS NULL")
@@ -232,7 +236,8 @@ _PLANNED = text("UPDATE campaigns SET planned_at = now() WHERE organization_id =
 
 async def next_look(session: OrganizationSession, campaign_id: UUID, now: datetime) -> datetime | None:
     """When to look again whether the campaign starts, by its schedule and, for local times, by where its contacts are now; None: it
-    starts. That its workflow is under way is on record. Safe to repeat.
+    starts. That of an archived journey does not start, and is looked at again until the journey is restored or the campaign cancelled.
+    That its workflow is under way is on record. Safe to repeat.
 
     Raises:
         NotFound: no such campaign.
@@ -245,12 +250,13 @@ async def next_look(session: OrganizationSession, campaign_id: UUID, now: dateti
         await session.execute(_PLANNED, parameters)
     if campaign.cancelled_at is not None or campaign.audience is not None or campaign.audience_at == "launch":
         return None
+    look: datetime | None = None
     match read_timing(campaign.schedule).schedule:
         case Once(at=at):
-            return at if at > now else None
+            look = at if at > now else None
         case AtLocalTime() as local:
-            return await _next_local_look(session, local, campaign, now)
-    return None
+            look = await _next_local_look(session, local, campaign, now)
+    return now + ARCHIVED_LOOK if look is None and campaign.archived else look
 
 
 async def _next_local_look(session: OrganizationSession, local: AtLocalTime, campaign: Any, now: datetime) -> datetime | None:
