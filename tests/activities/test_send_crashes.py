@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -86,6 +87,14 @@ async def test_only_the_messages_in_the_air_are_in_doubt(world: World, provider:
     assert told.count(SendOutcome.UNKNOWN) == await world.one("SELECT count(*) FROM deliveries WHERE state = 'unknown'")
 
 
+async def send_as_temporal_would(world: World, provider: FakeProvider, runs: list[UUID]) -> list[SendResult]:
+    """Again after a database error: two attempts that lock the same rows may be told that they stood in each other's way."""
+    for _ in range(5):
+        with suppress(OperationalError):
+            return await send(world, provider, runs)
+    return await send(world, provider, runs)
+
+
 async def test_two_attempts_at_once_send_each_message_once(world: World, provider: FakeProvider) -> None:
     runs = await world.people(60)
 
@@ -93,9 +102,9 @@ async def test_two_attempts_at_once_send_each_message_once(world: World, provide
         await asyncio.sleep(0.005)
 
     provider.before.append(dawdle)
-    first = asyncio.create_task(send(world, provider, runs))
+    first = asyncio.create_task(send_as_temporal_would(world, provider, runs))
     await asyncio.sleep(0.05)
-    second = asyncio.create_task(send(world, provider, runs))
+    second = asyncio.create_task(send_as_temporal_would(world, provider, runs))
     for results in await asyncio.gather(first, second):
         assert {result.outcome for result in results} == {SendOutcome.ACCEPTED}
     sent = [message.delivery_id for message in provider.accepted]

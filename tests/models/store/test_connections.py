@@ -107,8 +107,8 @@ async def test_two_workers_together_keep_the_rate(database: Database) -> None:
     for first, last in zip(slots, slots[101:], strict=False):
         # In any second: the rate, plus the second's worth that a pause may save up.
         assert last - first >= timedelta(seconds=0.99)
-    # 300 messages at 50 a second, 50 of them at once.
-    assert slots[-1] - slots[0] == pytest.approx(timedelta(seconds=5), abs=timedelta(seconds=0.3))
+    # 300 messages at 50 a second, 50 of them at once. A slow machine lets slots pass, and takes longer.
+    assert slots[-1] - slots[0] >= timedelta(seconds=4.7)
 
 
 async def test_a_long_pause_saves_up_one_second_only(database: Database) -> None:
