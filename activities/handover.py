@@ -1,6 +1,7 @@
 """Runs that change their version: a new workflow carries them from where a publish plan says."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -75,7 +76,7 @@ class HandOverActivities:
             target = Target(handed.order.plan_id, scope.version_id, name)
             await handovers.take_over(session, target, handed.scope.version_id, run_ids)
             leaving = await handovers.exits(session, run_ids)
-            runs = [run.model_copy(update={"leaving": run.leaving or leaving.get(run.run_id)}) for run in handed.runs]
+            runs = [replace(run, leaving=run.leaving or leaving.get(run.run_id)) for run in handed.runs]
             return definition, runs, await handovers.flags(session, scope.journey_id, scope.campaign_id)
 
     async def _start(self, name: str, scope: Scope, definition: Definition, runs: Sequence[RunState], flags: Flags) -> bool:

@@ -1,12 +1,14 @@
 """JourneyWorkflow: one to several hundred runs of one journey version.
 
-The code reads as if it carried one run. Each run is a `Trip` with a coroutine of its own; their questions to activities are
-batched (`workflows.batching`), their waits share timers (`workflows.clock`), and a run that fails parks alone.
+The code reads as if it carried one run. Each run is a `Trip` with a coroutine of its own while there is something to do for it, and
+none while it rests: a worker keeps many thousands that wait. Their questions to activities are batched (`workflows.batching`), their
+waits share timers (`workflows.clock`), and a run that fails parks alone.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
@@ -58,12 +60,29 @@ NOT_SENT = (SendOutcome.REFUSED, SendOutcome.RECIPIENT_PERMANENT, SendOutcome.OP
 class Trip:
     """One run under way. Hashable by identity; `state` is replaced, never changed."""
 
+    __slots__ = (
+        "__weakref__",
+        "actor",
+        "cancelled_by",
+        "early",
+        "gone",
+        "move",
+        "reconnected",
+        "recording",
+        "resting",
+        "rings_at",
+        "state",
+        "travel",
+        "unrecorded",
+    )
+
     def __init__(self, state: RunState) -> None:
         self.state = state
         self.unrecorded: list[Transition] = []
-        self.recording: asyncio.Future[None] | None = None  # the newest write, begun or done
-        self.resting: asyncio.Future[None] | None = None  # set while nothing is in flight for it
-        self.travel: asyncio.Task[None] | None = None
+        self.recording: asyncio.Future[None] | None = None  # the newest write, until it is done
+        self.resting = False  # nothing is in flight for it
+        self.rings_at: datetime | None = None  # when the clock ends its rest
+        self.travel: asyncio.Task[None] | None = None  # while there is something to do for it
         self.cancelled_by: RunControl | None = None
         self.actor: RunControl | None = None  # of the next change
         self.move: MoveOrder | None = None  # to be obeyed as soon as nothing is in flight
@@ -74,16 +93,6 @@ class Trip:
     @property
     def finished(self) -> bool:
         return self.gone or self.state.phase in FINISHED
-
-    @property
-    def at_rest(self) -> bool:
-        done = self.travel is not None and self.travel.done()
-        return done or (self.resting is not None and not self.resting.done())
-
-    def nudge(self) -> None:
-        """The trip looks again at what it should do."""
-        if self.resting is not None and not self.resting.done():
-            self.resting.set_result(None)
 
 
 @workflow.defn(name=contracts.JOURNEY_WORKFLOW)
@@ -96,7 +105,7 @@ class JourneyWorkflow:
         self.held_by = list(given.held_by)
         self.draining = False
         self.fault: BaseException | None = None
-        self.clock = Clock()
+        self.clock = Clock(self._nudge)
         self.consent = Batch(self._asks(contracts.check_consent))
         self.quiet_hours = Batch(self._asks(contracts.check_quiet_hours))
         self.sending = workflow.ActivityConfig(**contracts.SENDS, task_queue=contracts.send_queue(workflow.info().task_queue))
@@ -115,7 +124,7 @@ class JourneyWorkflow:
         self._describe()
         for trip in self.trips.values():
             trip.travel = asyncio.create_task(self._travel(trip))
-            trip.travel.add_done_callback(self._notice)
+        given.__dict__["runs"] = ()  # the trips have them: kept twice, they would weigh twice for as long as they wait
         try:
             await self._until(lambda: self._done() or workflow.info().is_continue_as_new_suggested())
         except asyncio.CancelledError:  # somebody cancelled the workflow itself: its runs must not be forgotten
@@ -130,8 +139,25 @@ class JourneyWorkflow:
 
     # --- one run ---------------------------------------------------------------------------------------------------
 
+    def _nudge(self, trip: Trip) -> None:
+        """The trip looks again at what it should do, unless it is about to."""
+        if trip.resting and trip.travel is None:
+            trip.travel = asyncio.create_task(self._travel(trip))
+
     async def _travel(self, trip: Trip) -> None:
-        """The whole trip: decide, do or rest, until finished."""
+        """From one rest to the next, or to the end."""
+        trip.resting = False
+        if trip.rings_at is not None:
+            self.clock.leave(trip, trip.rings_at)
+            trip.rings_at = None
+        try:
+            await self._go(trip)
+        except Exception as error:
+            self.fault = error
+        trip.travel = None
+
+    async def _go(self, trip: Trip) -> None:
+        """Decide and do, until there is nothing to do."""
         while not trip.finished:
             if trip.cancelled_by is not None:
                 trip.actor = trip.cancelled_by
@@ -149,7 +175,8 @@ class JourneyWorkflow:
             elif trip.unrecorded:
                 await self._record(trip)  # then look again: something may have happened meanwhile
             else:
-                await self._rest(trip, command)
+                self._rest(trip, command)
+                return
         await self._record(trip)
 
     def _must_rest(self, trip: Trip, command: Command) -> bool:
@@ -160,18 +187,12 @@ class JourneyWorkflow:
     def _is_held(self, trip: Trip) -> bool:
         return trip.state.paused or bool(self.held_by)
 
-    async def _rest(self, trip: Trip, command: Command) -> None:
+    def _rest(self, trip: Trip, command: Command) -> None:
         """Until the time has come, an operator speaks or a pause is lifted."""
-        trip.resting = asyncio.get_running_loop().create_future()
-        at = command.at if isinstance(command, WaitUntil) and command.at and command.at > workflow.now() else None
-        if at is not None:
-            self.clock.set(trip, at, trip.nudge)
-        try:
-            await trip.resting
-        finally:
-            trip.resting = None
-            if at is not None:
-                self.clock.leave(trip, at)
+        trip.resting = True
+        if isinstance(command, WaitUntil) and command.at and command.at > workflow.now():
+            trip.rings_at = command.at
+            self.clock.set(trip, command.at)
 
     async def _perform(self, trip: Trip, command: Command) -> None:
         try:
@@ -262,7 +283,7 @@ class JourneyWorkflow:
             sequence += 1
             trip.unrecorded.append(self._transition(trip, progress.state, change, sequence))
         trip.actor = None
-        trip.state = progress.state.model_copy(update={"sequence": sequence})
+        trip.state = replace(progress.state, sequence=sequence)
 
     def _transition(self, trip: Trip, state: RunState, change: interpreter.Change, sequence: int) -> Transition:
         phase = Phase.PAUSED if self._is_held(trip) and change.phase not in FINISHED else change.phase
@@ -286,8 +307,10 @@ class JourneyWorkflow:
         if trip.unrecorded:
             transitions, trip.unrecorded = trip.unrecorded, []
             trip.recording = asyncio.ensure_future(self.records.ask(transitions))
-        if trip.recording is not None:
-            await trip.recording
+        if (recording := trip.recording) is not None:
+            await recording
+            if trip.recording is recording:
+                trip.recording = None
 
     async def _record_all(self, groups: Sequence[Sequence[Transition]]) -> Sequence[None]:
         transitions = [transition for group in groups for transition in group]
@@ -332,7 +355,7 @@ class JourneyWorkflow:
                 trip.reconnected, held = True, trip.state
                 trip.state = interpreter.unhold(held, workflow.now())
                 if trip.state is not held:
-                    trip.nudge()
+                    self._nudge(trip)
 
     async def _hold_all(self, control: Control, kind: str, held_by: list[str]) -> None:
         self.held_by = held_by
@@ -340,7 +363,7 @@ class JourneyWorkflow:
         trips = [trip for trip in self.trips.values() if not trip.finished]
         for trip in trips:
             self._note(trip, kind, by, None if self._is_held(trip) else interpreter.unhold(trip.state, workflow.now()))
-            trip.nudge()
+            self._nudge(trip)
         await asyncio.gather(*(self._record(trip) for trip in trips))
 
     @workflow.update(name="control_runs", description="Pause, resume, cancel, retry or skip some runs.")
@@ -367,9 +390,9 @@ class JourneyWorkflow:
         trip.actor = control
         match control.command:
             case "pause" if not state.paused:
-                self._note(trip, "paused", control, state.model_copy(update={"paused": True}))
+                self._note(trip, "paused", control, replace(state, paused=True))
             case "resume" if state.paused:
-                self._note(trip, "resumed", control, interpreter.unhold(state.model_copy(update={"paused": False}), now))
+                self._note(trip, "resumed", control, interpreter.unhold(replace(state, paused=False), now))
             case "retry" if state.phase is Phase.NEEDS_ATTENTION:
                 self._apply(trip, interpreter.retry(state))
             case "skip" if state.phase is Phase.NEEDS_ATTENTION:
@@ -380,7 +403,7 @@ class JourneyWorkflow:
                     trip.actor = None
                     return False
                 self._apply(trip, progress)
-            case "cancel" if trip.resting is not None:
+            case "cancel" if trip.resting:
                 self._apply(trip, interpreter.cancel(state, control.reason))
             case "cancel" if trip.cancelled_by is None:
                 trip.cancelled_by = control  # something is in flight for it: cancelled when that has come back
@@ -388,7 +411,7 @@ class JourneyWorkflow:
             case _:
                 trip.actor = None
                 return False
-        trip.nudge()
+        self._nudge(trip)
         return True
 
     def _note(self, trip: Trip, kind: str, control: RunControl, state: RunState | None = None) -> None:
@@ -416,14 +439,14 @@ class JourneyWorkflow:
             trip = self.trips.get(message.run_id)
             if trip is not None and not trip.finished:
                 self._listen(trip, message)
-                trip.nudge()
+                self._nudge(trip)
 
     def _listen(self, trip: Trip, message: RunMessage) -> None:
         match message.kind:
             case "matched":
                 self._match(trip, message)
             case "exit":
-                trip.state = trip.state.model_copy(update={"leaving": trip.state.leaving or message.reason or "exit_rule"})
+                trip.state = replace(trip.state, leaving=trip.state.leaving or message.reason or "exit_rule")
             case "reconsider":
                 trip.state = interpreter.reconsidered(self.definition, trip.state)
 
@@ -434,7 +457,7 @@ class JourneyWorkflow:
         progress = interpreter.matched(self.definition, state, workflow.now(), message.step_id or "", message.visit or 1, _heard(message))
         if progress is not None:
             self._apply(trip, progress)
-        elif state.phase is Phase.ACTIVE and trip.resting is None:
+        elif state.phase is Phase.ACTIVE and not trip.resting:
             trip.early = message
 
     # --- another version -------------------------------------------------------------------------------------------
@@ -447,7 +470,7 @@ class JourneyWorkflow:
         trips = [trip for trip in there if named is None or trip.state.run_id in named]
         for trip in trips:
             trip.move = order
-            trip.nudge()
+            self._nudge(trip)
         return [RunControlled(run_id=trip.state.run_id, phase=self._shown(trip), changed=True) for trip in trips]
 
     async def _moved(self, trip: Trip, order: MoveOrder) -> bool:
@@ -487,10 +510,6 @@ class JourneyWorkflow:
     def _describe(self) -> None:
         workflow.set_current_details(f"{len(self.trips)} runs of version `{self.scope.version_id}`")
 
-    def _notice(self, travel: asyncio.Task[None]) -> None:
-        if not travel.cancelled() and travel.exception() is not None:
-            self.fault = travel.exception()
-
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Until the condition holds. A fault in a trip's code suspends the workflow, which a deploy mends: never fails it."""
         await workflow.wait_condition(lambda: self.fault is not None or condition())
@@ -498,16 +517,13 @@ class JourneyWorkflow:
             raise RuntimeError(f"a trip broke: {type(self.fault).__name__}") from self.fault
 
     def _done(self) -> bool:
-        return all(trip.travel is not None and trip.travel.done() for trip in self.trips.values())
+        return all(trip.finished and trip.travel is None for trip in self.trips.values())
 
     def _at_rest(self) -> bool:
-        return all(trip.at_rest for trip in self.trips.values())
+        return all(trip.travel is None for trip in self.trips.values())
 
     async def _hand_over(self) -> None:
         """Continue as new with the runs that are not finished; all of them are at rest."""
-        for trip in self.trips.values():
-            if trip.travel is not None:
-                trip.travel.cancel()
         runs = [trip.state for trip in self.trips.values() if not trip.finished]
         workflow.continue_as_new(JourneyInput(scope=self.scope, definition=self.definition, runs=runs, held_by=self.held_by))
 

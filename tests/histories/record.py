@@ -8,6 +8,7 @@ way in the field.
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,7 @@ async def moved_to_another_version(server: WorkflowEnvironment, fakes: Fakes, qu
     """One moves, two exit; the fourth is cancelled before."""
     runs = some_runs(4)
     definition = WELCOME.model_copy(update={"steps": {**WELCOME.steps, "nap": WaitStep(duration=timedelta(days=2))}})
-    runs = [*runs[:1], *(run.model_copy(update={"step_id": "nap"}) for run in runs[1:3]), *runs[3:]]
+    runs = [*runs[:1], *(replace(run, step_id="nap") for run in runs[1:3]), *runs[3:]]
     choices = {"pause": MoveChoice(step_id="reminder"), "nap": MoveChoice()}
     order = MoveOrder(plan_id=uuid4(), version_id=uuid4(), choices=choices, actor_id=uuid4())
     with server.with_time_skipping_disabled():

@@ -2,6 +2,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -286,7 +287,7 @@ def mended(connection_id: UUID) -> Control:
 def held_since(reason: str) -> RunState:
     """Until tomorrow, as a workflow that continued as new carries it."""
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    return some_runs(1)[0].model_copy(update={"phase": Phase.HELD, "reason": reason, "wake_at": tomorrow, "sequence": 2, "round": 9})
+    return replace(some_runs(1)[0], phase=Phase.HELD, reason=reason, wake_at=tomorrow, sequence=2, round=9)
 
 
 async def test_runs_held_for_a_broken_connection_go_on_at_once_when_that_one_is_mended(server: WorkflowEnvironment, fakes: Fakes) -> None:

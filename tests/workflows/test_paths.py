@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -111,7 +111,7 @@ def walk(world: World, run: UUID) -> list[Step]:
     """The path that the pure interpreter takes."""
     definition, version = world.definition, world.version_id
     progress = interpreter.enter(definition, RunState(run_id=run, contact_id=run, step_id=definition.start), NOW)
-    path, state = _steps(progress), progress.state.model_copy(update={"sequence": 1})
+    path, state = _steps(progress), replace(progress.state, sequence=1)
     while (command := interpreter.next_command(definition, state)) is not None:
         at = state.step_id or ""
         match command:

@@ -10,7 +10,7 @@ Every function gives a `Progress`: the new state and the changes to be recorded 
 What a kind of step does is said by its class (`models.domain.journey.steps`). All times are aware UTC.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -97,11 +97,11 @@ def enter(definition: Definition, state: RunState, now: datetime) -> Progress:
     if state.sequence and not state.moved:
         return Progress(state)
     begun = Change("moved" if state.moved else "entered", Phase.ACTIVE, state.step_id)
-    here = state.model_copy(update={"moved": False})
+    here = replace(state, moved=False)
     if state.starts_at is not None and state.starts_at > now:
-        waiting = here.model_copy(update={"phase": Phase.WAITING, "wake_at": state.starts_at, "reason": None})
+        waiting = replace(here, phase=Phase.WAITING, wake_at=state.starts_at, reason=None)
         return Progress(waiting, (begun, Change("waiting", Phase.WAITING, state.step_id, None, state.starts_at, "starts_later")))
-    started = here.model_copy(update={"starts_at": None})
+    started = replace(here, starts_at=None)
     return _after(_arrive(definition, started, state.step_id, now, keep_arrival=state.moved), begun)
 
 
@@ -123,14 +123,14 @@ def not_sent(definition: Definition, state: RunState, now: datetime, reason: str
 
 def held(state: RunState, until: datetime, reason: str) -> Progress:
     """The step's message may leave at `until` at the earliest; everything is asked again then."""
-    new = state.model_copy(update={"phase": Phase.HELD, "wake_at": until, "reason": reason, "round": state.round + 1})
+    new = replace(state, phase=Phase.HELD, wake_at=until, reason=reason, round=state.round + 1)
     return Progress(new, (Change("held", Phase.HELD, state.step_id, state.visit, until, reason),))
 
 
 def unhold(state: RunState, now: datetime) -> RunState:
     """A run that was held only by a pause or a broken connection need not wait any longer, now that it is lifted or mended."""
     if state.phase is Phase.HELD and (state.reason in PAUSES or state.reason in BROKEN_REASONS):
-        return state.model_copy(update={"wake_at": now})
+        return replace(state, wake_at=now)
     return state
 
 
@@ -145,14 +145,14 @@ def answered(definition: Definition, state: RunState, answer: Answer, now: datet
 def wake(definition: Definition, state: RunState, now: datetime) -> Progress:
     """The time of a waiting or held run has come."""
     if state.phase is Phase.HELD:
-        new = state.model_copy(update={"phase": Phase.ACTIVE, "wake_at": None, "reason": None})
+        new = replace(state, phase=Phase.ACTIVE, wake_at=None, reason=None)
         return Progress(new, (Change("woke", Phase.ACTIVE, state.step_id, state.visit),))
     if state.starts_at is not None:
-        started = state.model_copy(update={"starts_at": None})
+        started = replace(state, starts_at=None)
         return _after(_arrive(definition, started, state.step_id, now), Change("started", Phase.ACTIVE, state.step_id))
     step = _step(definition, state)
     if isinstance(step, WaitForStep):  # an event may have come at the last moment: the database says which was first
-        return Progress(state.model_copy(update={"phase": Phase.ACTIVE, "wake_at": None, "expired": True, "round": state.round + 1}))
+        return Progress(replace(state, phase=Phase.ACTIVE, wake_at=None, expired=True, round=state.round + 1))
     return _follow(definition, state, step.woke(state, now), now)
 
 
@@ -163,7 +163,7 @@ def reconsidered(definition: Definition, state: RunState) -> RunState:
     step = _step(definition, state)
     if not isinstance(step, WaitStep) or not step.planned:
         return state
-    return state.model_copy(update={"phase": Phase.ACTIVE, "round": state.round + 1})
+    return replace(state, phase=Phase.ACTIVE, round=state.round + 1)
 
 
 def matched(definition: Definition, state: RunState, now: datetime, step_id: str, visit: int, answer: Answer) -> Progress | None:
@@ -186,18 +186,18 @@ def reviewed(definition: Definition, state: RunState, now: datetime, approved: b
 
 def moving(state: RunState, step_id: str) -> RunState:
     """The state to be handed over to another version's workflow, where it arrives at `step_id`."""
-    return state.model_copy(update={"step_id": step_id, "moved": True, "moves": state.moves + 1})
+    return replace(state, step_id=step_id, moved=True, moves=state.moves + 1)
 
 
 def park(state: RunState, reason: str) -> Progress:
     """The step failed for good: the run stops here, its state intact, until a person decides."""
-    new = state.model_copy(update={"phase": Phase.NEEDS_ATTENTION, "wake_at": None, "reason": reason})
+    new = replace(state, phase=Phase.NEEDS_ATTENTION, wake_at=None, reason=reason)
     return Progress(new, (Change("parked", Phase.NEEDS_ATTENTION, state.step_id, state.visit, reason=reason),))
 
 
 def retry(state: RunState) -> Progress:
     """A parked run tries its step again."""
-    new = state.model_copy(update={"phase": Phase.ACTIVE, "reason": None, "round": state.round + 1})
+    new = replace(state, phase=Phase.ACTIVE, reason=None, round=state.round + 1)
     return Progress(new, (Change("retried", Phase.ACTIVE, state.step_id, state.visit),))
 
 
@@ -249,7 +249,7 @@ def _said(state: RunState, kind: str | None, reason: str | None, details: dict[s
 
 
 def _rest(state: RunState, rest: Rest) -> Progress:
-    waiting = state.model_copy(update={"phase": Phase.WAITING, "wake_at": rest.until, "reason": None})
+    waiting = replace(state, phase=Phase.WAITING, wake_at=rest.until, reason=None)
     if state.wake_at is not None and state.wake_at == rest.until:
         return Progress(waiting)  # asked again, and nothing is new
     kind = "rescheduled" if state.wake_at is not None else rest.kind
@@ -281,22 +281,21 @@ def _arrive(definition: Definition, state: RunState, step_id: str | None, now: d
 def _at(definition: Definition, state: RunState, step_id: str, now: datetime, keep_arrival: bool) -> RunState:
     visit = state.visits.get(step_id, 0) + 1
     arrived_at = state.arrived_at if keep_arrival and state.arrived_at is not None else now
-    return state.model_copy(
-        update={
-            "step_id": step_id,
-            "phase": Phase.ACTIVE,
-            "visit": visit,
-            # Only a step on a loop can be arrived at again: the state, which travels in payloads, does not grow with the way.
-            "visits": {**state.visits, step_id: visit} if step_id in definition.looping else state.visits,
-            "round": state.moves * ROUNDS_PER_VERSION,
-            "wake_at": None,
-            "reason": None,
-            "expired": False,
-            "arrived_at": arrived_at if definition.steps[step_id].waits else None,
-        }
+    return replace(
+        state,
+        step_id=step_id,
+        phase=Phase.ACTIVE,
+        visit=visit,
+        # Only a step on a loop can be arrived at again: the state, which travels in payloads, does not grow with the way.
+        visits={**state.visits, step_id: visit} if step_id in definition.looping else state.visits,
+        round=state.moves * ROUNDS_PER_VERSION,
+        wake_at=None,
+        reason=None,
+        expired=False,
+        arrived_at=arrived_at if definition.steps[step_id].waits else None,
     )
 
 
 def _finish(state: RunState, phase: Phase, reason: str | None) -> Progress:
-    new = state.model_copy(update={"phase": phase, "wake_at": None, "reason": reason})
+    new = replace(state, phase=phase, wake_at=None, reason=reason)
     return Progress(new, (Change(str(phase), phase, state.step_id, state.visit, reason=reason),))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -55,7 +56,7 @@ def test_a_journey_may_begin_with_a_wait() -> None:
 
 
 def test_a_run_under_way_is_not_entered_again() -> None:
-    state = run_at("mail").model_copy(update={"sequence": 3})
+    state = replace(run_at("mail"), sequence=3)
     assert enter(WAIT_FIRST, state, NOW).state == state
 
 
@@ -91,7 +92,7 @@ def test_a_parked_run_keeps_its_place() -> None:
 
 
 def test_a_run_that_starts_later_waits_before_its_first_step() -> None:
-    state = enter(WAIT_FIRST, run_at("pause").model_copy(update={"starts_at": NOW + DAY}), NOW).state
+    state = enter(WAIT_FIRST, replace(run_at("pause"), starts_at=NOW + DAY), NOW).state
     assert next_command(WAIT_FIRST, state) == WaitUntil(NOW + DAY)
     started = wake(WAIT_FIRST, state, NOW + DAY)
     assert [change.kind for change in started.changes] == ["started", "waiting"]
@@ -99,7 +100,7 @@ def test_a_run_that_starts_later_waits_before_its_first_step() -> None:
 
 
 def test_a_run_that_is_moved_to_the_same_wait_keeps_the_time_it_has_waited() -> None:
-    waited = enter(WAIT_FIRST, run_at("pause"), NOW).state.model_copy(update={"sequence": 2})
+    waited = replace(enter(WAIT_FIRST, run_at("pause"), NOW).state, sequence=2)
     longer = journey("pause", pause=WaitStep(duration=5 * DAY, next="mail"), mail=SendStep(template_id=uuid4()))
     arrived = enter(longer, moving(waited, "pause"), NOW + DAY)
     assert [change.kind for change in arrived.changes] == ["moved", "waiting"]
