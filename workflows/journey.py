@@ -217,7 +217,7 @@ class JourneyWorkflow:
             if judgement.verdict is not Verdict.SEND:
                 self._obey(trip, judgement)
                 return
-            visit = visit.model_copy(update={"allowed_until": judgement.allowed_until})
+            visit = replace(visit, allowed_until=judgement.allowed_until)
         self._settle(trip, await self.sends.ask(visit))
 
     def _obey(self, trip: Trip, judgement: Judgement) -> None:

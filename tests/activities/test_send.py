@@ -235,7 +235,7 @@ async def test_a_message_still_queued_when_quiet_hours_begin_asks_again(
     queued, late, early = await world.people(3)
     batch = world.batch([queued, late, early])
     until = {queued: NOON, late: NOON + timedelta(seconds=2), early: NOON + timedelta(hours=9)}
-    visits = [visit.model_copy(update={"allowed_until": until[visit.run_id]}) for visit in batch.visits]
+    visits = [replace(visit, allowed_until=until[visit.run_id]) for visit in batch.visits]
 
     async def dawdle(_: Any) -> None:
         await asyncio.sleep(2.5)
@@ -254,7 +254,7 @@ async def test_the_time_in_the_queue_and_in_earlier_attempts_counts_towards_quie
     late, early = await world.people(2)
     batch = world.batch([late, early])
     until = {late: NOON + timedelta(minutes=9), early: NOON + timedelta(minutes=11)}
-    visits = [visit.model_copy(update={"allowed_until": until[visit.run_id]}) for visit in batch.visits]
+    visits = [replace(visit, allowed_until=until[visit.run_id]) for visit in batch.visits]
     environment = ActivityEnvironment()
     asked = environment.info.scheduled_time
     environment.info = replace(environment.info, attempt=3, started_time=asked + timedelta(minutes=10))
@@ -269,7 +269,7 @@ async def test_a_message_whose_hours_end_while_the_fence_is_asked_is_given_back(
 ) -> None:
     run = await world.contact()
     batch = world.batch([run])
-    visits = [visit.model_copy(update={"allowed_until": NOON + timedelta(seconds=2)}) for visit in batch.visits]
+    visits = [replace(visit, allowed_until=NOON + timedelta(seconds=2)) for visit in batch.visits]
     really = fence.let_pass
 
     async def answers_late(*given: Any) -> Any:

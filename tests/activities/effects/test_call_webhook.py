@@ -2,7 +2,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -113,7 +112,7 @@ async def test_values_of_the_answer_are_kept_in_the_runs_variables(world: Effect
     (answer,) = await world.perform([run], "saving")
     assert answer.details == {"status": 201, "saved": ["count", "order_id", "paid", "total"]}
     assert await world.kept(run) == {"before": "kept", "order_id": "A-7", "total": 9.5, "count": 2, "paid": True}
-    assert "A-7" not in json.dumps([answer.model_dump(mode="json"), (await world.effect(run))["details"]])
+    assert "A-7" not in str([answer, (await world.effect(run))["details"]])
 
 
 @pytest.mark.parametrize(
@@ -153,7 +152,7 @@ async def test_a_refusal_fails_for_good_and_a_person_who_retries_is_obeyed(world
     receiver.says(status, {"error": "ada@example.com"})
     (answer,) = await world.perform([run], "plain")
     assert said([answer]) == [("failed", f"webhook_answered_{status}")]
-    assert "example.com" not in answer.model_dump_json()
+    assert "example.com" not in str(answer)
     assert await world.actions("effect.") == ["effect.failed"]
     receiver.says(200)
     assert said(await world.perform([run], "plain", round=1)) == [("done", None)]
