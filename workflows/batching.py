@@ -23,14 +23,15 @@ class Batch(Generic[Question, Answer]):
         self._queue: list[tuple[Question, asyncio.Future[Answer]]] = []
         self._flushes: set[asyncio.Task[None]] = set()
 
-    async def ask(self, question: Question) -> Answer:
+    def ask(self, question: Question) -> asyncio.Future[Answer]:
+        """Queued as soon as this is called. A future and no coroutine, for hundreds may wait at the same time."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.append((question, answer))
         if len(self._queue) == 1:
             flush = asyncio.create_task(self._flush())
             self._flushes.add(flush)
             flush.add_done_callback(self._flushes.discard)
-        return await answer
+        return answer
 
     async def _flush(self) -> None:
         queue, self._queue = self._queue, []

@@ -173,7 +173,7 @@ class JourneyWorkflow:
             if not self._must_rest(trip, command):
                 await self._perform(trip, command)
             elif trip.unrecorded:
-                await self._record(trip)  # then look again: something may have happened meanwhile
+                await self._begin_record(trip)  # then look again: something may have happened meanwhile
             else:
                 self._rest(trip, command)
                 return
@@ -190,6 +190,8 @@ class JourneyWorkflow:
     def _rest(self, trip: Trip, command: Command) -> None:
         """Until the time has come, an operator speaks or a pause is lifted."""
         trip.resting = True
+        if trip.recording is not None and trip.recording.done():
+            trip.recording = None
         if isinstance(command, WaitUntil) and command.at and command.at > workflow.now():
             trip.rings_at = command.at
             self.clock.set(trip, command.at)
@@ -304,13 +306,19 @@ class JourneyWorkflow:
 
     async def _record(self, trip: Trip) -> None:
         """All that has happened to the trip until now is on record, whoever of its coroutine and the handlers began to write it."""
+        if trip.unrecorded or trip.recording is not None:
+            await self._begin_record(trip)
+
+    def _begin_record(self, trip: Trip) -> asyncio.Future[None]:
+        """The newest write of the trip, which has unrecorded changes or a write that was begun."""
         if trip.unrecorded:
             transitions, trip.unrecorded = trip.unrecorded, []
-            trip.recording = asyncio.ensure_future(self.records.ask(transitions))
-        if (recording := trip.recording) is not None:
-            await recording
-            if trip.recording is recording:
-                trip.recording = None
+            trip.recording = asyncio.ensure_future(self._write(transitions))
+        assert trip.recording is not None
+        return trip.recording
+
+    async def _write(self, transitions: Sequence[Transition]) -> None:
+        await self.records.ask(transitions)
 
     async def _record_all(self, groups: Sequence[Sequence[Transition]]) -> Sequence[None]:
         transitions = [transition for group in groups for transition in group]
