@@ -127,6 +127,8 @@ class _Writer:
 
     async def _flush(self, passages: Sequence[Passage], settlements: Sequence[Settlement]) -> dict[UUID, Verdict]:
         async with self.database.organization(self.organization_id) as session:
+            if passages and settlements:  # each sorts its own rows, but two such transactions may hold some of each other's
+                await deliveries.lock(session, [*(one.id for one in passages), *(one.id for one in settlements)])
             verdicts = await fence.let_pass(session, passages) if passages else {}
             if settlements:
                 entries = await deliveries.settle(session, settlements)

@@ -63,21 +63,35 @@ class Standing:
     lease_over: bool  # it was handed over longer ago than the lease
 
 
+# A row that is locked is in the hands of another attempt at this moment: it is left to that one. So a claim waits for nobody but another
+# claim's new rows, which all make in the order of runs, and never stands in the way of a ledger that waits for it.
 _CLAIM = text(
     """
-    INSERT INTO deliveries AS d (id, organization_id, run_id, journey_id, version_id, campaign_id, contact_id, step_id, visit, round,
-      channel, purpose, topic_id, connection_id, template_version_id, state, attempt, attempts, claimed_at)
-    SELECT a.id, :o, a.run_id, :journey_id, :version_id, :campaign_id, a.contact_id, a.step_id, a.visit, a.round,
-      a.channel, a.purpose, a.topic_id, a.connection_id, a.template_version_id, 'claimed', :attempt, 0, clock_timestamp()
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, run_id uuid, contact_id uuid, step_id text, visit int, round int,
-      channel text, purpose text, topic_id uuid, connection_id uuid, template_version_id uuid)
-    ORDER BY a.run_id
-    ON CONFLICT (run_id, step_id, visit) DO UPDATE SET
-      attempt = EXCLUDED.attempt, round = EXCLUDED.round, connection_id = EXCLUDED.connection_id, claimed_at = EXCLUDED.claimed_at,
-      attempts = CASE d.state WHEN 'failed' THEN 0 ELSE d.attempts END,
-      state = 'claimed', outcome = NULL, reason = NULL, settled_at = NULL, transmitting_at = NULL
-    WHERE d.state = 'claimed' OR (d.state = 'failed' AND d.round < EXCLUDED.round)
-    RETURNING d.id, d.run_id, d.attempts
+    WITH wanted AS MATERIALIZED (
+      SELECT a.* FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, run_id uuid, contact_id uuid, step_id text, visit int,
+        round int, channel text, purpose text, topic_id uuid, connection_id uuid, template_version_id uuid)),
+    free AS MATERIALIZED (
+      SELECT d.id, a.round, a.connection_id
+      FROM wanted a CROSS JOIN LATERAL (
+        SELECT d.id, d.state, d.round FROM deliveries d
+        WHERE d.organization_id = :o AND d.run_id = a.run_id AND d.step_id = a.step_id AND d.visit = a.visit
+        LIMIT 1 FOR UPDATE SKIP LOCKED) d
+      WHERE d.state = 'claimed' OR (d.state = 'failed' AND d.round < a.round)),
+    taken AS (
+      UPDATE deliveries d SET attempt = :attempt, round = f.round, connection_id = f.connection_id, claimed_at = clock_timestamp(),
+        attempts = CASE d.state WHEN 'failed' THEN 0 ELSE d.attempts END,
+        state = 'claimed', outcome = NULL, reason = NULL, settled_at = NULL, transmitting_at = NULL
+      FROM free f WHERE d.organization_id = :o AND d.id = f.id AND d.id = ANY(ARRAY(SELECT id FROM free))
+      RETURNING d.id, d.run_id, d.attempts),
+    made AS (
+      INSERT INTO deliveries (id, organization_id, run_id, journey_id, version_id, campaign_id, contact_id, step_id, visit, round,
+        channel, purpose, topic_id, connection_id, template_version_id, state, attempt, attempts, claimed_at)
+      SELECT a.id, :o, a.run_id, :journey_id, :version_id, :campaign_id, a.contact_id, a.step_id, a.visit, a.round,
+        a.channel, a.purpose, a.topic_id, a.connection_id, a.template_version_id, 'claimed', :attempt, 0, clock_timestamp()
+      FROM wanted a ORDER BY a.run_id
+      ON CONFLICT (run_id, step_id, visit) DO NOTHING
+      RETURNING id, run_id, attempts)
+    SELECT * FROM taken UNION ALL SELECT * FROM made
     """
 )
 
@@ -202,6 +216,14 @@ async def settle(session: OrganizationSession, settlements: Sequence[Settlement]
     told = rowset([{**vars(one), "suppress": None} for one in sorted(settlements, key=lambda one: one.id)])
     rows = await session.execute(_SETTLE, {"o": session.organization_id, "rows": told})
     return [entry(dict(row)) for row in rows.mappings()]
+
+
+_LOCK = text("SELECT 1 FROM deliveries WHERE organization_id = :o AND id = ANY(:ids) ORDER BY id FOR UPDATE")
+
+
+async def lock(session: OrganizationSession, ids: Sequence[UUID]) -> None:
+    """Nobody else changes these rows before this transaction ends. Taken in the one order, whatever is done with them afterwards."""
+    await session.execute(_LOCK, {"o": session.organization_id, "ids": list(ids)})
 
 
 async def paused_reason(session: OrganizationSession, journey_id: UUID, campaign_id: UUID | None) -> str | None:
