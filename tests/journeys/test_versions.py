@@ -1,5 +1,6 @@
 """Editing and publishing while people are under way, end to end through the public API."""
 
+import asyncio
 from collections import Counter
 from datetime import timedelta
 from typing import Any
@@ -109,6 +110,22 @@ async def test_scenario_35_two_editors(stack: Stack, acme: Organization) -> None
     drafts = [(await acme.get(f"/journeys/{journey}/draft-revisions/{number}"))["draft"]["steps"] for number in (1, 2)]
     assert drafts == [FIRST, SECOND]
     assert (await acme.get(f"/journeys/{journey}"))["draft"]["steps"] == SECOND
+    # Many at the same moment: one is saved, and whoever was refused reads what that was, and saves on top of it.
+    drafts = [{"start": "end", "steps": {"end": {"kind": "exit", "reason": f"editor_{number}"}}} for number in range(6)]
+    saves = (acme.client.patch(f"{path}/draft", json={"draft": draft}, headers={"If-Match": '"2"'}) for draft in drafts)
+    answers = await asyncio.gather(*saves)
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412, 412, 412, 412]
+    [won] = [draft for draft, answer in zip(drafts, answers, strict=True) if answer.status_code == 200]
+    read = await acme.client.get(path)
+    assert (read.json()["revision"], read.json()["draft"]["steps"]) == (3, won["steps"])
+    merged = await acme.client.patch(
+        f"{path}/draft", json={"draft": {"start": "which", "steps": FIRST}}, headers={"If-Match": read.headers["ETag"]}
+    )
+    assert merged.status_code == 200
+    kept = [(await acme.get(f"/journeys/{journey}/draft-revisions/{number}"))["draft"]["steps"] for number in (1, 2, 3, 4)]
+    assert kept == [FIRST, SECOND, won["steps"], FIRST]
+    blind = await acme.client.patch(f"{path}/draft", json={"draft": drafts[1]})
+    assert blind.status_code == 412
 
 
 async def test_a_plan_for_hundreds_of_waiting_runs_ends_each_where_it_says(stack: Stack, acme: Organization) -> None:

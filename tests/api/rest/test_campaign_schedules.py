@@ -142,8 +142,8 @@ async def test_a_campaign_whose_journey_lets_nobody_in_again_is_refused(alice: P
     assert (await launch(alice, journey)).status_code == 202
     async with database.organization(alice.organization_id) as session:
         await session.execute(
-            text("""INSERT INTO runs (id, organization_id, journey_id, version_id, contact_id, workflow_id, page, status, sequence, variables,
-                                      entry_source, created_at, updated_at)
+            text("""INSERT INTO runs (id, organization_id, journey_id, version_id, contact_id, workflow_id, page, status, sequence,
+                                      variables, entry_source, created_at, updated_at)
                     SELECT gen_random_uuid(), c.organization_id, v.journey_id, v.id, c.id, 'w', 0, 'completed', 1, '{}', 'api', now(), now()
                     FROM contacts c, journey_versions v WHERE v.journey_id = :journey"""),
             {"journey": journey},
