@@ -29,8 +29,8 @@ from workflows.schedules import first_days, recurring, recurring_id
 Command = Literal["pause", "resume", "cancel"]
 ENDED = ("completed", "cancelled")
 EMPTY = (
-    "This audience is empty: no contact fits, or all who fit are left out, by excluded segments or because the journey's entry rules let none "
-    "of them in again. Choose another segment, or import contacts first; POST /v1/campaign-previews counts who is left out and why."
+    "This audience is empty: no contact fits, or all who fit are left out, by excluded segments or because the journey's entry rules "
+    "let none of them in again. Choose another segment, or import contacts first; POST /v1/campaign-previews tells who is left out."
 )
 
 
