@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
         "throughput": Command("tests.benches.throughput", "messages per second, batched against one workflow per contact"),
         "api": Command("tests.benches.api", "latency of the API"),
         "events": Command("tests.benches.events", "how soon a run goes on after its event, with many waiting"),
+        "moves": Command("tests.benches.moves", "runs per second that a publish plan moves"),
     },
     "chaos": Command("deploy.chaos.command", "kills parts at random moments and counts what was lost or doubled"),
 }

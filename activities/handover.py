@@ -1,6 +1,6 @@
 """Runs that change their version: a new workflow carries them from where a publish plan says."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -66,8 +66,7 @@ class HandOverActivities:
             definition, runs, before = await self._take_over(handed, scope, name)
             started = await self._start(name, scope, definition, runs, before)
             # One that an earlier attempt started may have heard of nothing: it is told all that is in force.
-            await self._tell_flags(name, scope, before if started else NOTHING_SAID)
-            await self._tell_exits(name, scope, [run.run_id for run in runs])
+            await self._tell(name, scope, [run.run_id for run in runs], before if started else NOTHING_SAID)
 
     async def _take_over(self, handed: HandOver, scope: Scope, name: str) -> tuple[Definition, list[RunState], Flags]:
         run_ids = [run.run_id for run in handed.runs]
@@ -96,21 +95,23 @@ class HandOverActivities:
             return False
         return True
 
-    async def _tell_flags(self, name: str, scope: Scope, before: Flags) -> None:
-        """The workflow knows the flags as they are. Looks again after telling: what was told may have been taken back meanwhile."""
-        while (after := await self._flags(scope)) != before:
+    async def _tell(self, name: str, scope: Scope, run_ids: Sequence[UUID], before: Flags) -> None:
+        """The workflow knows the flags as they are, and who is to leave. Looks again after telling flags: what was told may have been
+        taken back meanwhile."""
+        leaving, after = await self._said(scope, run_ids)
+        await self._tell_exits(name, leaving)
+        while after != before:
             for control in _words(scope, before, after):
                 await signal_all(self.temporal, control, [name])
-            before = after
+            before, (_, after) = after, await self._said(scope, run_ids)
 
-    async def _flags(self, scope: Scope) -> Flags:
-        async with self.database.organization(scope.organization_id) as session:
-            return await handovers.flags(session, scope.journey_id, scope.campaign_id)
-
-    async def _tell_exits(self, name: str, scope: Scope, run_ids: Sequence[UUID]) -> None:
-        """Who is to leave by a rule of the journey has been told so. Heard twice, it changes nothing."""
+    async def _said(self, scope: Scope, run_ids: Sequence[UUID]) -> tuple[dict[UUID, str], Flags]:
         async with self.database.organization(scope.organization_id) as session:
             leaving = await handovers.exits(session, run_ids)
+            return leaving, await handovers.flags(session, scope.journey_id, scope.campaign_id)
+
+    async def _tell_exits(self, name: str, leaving: Mapping[UUID, str]) -> None:
+        """Who is to leave by a rule of the journey has been told so. Heard twice, it changes nothing."""
         if leaving:
             messages = [RunMessage(run_id=run_id, kind="exit", reason=reason) for run_id, reason in leaving.items()]
             try:

@@ -2,8 +2,12 @@
 
 import argparse
 import gc
+import importlib.util
+import sys
+from pathlib import Path
 
 from deploy.serving import serve
+from models.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,8 +17,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import worker
 
+    async def work(settings: Settings) -> None:
+        _keep_bytecode(settings.state_directory)
+        await worker.run(settings)
+
     _collect_garbage_less_often()
-    return serve(worker.run)
+    return serve(work)
+
+
+def _keep_bytecode(state: Path) -> None:
+    """The sandbox loads the modules of `workflows` anew for every workflow that it takes up: 3 ms with their bytecode, 9 ms without
+    (measured 2026-11-25). Where it is not written (PYTHONDONTWRITEBYTECODE, as images often say, or a tree that is read-only), it is kept
+    in the state directory, which nobody else may write to."""
+    found = importlib.util.find_spec("workflows.journey")
+    if found is None or found.cached is None or not Path(found.cached).exists():
+        sys.dont_write_bytecode = False
+        sys.pycache_prefix = str((state / "bytecode").absolute())
 
 
 def _collect_garbage_less_often() -> None:

@@ -19,7 +19,8 @@ from models.domain.errors import Conflict, Invalid, NotFound, Problem
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
 from models.domain.schedule import NEXT_SHOWN, Once, Recurring, Timing, read_timing, require_ahead, warnings
-from models.store import audit, campaigns, controls, journeys
+from models.store import audit, campaigns, controls, journeys, selection
+from models.store.selection import Wanted
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
 from models.tables.journeys import Campaign, Journey, JourneyVersion
@@ -27,6 +28,10 @@ from workflows.schedules import first_days, recurring, recurring_id
 
 Command = Literal["pause", "resume", "cancel"]
 ENDED = ("completed", "cancelled")
+EMPTY = (
+    "This audience is empty: no contact fits, or all who fit are left out, by excluded segments or because the journey's entry rules "
+    "let none of them in again. Choose another segment, or import contacts first; POST /v1/campaign-previews tells who is left out."
+)
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,11 @@ async def _find_or_create(session: OrganizationSession, caller: Caller, wanted: 
     refuse_ended_journey(version, wanted.timing, now)
     rule, exclusion = await rules(session, wanted.segment_id, wanted.exclude_segment_ids)
     warned = [*warnings(wanted.timing, now)]
-    if not await campaigns.has_audience(session, rule, exclusion):
+    chosen = selection.select(Wanted(journey.id, Definition.model_validate(version.definition), rule, exclusion, now))
+    if not await campaigns.has_audience(session, chosen):
         if not taken_later:
-            raise Conflict("This audience is empty: no contact fits. Choose another segment, or import contacts first.")
-        warned.append(Problem("segment_id", "empty_audience", "No contact fits now; whoever fits when the campaign starts is taken."))
+            raise Conflict(EMPTY)
+        warned.append(Problem("segment_id", "empty_audience", "Nobody would be taken now; whoever fits when the campaign starts is taken."))
     campaign = await campaigns.create(
         session,
         name=wanted.name,

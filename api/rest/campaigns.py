@@ -12,6 +12,7 @@ from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.headers import CommandKey, PostKey
 from api.rest.reasons import StatedReason
+from models.domain.campaign_end import NOBODY_FITTED, WORDS, why_nobody
 from models.domain.schedule import AtOnce, Timing, parse_timing, read_timing
 from models.settings import MAXIMUM_PAGE_SIZE
 from models.store import campaign_progress, campaigns
@@ -86,6 +87,13 @@ class Warned(BaseModel):
     message: str
 
 
+class Ended(BaseModel):
+    """Why a campaign ended without having written to anybody."""
+
+    code: Literal["nobody_fitted", "everybody_left_out"]
+    message: str = Field(examples=[WORDS[NOBODY_FITTED]])
+
+
 class CampaignView(BaseModel):
     id: UUID
     name: str
@@ -108,6 +116,7 @@ class CampaignView(BaseModel):
     paused_at: datetime | None
     cancelled_at: datetime | None
     finished_at: datetime | None
+    ended_because: Ended | None = Field(description="Of a campaign that was completed with nobody in its audience.")
 
 
 class LaunchedCampaign(CampaignView):
@@ -126,7 +135,13 @@ def _view(campaign: Campaign) -> CampaignView:
     """The row keeps schedule and spread in one document."""
     timing = read_timing(campaign.schedule)
     schedule = None if isinstance(timing.schedule, AtOnce) else timing.schedule.model_dump(mode="json")
-    return CampaignView(**{**campaign.model_dump(), "schedule": schedule, "spread": timing.spread})
+    shown = {"schedule": schedule, "spread": timing.spread, "ended_because": _ended_because(campaign)}
+    return CampaignView(**{**campaign.model_dump(), **shown})
+
+
+def _ended_because(campaign: Campaign) -> Ended | None:
+    why = why_nobody(campaign.audience, campaign.left_out) if campaign.status == "completed" else None
+    return None if why is None else Ended.model_validate({"code": why, "message": WORDS[why]})
 
 
 def _with_progress(campaign: Campaign, found: Progress) -> CampaignWithProgress:

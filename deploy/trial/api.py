@@ -47,8 +47,11 @@ class Api:
         """`keyed` False: what the body says has an id of its own."""
         return await self._ask("POST", path, {"json": body, "headers": {"Idempotency-Key": uuid4().hex} if keyed else {}})
 
-    async def patch(self, path: str, body: Any) -> Any:
-        return await self._ask("PATCH", path, {"json": body})
+    async def put(self, path: str, body: Any) -> Any:
+        return await self._ask("PUT", path, {"json": body})
+
+    async def patch(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
+        return await self._ask("PATCH", path, {"json": body, "headers": headers or {}})
 
     async def send_file(self, path: str, name: str, content: bytes, fields: Mapping[str, str]) -> Any:
         """A multipart form with one file in the field `file`."""

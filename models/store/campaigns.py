@@ -11,9 +11,8 @@ from sqlmodel import col
 
 from models.domain.errors import NotFound
 from models.domain.schedule import Timing, stored
-from models.store import selection
+from models.store.selection import Selection
 from models.store.session import OrganizationSession
-from models.tables.base import utc_now
 from models.tables.contacts import Segment
 from models.tables.journeys import Campaign
 
@@ -92,11 +91,12 @@ async def segment_rules(session: OrganizationSession, segment_ids: Sequence[UUID
     return {row.id: row.rule for row in await session.execute(statement)}
 
 
-async def has_audience(session: OrganizationSession, rule: dict[str, Any] | None, exclusion: dict[str, Any] | None) -> bool:
-    """Whether the rule (None: everybody) selects anybody now whom the exclusion (None: nobody) does not."""
-    compiled = selection.fitting(rule, exclusion, utc_now())
-    query = f"SELECT EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :organization_id AND ({compiled.sql}))"
-    found: bool = (await session.execute(text(query), {"organization_id": session.organization_id, **compiled.parameters})).scalar_one()
+async def has_audience(session: OrganizationSession, chosen: Selection) -> bool:
+    """Whether anybody would be taken now."""
+    query = (
+        f"SELECT EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :o AND ({chosen.fitting.sql}) AND ({chosen.why_not}) IS NULL)"
+    )
+    found: bool = (await session.execute(text(query), {"o": session.organization_id, **chosen.parameters})).scalar_one()
     return found
 
 

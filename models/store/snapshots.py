@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from models.domain.audit import NewEntry
+from models.domain.campaign_end import why_nobody
 from models.domain.errors import NotFound
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
@@ -213,7 +214,8 @@ async def _taken(session: OrganizationSession, campaign_id: UUID, taken: Taken, 
     details = {"audience": taken.contacts, **({"left_out": taken.left_out} if taken.left_out else {})}
     entries = [NewEntry("campaign.started", "campaign", str(campaign_id), details=details)]
     if status == "completed":
-        entries.append(NewEntry("campaign.completed", "campaign", str(campaign_id), details={"audience": 0}))
+        why = why_nobody(taken.contacts, taken.left_out)
+        entries.append(NewEntry("campaign.completed", "campaign", str(campaign_id), details={"audience": 0, "reason": why}))
     if parent is not None:
         entries += [occurrences.skipped(parent.id, parent.nominal_at, occurrences.PAUSED)] if parent.paused else []
         entries += await occurrences.complete_if_over(session, parent.id, parent.nominal_at)

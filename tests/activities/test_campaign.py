@@ -126,6 +126,7 @@ async def test_an_empty_audience_completes_the_campaign(world: World) -> None:
     assert (await snapshot(world)).pages == 0
     assert (await campaign_row(world))["status"] == "completed"
     assert await world.actions("campaign.") == ["campaign.started", "campaign.completed"]
+    assert await world.one("SELECT details->>'reason' FROM audit_entries WHERE action = 'campaign.completed'") == "nobody_fitted"
     assert (await ActivityEnvironment().run(campaigns(world).finish_campaign, reference(world))).finished
 
 

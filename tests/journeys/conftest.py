@@ -56,10 +56,9 @@ class Stack:
             yield
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """With a database of its own: upkeep looks after every organization that it finds, other tests' leftovers included."""
-    own = settings_of(another_database(postgres, "journeys"), tmp_path_factory.mktemp("journeys"))
+@asynccontextmanager
+async def standing(own: Settings) -> AsyncIterator[Stack]:
+    """A stack over the settings' database, with a sandbox and a Temporal of its own."""
     own = own.model_copy(update={"sandbox_smtp_port": free_port(), "task_queue": f"journeys-{free_port()}", "max_cached_workflows": 0})
     database = Database(own.database_url.get_secret_value(), pool_size=20)
     ready = asyncio.Event()
@@ -70,6 +69,13 @@ async def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
     sandbox.cancel()
     await asyncio.gather(sandbox, return_exceptions=True)
     await database.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """With a database of its own: upkeep looks after every organization that it finds, other tests' leftovers included."""
+    async with standing(settings_of(another_database(postgres, "journeys"), tmp_path_factory.mktemp("journeys"))) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -61,6 +61,13 @@ class Organization:
     async def contacts(self, count: int, **fields: Any) -> list[str]:
         return [await self.contact(**fields) for _ in range(count)]
 
+    async def import_contacts(self, emails: Sequence[str], tags: str = "") -> None:
+        """`tags` as in a file: `a;b`."""
+        file = "\n".join(["email,tags", *(f"{email},{tags}" for email in emails)]).encode()
+        upload = {"file": ("contacts.csv", file, "text/csv")}
+        report = (await self.call("POST", "/contact-imports", files=upload, data={"options": "{}"})).json()
+        assert report["created"] == len(emails), report["refusals"][:3]
+
     async def topic(self, key: str = "news") -> str:
         return str((await self.post("/topics", {"key": key, "name": key.title()}))["id"])
 

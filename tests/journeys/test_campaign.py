@@ -234,12 +234,16 @@ async def test_a_run_whose_workflow_was_never_started_is_started_by_upkeep(stack
     async with stack.services.database.organization(acme.id) as session:
         await session.execute(text("UPDATE runs SET created_at = created_at - interval '1 minute'"))
     async with stack.working():
-        upkeep = await stack.services.temporal.start_workflow(
-            "UpkeepWorkflow", Upkeep(), id=f"upkeep/{run['id']}", task_queue=stack.settings.task_queue
-        )
-        await upkeep.result()
+        await upkeep(stack, run["id"])
         await acme.until_run(run["id"], "completed")
     assert set((await acme.mails()).values()) == {2}
+
+
+async def upkeep(stack: Stack, occasion: str) -> None:
+    started = await stack.services.temporal.start_workflow(
+        "UpkeepWorkflow", Upkeep(), id=f"upkeep/{occasion}", task_queue=stack.settings.task_queue
+    )
+    await started.result()
 
 
 async def test_the_last_of_pause_resume_pause_stands(stack: Stack, acme: Organization) -> None:
@@ -279,3 +283,26 @@ async def test_a_run_paused_or_cancelled_while_its_message_waits_for_the_rate_is
         assert not unwanted & set(await acme.mails())
         await acme.call("DELETE", f"/runs/{paused['id']}/pause")
         await acme.until_run(paused["id"], "completed")
+
+
+async def test_scenario_46_a_delivered_campaign_is_not_sent_again(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    people = await acme.contacts(4)
+    await acme.consent(people, topic)
+    journey = await acme.send_wait_send(topic, "PT1S")
+    asked, again = {"name": "November", "journey_id": journey}, {"Idempotency-Key": "november"}
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            campaign_id = (await acme.call("POST", "/campaigns", asked, headers=again)).json()["id"]
+        delivered = await acme.until_campaign(campaign_id)
+        for headers in (again, {}):
+            repeated = await acme.client.post("/v1/campaigns", json=asked, headers=headers)
+            assert (repeated.status_code, repeated.json()["id"]) == (202, campaign_id)
+        for method, path in (("PUT", "pause"), ("DELETE", "pause"), ("PUT", "cancellation")):
+            answer = await acme.client.request(method, f"/v1/campaigns/{campaign_id}/{path}")
+            assert answer.status_code == 409 and "completed already" in answer.json()["detail"]
+        await upkeep(stack, campaign_id)
+        await asyncio.sleep(1)
+        assert await acme.campaign(campaign_id) == delivered
+    assert len(await acme.every("/campaigns")) == 1
+    assert set((await acme.mails()).values()) == {2}

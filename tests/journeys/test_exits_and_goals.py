@@ -1,11 +1,13 @@
 """What ends, counts and begins a run from outside its steps, over the public API."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
+from models.tables.base import utc_now
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 from tests.journeys.test_entry_scenarios import all_routed, runs_of
+from tests.journeys.test_schedules import to
 
 
 async def mail(acme: Organization, topic: str, next: str | None = None) -> Document:
@@ -162,25 +164,36 @@ async def test_a_review_waits_for_a_person_and_takes_their_way(stack: Stack, acm
     assert ended == ["good", "bad"] and answer.status_code == 409
 
 
-async def test_scenario_33_what_is_not_published_executes_nothing_and_marks_nobody(stack: Stack, acme: Organization) -> None:
+async def test_scenario_33_what_is_not_published_executes_nothing_keeps_its_schedule_and_marks_nobody(
+    stack: Stack, acme: Organization
+) -> None:
     topic = await acme.topic()
     contact = await acme.contact()
     await acme.consent([contact], topic)
     steps = {"mail": await mail(acme, topic)}
     entry = {"triggers": [{"kind": "event", "event": "ordered"}]}
-    draft = {"start": "mail", "steps": steps, "entry": entry}
-    later = (datetime.now(UTC) + timedelta(days=300)).isoformat()
-    await acme.post("/journeys", {"name": "Only a draft", "draft": draft})
+    draft = str((await acme.post("/journeys", {"name": "Draft", "draft": {"start": "mail", "steps": steps, "entry": entry}}))["id"])
     away = await acme.publish("mail", steps, entry=entry)
-    campaign = await acme.post("/campaigns", {"name": "Later", "journey_id": away, "schedule": {"kind": "once", "at": later}})
-    await acme.call("PUT", f"/journeys/{away}/archive")
-    before = await acme.get(f"/contacts/{contact}")
+    at = utc_now() + timedelta(days=3)
     async with stack.working():
+        campaign = await acme.launch(away, schedule={"kind": "once", "at": at.isoformat()})
+        await acme.call("PUT", f"/journeys/{away}/archive")
+        before = await acme.get(f"/contacts/{contact}")
         await acme.post("/events", {"name": "ordered", "contact_id": contact})
         await all_routed(acme)
-    assert not await acme.mails() and await acme.every("/runs", contact_id=contact) == []
-    assert [(each["journey_id"], each["outcome"], each["reason"]) for each in await acme.every("/entries")] == [
-        (away, "refused", "journey_archived")
-    ]
-    assert await acme.get(f"/contacts/{contact}") == before
-    assert (await acme.get(f"/campaigns/{campaign['id']}"))["status"] == "scheduled"
+        for journey in (draft, away):
+            started = await acme.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": contact})
+            launched = await acme.client.post("/v1/campaigns", json={"name": "Now", "journey_id": journey})
+            assert (started.status_code, launched.status_code) == (409, 409)
+        await to(stack, acme, campaign, at + timedelta(hours=3))  # its time comes and goes
+        assert not await acme.mails() and await acme.every("/runs") == [] and await acme.every("/deliveries") == []
+        assert [(each["journey_id"], each["outcome"], each["reason"]) for each in await acme.every("/entries")] == [
+            (away, "refused", "journey_archived")
+        ]
+        assert await acme.get(f"/contacts/{contact}") == before
+        kept = await acme.campaign(campaign)
+        assert (kept["status"], kept["schedule"]["kind"], kept["audience"], kept["ended_because"]) == ("scheduled", "once", None, None)
+        await acme.call("DELETE", f"/journeys/{away}/archive")
+        await to(stack, acme, campaign, at + timedelta(hours=6))
+        assert (await acme.until_campaign(campaign))["progress"]["runs"] == {"completed": 1}
+    assert sum((await acme.mails()).values()) == 1

@@ -105,6 +105,33 @@ async def test_scenario_06_a_scheduled_start_takes_the_list_as_it_is_then_and_no
     assert outside not in await taken(acme, campaign_id)
 
 
+async def test_scenario_46_a_campaign_without_recipients_is_refused_or_ends_with_a_reason(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    [leaves] = await tagged(acme, topic, "list", 1)
+    journey, empty, listed = await news(acme, topic), await segment(acme, "nobody"), await segment(acme, "list")
+    for fields in ({"segment_id": empty}, {"segment_id": listed, "exclude_segment_ids": [listed]}):
+        answer = await acme.client.post("/v1/campaigns", json={"name": "News", "journey_id": journey, **fields})
+        assert answer.status_code == 409 and answer.json()["detail"].startswith("This audience is empty")
+    assert await acme.every("/campaigns") == []
+    at = utc_now() + timedelta(days=3)
+    later = {"kind": "once", "at": at.isoformat()}
+    async with stack.working():
+        left = await acme.launch(journey, segment_id=listed, schedule=later)
+        excluded = await acme.launch(journey, exclude_segment_ids=[await segment(acme, "other")], schedule=later)
+        await tag(acme, leaves, "other")
+        for campaign_id in (left, excluded):
+            await to(stack, acme, campaign_id, at + MOMENT)
+        ended = [await acme.until_campaign(campaign_id) for campaign_id in (left, excluded)]
+    assert [each["ended_because"]["code"] for each in ended] == ["nobody_fitted", "everybody_left_out"]
+    assert [(each["audience"], each["progress"]["left_out"]) for each in ended] == [(0, {}), (0, {"excluded": 1})]
+    completed = await acme.every("/audit-entries", action="campaign.completed")
+    assert {entry["subject"]["id"]: entry["details"]["reason"] for entry in completed} == {
+        left: "nobody_fitted",
+        excluded: "everybody_left_out",
+    }
+    assert not await acme.mails() and await acme.every("/runs") == []
+
+
 async def test_an_audience_taken_at_the_launch_is_not_changed_by_who_joins_or_leaves(stack: Stack, acme: Organization) -> None:
     topic = await acme.topic()
     stays, leaves = await tagged(acme, topic, "list", 2)

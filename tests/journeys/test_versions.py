@@ -1,12 +1,16 @@
-"""Editing and publishing while people are under way, end to end through the public API."""
+"""Editing and publishing while people are under way, end to end through the public API. `LEADSTATS_MOVED_RUNS=5000` moves more runs."""
 
+import asyncio
+import os
 from collections import Counter
 from datetime import timedelta
-from typing import Any
+from time import perf_counter
 
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 
+MOVED_RUNS = int(os.environ.get("LEADSTATS_MOVED_RUNS", "300"))  # how many wait when the large plan is carried out
+PAGE = 40 if MOVED_RUNS <= 1000 else 200  # of them in a workflow
 BY_TAG: Document = {
     "kind": "branch",
     "conditions": [{"when": {"tag": "movers"}, "next": "long"}, {"when": {"tag": "leavers"}, "next": "gone"}],
@@ -109,43 +113,66 @@ async def test_scenario_35_two_editors(stack: Stack, acme: Organization) -> None
     drafts = [(await acme.get(f"/journeys/{journey}/draft-revisions/{number}"))["draft"]["steps"] for number in (1, 2)]
     assert drafts == [FIRST, SECOND]
     assert (await acme.get(f"/journeys/{journey}"))["draft"]["steps"] == SECOND
+    # Many at the same moment: one is saved, and whoever was refused reads what that was, and saves on top of it.
+    drafts = [{"start": "end", "steps": {"end": {"kind": "exit", "reason": f"editor_{number}"}}} for number in range(6)]
+    saves = (acme.client.patch(f"{path}/draft", json={"draft": draft}, headers={"If-Match": '"2"'}) for draft in drafts)
+    answers = await asyncio.gather(*saves)
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412, 412, 412, 412]
+    [won] = [draft for draft, answer in zip(drafts, answers, strict=True) if answer.status_code == 200]
+    read = await acme.client.get(path)
+    assert (read.json()["revision"], read.json()["draft"]["steps"]) == (3, won["steps"])
+    merged = await acme.client.patch(
+        f"{path}/draft", json={"draft": {"start": "which", "steps": FIRST}}, headers={"If-Match": read.headers["ETag"]}
+    )
+    assert merged.status_code == 200
+    kept = [(await acme.get(f"/journeys/{journey}/draft-revisions/{number}"))["draft"]["steps"] for number in (1, 2, 3, 4)]
+    assert kept == [FIRST, SECOND, won["steps"], FIRST]
+    blind = await acme.client.patch(f"{path}/draft", json={"draft": drafts[1]})
+    assert blind.status_code == 412
 
 
-async def test_a_plan_for_hundreds_of_waiting_runs_ends_each_where_it_says(stack: Stack, acme: Organization) -> None:
-    crowd: dict[str, Any] = {"movers": 120, "leavers": 90, "keepers": 90}
-    for tag, count in crowd.items():
-        await acme.contacts(count, tags=[tag])
+async def test_a_plan_for_all_waiting_runs_ends_each_where_it_says(stack: Stack, acme: Organization) -> None:
+    movers, leavers = MOVED_RUNS * 4 // 10, MOVED_RUNS * 3 // 10
+    keepers = MOVED_RUNS - movers - leavers
+    for tag, count in {"movers": movers, "leavers": leavers, "keepers": keepers}.items():
+        await acme.import_contacts([f"{tag}{number}@example.com" for number in range(count)], tag)
     async with stack.working():
         with stack.temporal.with_time_skipping_disabled():
             journey = await acme.publish("which", FIRST)
-            await acme.launch(journey, page_size=40)
-            waiting: dict[tuple[str, str | None], int] = {("waiting", "long"): 120, ("waiting", "gone"): 90, ("waiting", "kept"): 90}
-            before = {run["id"]: run for run in await standing(acme, journey, waiting)}
+            pages = -(-MOVED_RUNS // PAGE)
+            campaign_id = await acme.launch(journey, page_size=PAGE)
+            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"waiting": MOVED_RUNS})
+            before = {run["id"]: run for run in await acme.every("/runs", journey_id=journey)}
             some = next(run for run in before.values() if run["step_id"] == "long")
             await acme.call("PUT", f"/runs/{some['id']}/pause", {"reason": "asked by phone"})
             await save(acme, journey, SECOND)
             plan = await acme.post(f"/journeys/{journey}/publish-plans", None)
-            assert plan["preview"]["runs"] == 300
+            assert plan["preview"]["runs"] == MOVED_RUNS
+            began = perf_counter()
             done = await execute(acme, plan, choice("long", "move", "long"), choice("gone", "exit"))
+            print(f"{movers} runs moved and {leavers} ended in {perf_counter() - began:.1f} s")
             after = {run["id"]: run for run in await acme.every("/runs", journey_id=journey)}
             carried = {run["workflow_id"] for run in after.values() if before[run["id"]]["step_id"] == "long"}
-            [campaign] = await acme.every("/campaigns", journey_id=journey)
-            progress = (await acme.campaign(campaign["id"]))["progress"]
+            progress = (await acme.campaign(campaign_id))["progress"]
             versions = {version["id"]: version["number"] for version in await acme.every(f"/journeys/{journey}/versions")}
             await standing(
-                acme, journey, {("waiting", "long"): 119, ("paused", "long"): 1, ("exited", "gone"): 90, ("waiting", "kept"): 90}
+                acme,
+                journey,
+                {("waiting", "long"): movers - 1, ("paused", "long"): 1, ("exited", "gone"): leavers, ("waiting", "kept"): keepers},
             )
     assert [(step["step_id"], step["moved"], step["exited"], step["remaining"]) for step in done["progress"]["steps"]] == [
-        ("long", 120, 0, 0),
-        ("gone", 0, 90, 0),
+        ("long", movers, 0, 0),
+        ("gone", 0, leavers, 0),
     ]
     assert Counter((before[id]["step_id"], versions[run["version_id"]]) for id, run in after.items()) == {
-        ("long", 2): 120,
-        ("gone", 1): 90,
-        ("kept", 1): 90,
+        ("long", 2): movers,
+        ("gone", 1): leavers,
+        ("kept", 1): keepers,
     }
     assert not carried & {run["workflow_id"] for run in before.values()}
-    assert len(carried) <= 8  # together, as they were carried before
+    assert len(carried) <= pages  # together, as they were carried before
     assert progress["conservation"]["holds"] is True
     [told] = await said(acme, "journey.publish_plan_completed", journey)
-    assert (told["moved"], told["exited"]) == (120, 90)
+    assert (told["moved"], told["exited"]) == (movers, leavers)
+    [chosen] = await said(acme, "journey.publish_plan_executed", journey)
+    assert {each["step_id"]: each["runs"] for each in chosen["preview"]} == {"long": movers, "gone": leavers, "kept": keepers}

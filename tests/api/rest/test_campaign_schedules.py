@@ -137,6 +137,22 @@ async def test_nobody_in_the_audience_is_a_conflict_now_and_a_warning_later(alic
         assert (answer.status_code, [each["code"] for each in answer.json()["warnings"]]) == (202, ["empty_audience"])
 
 
+async def test_a_campaign_whose_journey_lets_nobody_in_again_is_refused(alice: Person, around: Surroundings, database: Database) -> None:
+    journey = await publish_with(alice, around, entry={"again": "once"})
+    assert (await launch(alice, journey)).status_code == 202
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(
+            text("""INSERT INTO runs (id, organization_id, journey_id, version_id, contact_id, workflow_id, page, status, sequence,
+                                      variables, entry_source, created_at, updated_at)
+                    SELECT gen_random_uuid(), c.organization_id, v.journey_id, v.id, c.id, 'w', 0, 'completed', 1, '{}', 'api', now(), now()
+                    FROM contacts c, journey_versions v WHERE v.journey_id = :journey"""),
+            {"journey": journey},
+        )
+    answer = await launch(alice, journey, name="Again")
+    assert answer.status_code == 409 and "entry rules let none of them in again" in answer.json()["detail"]
+    assert (await launch(alice, journey, name="Later", schedule=ONCE)).json()["warnings"][0]["code"] == "empty_audience"
+
+
 @pytest.mark.parametrize(("ahead", "schedule", "status"), [(2, ONCE, 202), (0.5, ONCE, 409), (0.5, None, 202)])
 async def test_a_journey_that_has_ended_by_then_takes_no_campaign(
     alice: Person, around: Surroundings, ahead: float, schedule: dict[str, Any] | None, status: int
