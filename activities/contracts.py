@@ -512,6 +512,12 @@ async def control_page(page: OperationPage) -> OperationPageDone:
     raise NotImplementedError
 
 
+@activity.defn(name="set_variables_page")
+async def set_variables_page(page: OperationPage) -> OperationPageDone:
+    """The operation's next runs hold the variables that it says, and their workflows will be told."""
+    raise NotImplementedError
+
+
 @activity.defn(name="finish_operation")
 async def finish_operation(end: OperationEnd) -> OperationProgress:
     """The operation is marked completed when every run of it is settled, or cancelled."""
@@ -615,4 +621,4 @@ STEP_QUESTIONS: Mapping[str, Callable[[VisitBatch], Awaitable[list[StepAnswer]]]
 
 # --- How operations on many runs are carried out, page by page: those that are not named here by `control_page` ----------
 
-OPERATION_PAGES: Mapping[str, Callable[[OperationPage], Awaitable[OperationPageDone]]] = {}
+OPERATION_PAGES: Mapping[str, Callable[[OperationPage], Awaitable[OperationPageDone]]] = {"set_variables": set_variables_page}

@@ -21,9 +21,12 @@ from activities.contracts import (
     RunControlled,
 )
 from activities.heartbeat import heartbeating
+from activities.poking import poke
+from models.domain.audit import Actor, ActorKind
 from models.domain.journey.operations import OPERATIONS
-from models.store import run_operations
+from models.store import run_operations, run_variables
 from models.store.run_operations import Item, Settled
+from models.store.run_variables import VariableChange
 from models.store.session import Database, OrganizationSession
 from models.tables.operating import RunOperation
 
@@ -45,7 +48,7 @@ class OperationActivities:
         self.temporal = temporal
 
     def methods(self) -> list[Callable[..., Any]]:
-        return [self.control_page, self.finish_operation]
+        return [self.control_page, self.set_variables_page, self.finish_operation]
 
     @activity.defn(name="control_page")
     async def control_page(self, page: OperationPage) -> OperationPageDone:
@@ -91,6 +94,25 @@ class OperationActivities:
                     raise
                 return settled
         return settled + [_settled(answer) for answer in answers]
+
+    @activity.defn(name="set_variables_page")
+    async def set_variables_page(self, page: OperationPage) -> OperationPageDone:
+        """The next page's runs hold the operation's variables, their workflows will be told of the names, and each result is on record:
+        all in one transaction, which makes it safe to run twice."""
+        async with heartbeating():
+            ref = page.operation
+            async with self.database.organization(ref.organization_id) as session:
+                operation = await run_operations.get(session, ref.operation_id)
+                items, until = await next_page(session, operation, page.after)
+                if not items:
+                    return OperationPageDone()
+                actor = Actor(cast(ActorKind, operation.actor_kind or "system"), operation.executed_by)
+                wanted = VariableChange(operation.arguments["variables"], actor, operation.reason, operation.id)
+                found = await run_variables.change(session, [item.run_id for item in items], wanted)
+                results = [Settled(run_id, "unchanged" if why else "done", why) for run_id, why in found.items()]
+                await run_operations.settle(session, ref.operation_id, results)
+            await poke(self.temporal, ref.organization_id)
+        return OperationPageDone(after=until)
 
     @activity.defn(name="finish_operation")
     async def finish_operation(self, end: OperationEnd) -> OperationProgress:

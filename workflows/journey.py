@@ -39,6 +39,7 @@ from models.domain.journey import interpreter
 from models.domain.journey.interpreter import AwaitOperator, Command, Progress, Question, Send, WaitUntil
 from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer as Answered
+from models.domain.journey.steps.base import fraction
 from workflows.batching import Batch
 from workflows.clock import Clock
 
@@ -349,11 +350,12 @@ class JourneyWorkflow:
     async def _hold_all(self, control: Control, kind: str, held_by: list[str]) -> None:
         self.held_by = held_by
         by = _said(control, ())
+        offset = fraction(workflow.info().workflow_id, control.request_id or "")
         trips = [trip for trip in self.trips.values() if not trip.finished]
         for trip in trips:
             state = trip.state if self._is_held(trip) else interpreter.unhold(trip.state, workflow.now())
             if kind == "resumed":
-                state = interpreter.resumed(state, workflow.now(), control.spread, control.request_id)
+                state = interpreter.resumed(state, workflow.now(), control.spread, control.request_id, offset)
             self._note(trip, kind, by, state)
             trip.nudge()
         await asyncio.gather(*(self._record(trip) for trip in trips))

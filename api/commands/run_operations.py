@@ -14,7 +14,8 @@ from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Invalid, NotAllowed, Problem
 from models.domain.journey import workflow_id
-from models.domain.journey.operations import OPERATIONS, Operation, RunSelection
+from models.domain.journey.draft import storable
+from models.domain.journey.operations import OPERATIONS, VARIABLES_BYTES, Operation, RunSelection
 from models.domain.phrases import plain_message
 from models.store import audit, run_operations
 from models.store.run_operations import Count, Wanted
@@ -65,8 +66,10 @@ def _authorize(caller: Caller, operation: Operation, selection: RunSelection) ->
 
 
 def _arguments(operation: Operation, given: dict[str, Any]) -> dict[str, Any]:
+    if problems := storable(given, "arguments", VARIABLES_BYTES + 1024):
+        raise Invalid(problems)
     try:
-        return operation.arguments.model_validate(given).model_dump(mode="json", exclude_none=True)
+        return operation.arguments.model_validate(given).model_dump(mode="json")
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)
         places = (".".join(["arguments", *map(str, one["loc"])]) for one in found)
@@ -122,7 +125,9 @@ async def execute(caller: Caller, preview_id: UUID, reason: str) -> RunOperation
 async def _execute(session: OrganizationSession, caller: Caller, row: RunOperation, reason: str) -> None:
     await run_operations.execute(session, row, caller.actor, reason)
     details = {"command": row.command, "filter": row.selection, "limit": row.maximum, "runs": row.runs, "reason": reason}
-    arguments = {"to_step": row.arguments["to_step"]} if "to_step" in row.arguments else {}
+    arguments: dict[str, Any] = {"to_step": row.arguments["to_step"]} if "to_step" in row.arguments else {}
+    if "variables" in row.arguments:
+        arguments["names"] = sorted(row.arguments["variables"])  # their values are nobody's business here
     entry = NewEntry("run_operation.executed", "run_operation", str(row.id), caller.actor, {**details, **arguments})
     await audit.append(session, [entry])
 

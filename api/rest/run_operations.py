@@ -27,9 +27,9 @@ _FILTER: JsonDict = {"journey_id": "0190a1b2-0000-7000-8000-000000000001", "stat
 class PreviewRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"command": "retry", "filter": _FILTER}]})
 
-    command: str = Field(max_length=63, description="pause, resume, retry, skip, jump or cancel.", examples=["retry"])
+    command: str = Field(max_length=63, description="pause, resume, retry, skip, jump, cancel or set_variables.", examples=["retry"])
     filter: RunSelection = Field(description="Which runs: all that is given must hold, and something must be given.")
-    arguments: dict[str, Any] = Field(default={}, max_length=20, description="jump: `to_step`.", examples=[{}])
+    arguments: dict[str, Any] = Field(default={}, max_length=20, description="jump: `to_step`; set_variables: `variables`.", examples=[{}])
     limit: int | None = Field(None, ge=1, le=commands.MOST_RUNS, description="At most so many runs, the oldest first.")
 
 

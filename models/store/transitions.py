@@ -19,7 +19,7 @@ from models.tables.base import new_id
 AUDITED = frozenset(
     {
         *("parked", "cancel_requested", "paused", "resumed", "retried", "skipped", "moved", "cancelled", "exited", "completed"),
-        *("jumped", "skip_requested", "jump_requested", "step_cancelled", "step_restored", "variables_changed"),
+        *("jumped", "skip_requested", "jump_requested", "step_cancelled", "step_restored"),
     }
 )
 

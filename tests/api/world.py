@@ -58,6 +58,7 @@ async def _over_the_api(person: Person, world: World, journey_id: str) -> None:
     world.add("journey_id", journey_id)
     contact = {"contact_id": world.ids["contact_id"]}
     world.add("run_id", (await _post(person, f"/v1/journeys/{journey_id}/runs", contact))["id"])
+    world.ids["step_id"] = "welcome"
     world.add("campaign_id", (await _post(person, "/v1/campaigns", {"name": "November", "journey_id": journey_id}))["id"])
     consent = contact | {"topic_id": world.ids["topic_id"], "channel": "email", "status": "granted", "method": "form", "source": "shop"}
     await _post(person, "/v1/consents", [consent])

@@ -21,6 +21,7 @@ from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer, Ask, Go, Leave, Outcome, Rest, fraction
 
 ROUNDS_PER_VERSION = 1_000  # a run that was moved asks everything anew: its rounds do not meet those before
+GRAINS = 60  # of a spread resumption
 STEP_CANCELLED = "step_cancelled"  # why a step was skipped that somebody had cancelled before
 PAUSES = ("campaign_paused", "journey_paused", "run_paused")  # as the last check before a send calls them
 
@@ -249,11 +250,15 @@ def variables_changed(definition: Definition, state: RunState, names: list[str],
     return Progress(state.model_copy(update={"phase": Phase.ACTIVE, "round": state.round + 1}), (told,))
 
 
-def resumed(state: RunState, now: datetime, spread: timedelta | None, word: UUID | None) -> RunState:
+def resumed(state: RunState, now: datetime, spread: timedelta | None, word: UUID | None, offset: float = 0.0) -> RunState:
     """A pause of all runs is lifted. With `spread`, each run goes on at a moment of its own within that period, the same whenever it is
-    computed for the same `word`, and evenly spread over different runs; without, at once. The last resumption decides."""
-    seconds = 0 if not spread else int(spread.total_seconds() * fraction(state.run_id, word or ""))  # whole ones: runs share timers
-    moment = now + timedelta(seconds=seconds) if spread else None
+    computed for the same `word`, and evenly spread over different runs; without, at once. The last resumption decides.
+
+    Runs of one workflow share GRAINS moments, for waking costs by the moment; `offset` (from 0 up to, not including, 1) sets those of
+    different workflows apart.
+    """
+    grain = int(GRAINS * fraction(state.run_id, word or "")) + offset
+    moment = now + spread * (grain / GRAINS) if spread else None
     return state if moment == state.not_before else state.model_copy(update={"not_before": moment})
 
 

@@ -13,10 +13,12 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from models.domain.journey.run import FINISHED, Phase
-from models.domain.journey.steps.base import StepId
+from models.domain.journey.steps.base import StepId, VariableName
 
 MOST_IDS = 1_000
 UNFINISHED = frozenset(Phase) - FINISHED
+MOST_VARIABLES = 100  # of one run
+VARIABLES_BYTES = 16 * 1024
 WRONG_PHASE = "wrong_phase"  # why a command makes no sense for a run
 UNKNOWN_STEP = "unknown_step"
 
@@ -61,6 +63,10 @@ class JumpArguments(NoArguments):
     to_step: StepId
 
 
+class VariableArguments(NoArguments):
+    variables: dict[VariableName, Any] = Field(min_length=1, max_length=MOST_VARIABLES)  # null takes one away
+
+
 @dataclass(frozen=True)
 class Operation:
     """`phases`: of the runs for which it makes sense. `bound_to_step`: it means the step at which a run stood when it was selected, and
@@ -80,5 +86,6 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
         "skip": Operation(UNFINISHED, bound_to_step=True),
         "jump": Operation(UNFINISHED, JumpArguments, bound_to_step=True),
         "cancel": Operation(UNFINISHED),
+        "set_variables": Operation(UNFINISHED, VariableArguments),
     }
 )

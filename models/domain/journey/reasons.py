@@ -97,6 +97,7 @@ _CLAUSES = {
     "wrong_phase": "the command makes no sense for a run in its phase",
     "unknown_step": "its version of the journey has no such step",
     "already": "it was so already",
+    "variables_too_large": "it would have too many variables, or too large ones",
     "moved_on": "it had left the step that was meant",
     "finished": "it was over already",
     "no_workflow": "its workflow did not answer, or it has none",
