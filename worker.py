@@ -21,6 +21,7 @@ from activities.control import ControlActivities
 from activities.effects.effect import Tools
 from activities.handover import HandOverActivities
 from activities.moves import MoveActivities
+from activities.operations import OperationActivities
 from activities.providers.destination import Destinations
 from activities.providers.registry import Providers
 from activities.providers.webhook import Webhooks
@@ -39,6 +40,7 @@ from workflows.connection import connect
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
+from workflows.operations import OperationWorkflow
 from workflows.routing import RoutingWorkflow
 from workflows.schedules import ensure_upkeep
 from workflows.upkeep import UpkeepWorkflow
@@ -50,6 +52,7 @@ WORKFLOWS = (
     ControlWorkflow,
     RoutingWorkflow,
     MovePlanWorkflow,
+    OperationWorkflow,
     UpkeepWorkflow,
 )
 DEPLOYMENT = "leadstats"  # as Temporal's worker versioning knows us
@@ -84,6 +87,7 @@ class Parts:
             ControlActivities(database, temporal),
             HandOverActivities(database, settings, versions, temporal),
             MoveActivities(database, settings, temporal),
+            OperationActivities(database, temporal),
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
         webhooks = Webhooks(Destinations(settings))

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from activities.contracts import JOURNEY_WORKFLOW, ControlledKind, JourneyInput, RunControl, RunControlled, Scope
-from api.commands import temporal
+from activities.contracts import JOURNEY_WORKFLOW, ControlledKind, JourneyInput, Place, RunControl, RunControlled, Scope
+from api.commands import routing, temporal
 from api.commands.temporal import NoSuchWorkflow
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
@@ -15,14 +15,16 @@ from models.domain.errors import Conflict, Invalid, NotFound, Unavailable
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
 from models.domain.journey.entry import refusal
+from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
 from models.domain.journey.run import FINISHED, Phase, RunState
-from models.store import audit, changes, entries, journey_versions, journeys, runs
+from models.store import audit, changes, entries, journey_versions, journeys, run_variables, runs
+from models.store.run_variables import VariableChange
 from models.store.session import OrganizationSession
 from models.store.triggers import listens_to_runs
 from models.tables.base import new_id, utc_now
 from models.tables.journeys import Journey, JourneyVersion, Run
 
-Command = Literal["pause", "resume", "cancel", "retry", "skip", "approve", "reject"]
+Command = Literal["pause", "resume", "cancel", "retry", "skip", "jump", "cancel_step", "restore_step", "approve", "reject"]
 OVERDUE = timedelta(seconds=10)  # a run that has recorded nothing for so long may lack its workflow
 
 
@@ -165,23 +167,47 @@ class Controlled:
     changed: bool
 
 
-async def control_run(caller: Caller, run_id: UUID, command: Command, reason: str | None, key: str | None) -> Controlled:
+@dataclass(frozen=True)
+class Word:
+    """An operator's word about one run. `place`: where the run stood when it was said (None: as it is recorded now, for a skip); `to_step`:
+    which other step is meant."""
+
+    command: Command
+    reason: str | None = None
+    place: Place | None = None
+    to_step: str | None = None
+
+
+async def control_run(caller: Caller, run_id: UUID, word: Word, key: str | None) -> Controlled:
     """The run's workflow has obeyed the command. What is so already stays so, and is no error.
 
     The workflow records what happened, with the caller as its actor, in timeline and audit.
 
     Raises:
         NotFound: no such run.
-        Conflict: the run is in a phase in which the command makes no sense.
+        Invalid: its version has no such step.
+        Conflict: the run is in a phase in which the command makes no sense, or has left the step that was meant.
         Unavailable: no answer in time. The command may still be obeyed: repeat with the same key.
     """
+    command = word.command
     async with caller.session() as session:
         run = await runs.get(session, run_id)
+        if word.to_step is not None or word.place is not None:
+            await _check_steps(session, run, word)
     if run.status in FINISHED:
         return _settled(run, command)
+    place = Place(step_id=run.step_id) if word.place is None and command == "skip" and run.step_id else word.place
     # Without a key: the same command for the run as it stands now is the same word, said again.
-    update_id = f"{command}/{run_id}/{key or run.sequence}"
-    control = RunControl(command=command, run_ids=[run_id], actor_kind=caller.actor.kind, actor_id=caller.actor.id, reason=reason)
+    update_id = f"{command}/{run_id}/{key or (f'{word.to_step}@{run.sequence}' if word.to_step else run.sequence)}"
+    control = RunControl(
+        command=command,
+        run_ids=[run_id],
+        actor_kind=caller.actor.kind,
+        actor_id=caller.actor.id,
+        reason=word.reason,
+        places={} if place is None else {str(run_id): place},
+        to_step=word.to_step,
+    )
     try:
         answer = await _answer(caller, run, control, update_id)
     except NoSuchWorkflow:
@@ -191,10 +217,17 @@ async def control_run(caller: Caller, run_id: UUID, command: Command, reason: st
     return _judged(run, command, answer)
 
 
+async def _check_steps(session: OrganizationSession, run: Run, word: Word) -> None:
+    steps = (await journey_versions.by_id(session, [run.version_id]))[run.version_id].definition["steps"]
+    for step_id in (word.to_step, word.place.step_id if word.place else None):
+        if step_id is not None and step_id not in steps:
+            raise Invalid.field("step_id", "unknown_step", f"The steps of the run's version are {', '.join(sorted(steps))}.")
+
+
 def _settled(run: Run, command: Command) -> Controlled:
     if command == "cancel" and run.status == Phase.CANCELLED:
         return Controlled(run, run.status, changed=False)
-    raise Conflict(f"The run is {run.status} already; there is nothing left to {command}.")
+    raise Conflict(f"The run is {run.status} already; there is nothing left to {command.replace('_', ' ')}.")
 
 
 async def _answer(caller: Caller, run: Run, control: RunControl, update_id: str) -> RunControlled:
@@ -232,7 +265,32 @@ async def _unanswered(caller: Caller, run_id: UUID, command: Command) -> Control
 
 async def review_run(caller: Caller, run_id: UUID, approved: bool, reason: str | None, key: str | None) -> Controlled:
     """The run that waits for a review goes the way that the person has decided. Raises as `control_run`."""
-    return await control_run(caller, run_id, "approve" if approved else "reject", reason, key)
+    return await control_run(caller, run_id, Word("approve" if approved else "reject", reason), key)
+
+
+async def change_variables(caller: Caller, run_id: UUID, values: Mapping[str, Any], reason: str | None) -> Run:
+    """The run holds these values (None: not that variable any more), and its workflow will be told of their names. What is in flight for
+    it may have read the old ones. What is so already changes nothing.
+
+    Raises:
+        NotFound: no such run.
+        Conflict: the run is over.
+        Invalid: it would have too many variables, or too large ones.
+    """
+    async with caller.session() as session:
+        await runs.get(session, run_id)
+        found = await run_variables.change(session, [run_id], VariableChange(values, caller.actor, reason))
+        if found[run_id] == "variables_too_large":
+            raise Invalid.field(
+                "variables", "too_large", f"A run has at most {MOST_VARIABLES} variables, of {VARIABLES_BYTES // 1024} KB together."
+            )
+        run = await runs.get(session, run_id)
+        if found[run_id] == "finished":
+            raise Conflict(f"The run is {run.status} already; nothing reads its variables any more.")
+        await session.refresh(run)
+    if found[run_id] is None:
+        routing.poke_soon(caller.services, caller.organization_id)
+    return run
 
 
 _WANTED: Mapping[Command, str] = {"pause": Phase.PAUSED, "cancel": Phase.CANCELLED}
@@ -244,11 +302,17 @@ def _judged(run: Run, command: Command, answer: RunControlled) -> Controlled:
     if answer.changed or so_already:
         return Controlled(run, answer.phase, answer.changed)
     if answer.phase in FINISHED:
-        raise Conflict(f"The run is {answer.phase} already; there is nothing left to {command}.")
+        raise Conflict(f"The run is {answer.phase} already; there is nothing left to {command.replace('_', ' ')}.")
     if command == "resume":
         raise Conflict("The run is paused together with its campaign or journey; resume that.")
     if command == "cancel":  # asked for before, and still waiting for what is in flight
         return Controlled(run, answer.phase, changed=False)
     if command in ("approve", "reject"):
         raise Conflict("The run does not wait for a review.")
+    if answer.why == "moved_on":
+        raise Conflict(f"The run has left that step; it stands at {run.step_id} now. Read it, and say again what is meant.")
+    if answer.why == "unknown_step":
+        raise Conflict("The run was moved to another version meanwhile, which has no such step.")
+    if command in ("cancel_step", "restore_step"):  # it is so already
+        return Controlled(run, answer.phase, changed=False)
     raise Conflict(f"The run is {answer.phase}; only a run that needs attention can {command}.")

@@ -16,6 +16,7 @@ from api.rest.reasons import StatedReason
 from api.rest.runs import RunView
 from models.domain.errors import Invalid, NotFound
 from models.domain.journey.draft import MAX_BYTES, storable
+from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
 from models.store import goals, journey_versions, journeys
 from models.tables.journeys import Journey
 
@@ -44,7 +45,6 @@ Draft = Annotated[
     dict[str, Any],
     Field(description="A definition (docs/journeys.md), which need not be valid yet; at most 256 KB.", examples=[DRAFT_EXAMPLE]),
 ]
-VARIABLES_BYTES = 16 * 1024
 
 
 class Request(BaseModel):
@@ -75,7 +75,10 @@ class NewRun(Request):
         | None
     ) = None
     variables: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], Any] = Field(
-        default_factory=dict, max_length=100, description="For branches and templates, as run.<name>.", examples=[{"order": "A-1042"}]
+        default_factory=dict,
+        max_length=MOST_VARIABLES,
+        description="For branches and templates, as run.<name>.",
+        examples=[{"order": "A-1042"}],
     )
 
 

@@ -4,26 +4,51 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.commands.runs import Command, Controlled, control_run, review_run
+from activities.contracts import Place
+from api.commands import runs as commands
+from api.commands.runs import Command, Controlled, Word, control_run, review_run
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.headers import CommandKey
 from api.rest.reasons import StatedReason
+from models.domain.errors import Invalid
+from models.domain.journey.draft import storable
+from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
 from models.domain.journey.run import Phase
+from models.domain.journey.steps.base import VariableName
 from models.domain.journey.timeline import Entry
 from models.store import runs, timelines
 from models.store.runs import RunFilter
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
+StepPath = Annotated[str, Path(max_length=63, pattern=r"^[a-z][a-z0-9_-]*$")]
+
 
 class RunReason(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reason: StatedReason | None = None
+
+
+class Skip(RunReason):
+    """Left out: the step at which the run is recorded now."""
+
+    step_id: str | None = Field(None, max_length=63, description="The step that is meant: a run that has left it is not touched.")
+    visit: int | None = Field(None, ge=1, le=1_000_000, description="Which of its visits; left out: whichever it is.")
+
+
+class Jump(RunReason):
+    step_id: str = Field(max_length=63, examples=["reminder"])
+
+
+class VariablesChange(RunReason):
+    variables: dict[VariableName, Any] = Field(
+        min_length=1, max_length=MOST_VARIABLES, description="Any JSON; null takes the variable away.", examples=[{"order": "A-1043"}]
+    )
 
 
 class Review(BaseModel):
@@ -148,7 +173,11 @@ def _entry(entry: Entry) -> TimelineEntry:
 
 
 async def _control(caller: Caller, run_id: UUID, command: Command, key: str | None, why: RunReason | None = None) -> ControlledRun:
-    done: Controlled = await control_run(caller, run_id, command, why.reason if why else None, key)
+    return await _say(caller, run_id, Word(command, why.reason if why else None), key)
+
+
+async def _say(caller: Caller, run_id: UUID, word: Word, key: str | None) -> ControlledRun:
+    done: Controlled = await control_run(caller, run_id, word, key)
     return ControlledRun(id=run_id, status=done.phase, changed=done.changed, run=RunView.model_validate(done.run))
 
 
@@ -184,10 +213,49 @@ async def retry_run(
 
 @router.put("/{run_id}/skip")
 async def skip_run(
-    caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, key: CommandKey = None, why: RunReason | None = None
+    caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, key: CommandKey = None, meant: Skip | None = None
 ) -> ControlledRun:
-    """A run that needs attention leaves its step undone and goes on."""
-    return await _control(caller, run_id, "skip", key, why)
+    """The run leaves the step at which it stands undone and goes on. 409 when it has left that step. While something is in flight for
+    it, it skips when that has come back, if it still stands there then."""
+    meant = meant or Skip()
+    place = Place(step_id=meant.step_id, visit=meant.visit) if meant.step_id is not None else None
+    return await _say(caller, run_id, Word("skip", meant.reason, place), key)
+
+
+@router.put("/{run_id}/jump")
+async def jump_run(caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, to: Jump, key: CommandKey = None) -> ControlledRun:
+    """The run goes on at the named step of its version, where it arrives anew: what follows is done again, even where it was done
+    before. What is in flight for it comes back first."""
+    return await _say(caller, run_id, Word("jump", to.reason, to_step=to.step_id), key)
+
+
+@router.put("/{run_id}/steps/{step_id}/cancellation")
+async def cancel_step(
+    caller: Annotated[Caller, authorize("runs.control")],
+    run_id: UUID,
+    step_id: StepPath,
+    key: CommandKey = None,
+    why: RunReason | None = None,
+) -> ControlledRun:
+    """This contact is spared one step: now, if the run stands there, otherwise when it comes to it next. The others go on as planned."""
+    return await _say(caller, run_id, Word("cancel_step", why.reason if why else None, to_step=step_id), key)
+
+
+@router.delete("/{run_id}/steps/{step_id}/cancellation")
+async def restore_step(
+    caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, step_id: StepPath, key: CommandKey = None
+) -> ControlledRun:
+    """The step will be done after all."""
+    return await _say(caller, run_id, Word("restore_step", to_step=step_id), key)
+
+
+@router.patch("/{run_id}/variables")
+async def change_variables(caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, body: VariablesChange) -> RunView:
+    """The variables that are named have these values from now on; null takes one away. A wait that may depend on them looks anew. What is
+    in flight may have read the old values."""
+    if problems := storable(body.variables, "variables", VARIABLES_BYTES):
+        raise Invalid(problems)
+    return RunView.model_validate(await commands.change_variables(caller, run_id, body.variables, body.reason))
 
 
 @router.put("/{run_id}/review")

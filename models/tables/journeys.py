@@ -104,6 +104,7 @@ class Run(OrganizationRow, table=True):
     workflow_id: str
     page: int = 0  # of the campaign's audience
     status: str = "active"  # active | waiting | held | paused | needs_attention | completed | exited | cancelled
+    beneath: str | None = None  # while it is paused: the phase underneath
     step_id: str | None = None
     wake_at: datetime | None = moment(nullable=True)
     reason: str | None = None

@@ -22,6 +22,10 @@ from activities.contracts import (
     HandOver,
     Judgement,
     Occurrences,
+    OperationEnd,
+    OperationPage,
+    OperationPageDone,
+    OperationProgress,
     PageRange,
     PlanPage,
     PlanPageTold,
@@ -75,6 +79,7 @@ class Fakes:
             *(self.make_occurrences, self.start_occurrences),
             *(self.apply_control, self.controlled_workflows, self.signal_workflows),
             *(self.hand_over_runs, self.tell_moves, self.finish_plan),
+            *(self.control_page, self.set_variables_page, self.finish_operation),
         ]
 
     def _count(self, name: str, size: int) -> None:
@@ -206,6 +211,21 @@ class Fakes:
     async def finish_plan(self, plan: PlanRef) -> PlanProgress:
         self._count("finish_plan", 1)
         return PlanProgress(finished=self.calls["finish_plan"] > self.busy_for)
+
+    @activity.defn(name="control_page")
+    async def control_page(self, page: OperationPage) -> OperationPageDone:
+        self.told.append((page.operation.passes, str(page.after)))
+        return OperationPageDone(after={0: 300, 300: 600}.get(page.after))
+
+    @activity.defn(name="set_variables_page")
+    async def set_variables_page(self, page: OperationPage) -> OperationPageDone:
+        self._count("set_variables_page", 1)
+        return OperationPageDone()
+
+    @activity.defn(name="finish_operation")
+    async def finish_operation(self, end: OperationEnd) -> OperationProgress:
+        self._count("finish_operation", 1)
+        return OperationProgress(finished=end.last or self.calls["finish_operation"] > self.busy_for)
 
     def phases(self) -> dict[UUID, str]:
         """The projection: the phase after each run's last transition."""

@@ -20,9 +20,10 @@ from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
+from workflows.operations import OperationWorkflow
 from workflows.routing import RoutingWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, RoutingWorkflow, MovePlanWorkflow)
+WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, RoutingWorkflow, MovePlanWorkflow, OperationWorkflow)
 
 SCOPE = Scope(organization_id=uuid4(), journey_id=uuid4(), version_id=uuid4())
 WELCOME = Definition(

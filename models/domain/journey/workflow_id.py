@@ -41,3 +41,8 @@ def publish_plan(organization_id: UUID, plan_id: UUID) -> str:
 def moved_runs(organization_id: UUID, plan_id: UUID, first_run_id: UUID) -> str:
     """The workflow of the new version that carries runs which a publish plan has moved, named by the first of them."""
     return f"{organization_id}/publish-plan/{plan_id}/from/{first_run_id}"
+
+
+def run_operation(organization_id: UUID, operation_id: UUID) -> str:
+    """The workflow that carries an operation on many runs out."""
+    return f"{organization_id}/run-operation/{operation_id}"

@@ -37,6 +37,7 @@ class FakeTemporal:
     schedules: dict[str, Any] = field(default_factory=dict)
     phase: str = "paused"
     changed: bool = True
+    why: str | None = None
 
     def away(self, *, hears: bool = False) -> None:
         self.fault, self.hears = RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b""), hears
@@ -91,4 +92,7 @@ class Handle:
         if self.workflow_id not in self.temporal.started:
             raise RPCError("workflow not found", RPCStatusCode.NOT_FOUND, b"")
         self.temporal.told.append(Told(self.workflow_id, control, id))
-        return [RunControlled(run_id=run_id, phase=self.temporal.phase, changed=self.temporal.changed) for run_id in control.run_ids]
+        return [
+            RunControlled(run_id=run_id, phase=self.temporal.phase, changed=self.temporal.changed, why=self.temporal.why)
+            for run_id in control.run_ids
+        ]

@@ -6,11 +6,12 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import text
 
+from activities.contracts import Place
 from api.commands import runs as commands
 from api.commands import temporal as words
 from api.dependencies import Services
 from models.store.session import Database
-from models.tables.base import new_id
+from models.tables.base import new_id, utc_now
 from models.tables.journeys import RunEvent
 from models.tables.messaging import Decision, Delivery
 from tests.api.conftest import Person
@@ -192,6 +193,68 @@ async def test_a_command_reaches_the_runs_workflow(
     assert told.update_id == f"{command}/{run['id']}/k1"
 
 
+async def test_a_skip_names_the_step_that_was_seen(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
+    path = f"/v1/runs/{run['id']}/skip"
+    await alice.client.put(path)
+    await alice.client.put(path, json={"step_id": "pause", "visit": 2, "reason": "asked by phone"})
+    assert [dict(told.control.places) for told in temporal.told] == [
+        {run["id"]: Place(step_id="welcome")},
+        {run["id"]: Place(step_id="pause", visit=2)},
+    ]
+    temporal.changed, temporal.why = False, "moved_on"
+    late = await alice.client.put(path, json={"step_id": "pause"})
+    assert late.status_code == 409 and "stands at welcome now" in late.json()["detail"]
+
+
+async def test_a_jump_names_a_step_of_the_runs_version(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
+    path = f"/v1/runs/{run['id']}/jump"
+    assert (await alice.client.put(path, json={"step_id": "pause", "reason": "again"})).status_code == 200
+    unknown = await alice.client.put(path, json={"step_id": "nowhere"})
+    assert unknown.status_code == 422
+    [problem] = unknown.json()["errors"]
+    assert (problem["path"], problem["message"]) == ("step_id", "The steps of the run's version are pause, welcome.")
+    [told] = temporal.told
+    assert (told.control.command, told.control.to_step, told.control.reason) == ("jump", "pause", "again")
+
+
+async def test_a_step_ahead_is_cancelled_and_restored(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
+    path = f"/v1/runs/{run['id']}/steps/pause/cancellation"
+    for method in ("PUT", "DELETE"):
+        assert (await alice.client.request(method, path)).status_code == 200
+    assert [(told.control.command, told.control.to_step) for told in temporal.told] == [("cancel_step", "pause"), ("restore_step", "pause")]
+    temporal.changed, temporal.why = False, "already"
+    assert (await alice.client.put(path)).json()["changed"] is False
+    assert (await alice.client.put(f"/v1/runs/{run['id']}/steps/nowhere/cancellation")).status_code == 422
+
+
+async def test_variables_are_changed_in_the_row_and_the_workflow_hears_their_names(
+    alice: Person, run: dict[str, Any], database: Database
+) -> None:
+    path = f"/v1/runs/{run['id']}/variables"
+    await alice.client.patch(path, json={"variables": {"order": "A-1042", "size": 3}, "reason": "typed wrongly"})
+    changed = await alice.client.patch(path, json={"variables": {"order": None, "colour": {"name": "red"}}})
+    same = await alice.client.patch(path, json={"variables": {"colour": {"name": "red"}}})
+    assert changed.json()["variables"] == same.json()["variables"] == {"size": 3, "colour": {"name": "red"}}
+    query = "SELECT body FROM run_messages WHERE run_id = :id AND kind = 'variables' ORDER BY id"
+    async with database.organization(alice.organization_id) as session:
+        told = list((await session.execute(text(query), {"id": UUID(run["id"])})).scalars())
+    assert [(body["names"], body["reason"]) for body in told] == [(["order", "size"], "typed wrongly"), (["colour", "order"], None)]
+    assert "A-1042" not in str(told) and told[0]["actor_id"] == str(alice.api_key_id)
+    assert (await actions(alice, database, run["id"])).count("run.variables_changed") == 2
+
+
+async def test_variables_stay_within_bounds_and_a_finished_run_keeps_its_own(
+    alice: Person, run: dict[str, Any], database: Database
+) -> None:
+    path = f"/v1/runs/{run['id']}/variables"
+    half = "x" * 9_000
+    assert (await alice.client.patch(path, json={"variables": {"first": half}})).status_code == 200
+    for body in ({"second": half}, {"third": half * 2}, {"Not a name": 1}, {}):
+        assert (await alice.client.patch(path, json={"variables": body})).status_code == 422
+    await project(database, alice, run["id"], status="completed", finished_at=utc_now())
+    assert (await alice.client.patch(path, json={"variables": {"first": 1}})).status_code == 409
+
+
 async def test_a_command_said_again_is_the_same_update_until_the_run_moves(
     alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database
 ) -> None:
@@ -215,6 +278,7 @@ async def test_a_command_said_again_is_the_same_update_until_the_run_moves(
         ("PUT", "cancellation", "completed", 409),
         ("PUT", "retry", "waiting", 409),
         ("PUT", "skip", "completed", 409),
+        ("PUT", "steps/pause/cancellation", "waiting", 200),
     ],
 )
 async def test_a_command_that_changes_nothing_is_fine_when_it_is_so_already(

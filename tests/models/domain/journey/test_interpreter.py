@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -5,26 +6,45 @@ from uuid import uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, Step, WaitStep, targets
+from models.domain.journey.definition import (
+    BranchCondition,
+    BranchStep,
+    Definition,
+    ExitStep,
+    SendStep,
+    Step,
+    WaitForStep,
+    WaitStep,
+    targets,
+)
 from models.domain.journey.interpreter import (
+    Progress,
     Question,
     Send,
     WaitUntil,
     answered,
+    cancel_step,
     enter,
+    goes_on_at,
     held,
+    jump,
     moving,
     next_command,
     not_sent,
     park,
+    restore_step,
+    resumed,
     retry,
     reviewed,
     sent,
     skip,
+    stands_at,
+    variables_changed,
     wake,
 )
 from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer
+from models.domain.journey.steps.wait_for import AwaitedEvent
 from tests.models.domain.journey.drawing import steps
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -174,3 +194,125 @@ def test_a_step_that_can_be_reached_from_itself_is_looping(definition: Definitio
             seen.update(onward)
             ahead += onward
         assert start not in seen or start in definition.looping
+
+
+# --- what operators say ---------------------------------------------------------------------------------------------
+
+ASKED = "asked by phone"
+
+
+def kinds(progress: Progress) -> list[str]:
+    return [change.kind for change in progress.changes]
+
+
+def test_a_waiting_and_a_held_run_leave_their_step_undone() -> None:
+    waiting = enter(WAIT_FIRST, run_at("pause"), NOW).state
+    skipped = skip(WAIT_FIRST, waiting, NOW, ASKED)
+    assert (skipped.state.step_id, skipped.state.phase, skipped.state.wake_at) == ("mail", Phase.ACTIVE, None)
+    assert [(change.kind, change.reason) for change in skipped.changes] == [("skipped", ASKED)]
+    over = skip(WAIT_FIRST, held(skipped.state, NOW + DAY, "quiet_hours").state, NOW)
+    assert (kinds(over), over.state.phase) == (["skipped", "completed"], Phase.COMPLETED)
+
+
+def test_a_run_that_starts_later_leaves_its_first_step_undone_then() -> None:
+    later = enter(WAIT_FIRST, replace(run_at("pause"), starts_at=NOW + DAY), NOW).state
+    told = skip(WAIT_FIRST, later, NOW, ASKED)
+    assert (kinds(told), told.state.phase, told.state.wake_at) == (["step_cancelled"], Phase.WAITING, NOW + DAY)
+    started = wake(WAIT_FIRST, told.state, NOW + DAY)
+    assert (kinds(started), started.state.step_id) == (["started", "skipped"], "mail")
+
+
+def test_a_word_about_one_visit_is_not_about_another() -> None:
+    state = enter(ROUND, run_at("mail"), NOW).state
+    assert stands_at(state, "mail", None) and stands_at(state, "mail", 1)
+    assert not stands_at(state, "mail", 2) and not stands_at(state, "pause", 1)
+    assert not stands_at(replace(state, phase=Phase.EXITED), "mail", 1)
+
+
+def test_a_jump_arrives_anew_and_what_follows_is_done_again() -> None:
+    state = sent(ROUND, enter(ROUND, run_at("mail"), NOW).state, NOW, {}).state  # waits at pause
+    back = jump(ROUND, state, "mail", NOW, ASKED)
+    assert (back.state.step_id, back.state.visit, back.state.phase) == ("mail", 2, Phase.ACTIVE)
+    assert [(change.kind, change.step_id, change.reason, change.details) for change in back.changes] == [
+        ("jumped", "pause", ASKED, {"to": "mail"})
+    ]
+    again = sent(ROUND, back.state, NOW, {})
+    assert (again.state.step_id, again.state.visit) == ("pause", 2)
+    twice = jump(ROUND, jump(ROUND, again.state, "again", NOW).state, "again", NOW)
+    assert (twice.state.step_id, twice.state.visit) == ("again", 4)
+
+
+def test_no_visit_number_comes_twice_whatever_the_jumps() -> None:
+    state, seen = enter(ROUND, run_at("mail"), NOW).state, set()
+    for target in ("mail", "again", "mail", "mail", "pause", "again"):
+        for _ in range(3):
+            assert (state.step_id, state.visit) not in seen
+            seen.add((state.step_id, state.visit))
+            state = skip(ROUND, state, NOW).state if state.step_id != "again" else jump(ROUND, state, "mail", NOW).state
+        state = jump(ROUND, state, target, NOW).state
+
+
+def test_jumps_do_not_use_up_the_visits_of_a_loop() -> None:
+    few = ROUND.model_copy(update={"max_visits": 2})
+    state = enter(few, run_at("mail"), NOW).state
+    for _ in range(10):
+        state = jump(few, state, "mail", NOW).state
+    assert (state.phase, state.visit) == (Phase.ACTIVE, 11)
+
+
+def test_a_jump_starts_a_run_that_was_to_start_later() -> None:
+    later = enter(WAIT_FIRST, replace(run_at("pause"), starts_at=NOW + DAY), NOW).state
+    assert next_command(WAIT_FIRST, jump(WAIT_FIRST, later, "mail", NOW).state) == Send("mail", 2, 0)
+
+
+def test_a_cancelled_step_is_skipped_once_and_then_done_again() -> None:
+    state = cancel_step(enter(ROUND, run_at("mail"), NOW).state, "pause", ASKED).state
+    spared = sent(ROUND, state, NOW, {})
+    assert (kinds(spared), spared.state.step_id, spared.state.skips) == (["sent", "skipped"], "again", ())
+    assert spared.changes[1].reason == "step_cancelled"
+    round_again = answered(ROUND, spared.state, Answer(index=0), NOW).state
+    assert kinds(sent(ROUND, round_again, NOW, {})) == ["sent", "waiting"]
+
+
+def test_a_cancelled_step_can_be_restored_and_leaves_the_reason_as_it_is() -> None:
+    state = held(enter(ROUND, run_at("mail"), NOW).state, NOW + DAY, "connection_broken").state
+    told = cancel_step(state, "pause", ASKED)
+    [change] = told.changes
+    assert (change.reason, change.wake_at, change.details) == ("connection_broken", NOW + DAY, {"to": "pause", "why": ASKED})
+    assert restore_step(told.state, "pause").state == state
+
+
+def test_every_step_of_a_loop_may_be_cancelled() -> None:
+    state = enter(ROUND, run_at("mail"), NOW).state
+    for step_id in ("pause", "again"):
+        state = cancel_step(state, step_id).state
+    assert (kinds(sent(ROUND, state, NOW, {})), Phase.EXITED) == (["sent", "skipped", "skipped", "exited"], Phase.EXITED)
+
+
+def test_changed_variables_make_a_wait_for_something_ask_anew() -> None:
+    waiting = journey("event", event=WaitForStep(events=(AwaitedEvent(event="paid", next=None),), timeout=DAY))
+    state = answered(waiting, enter(waiting, run_at("event"), NOW).state, Answer(), NOW).state
+    told = variables_changed(waiting, state, ["order"], ASKED)
+    assert (told.state.phase, told.state.round, kinds(told)) == (Phase.ACTIVE, state.round + 1, ["variables_changed"])
+    assert told.changes[0].details == {"names": ["order"], "why": ASKED}
+    asked = answered(waiting, told.state, Answer(), NOW + DAY / 2)
+    assert (asked.state.wake_at, asked.changes) == (NOW + DAY, ())  # the deadline is the old one
+    plain = enter(WAIT_FIRST, run_at("pause"), NOW).state
+    assert variables_changed(WAIT_FIRST, plain, ["order"]).state == plain
+
+
+def test_a_spread_gives_each_run_a_moment_of_its_own_and_the_last_word_decides() -> None:
+    states = [enter(WAIT_FIRST, run_at("mail"), NOW).state for _ in range(2_000)]
+    minutes, word = 10, uuid4()
+    spread = [resumed(state, NOW, timedelta(minutes=minutes), word) for state in states]
+    moments = [goes_on_at(Send("mail", 1, 0), state) for state in spread]
+    assert moments == [resumed(state, NOW, timedelta(minutes=minutes), word).not_before for state in states]
+    per_minute = Counter(int((moment - NOW) / timedelta(minutes=1)) for moment in moments if moment is not None)
+    assert set(per_minute) == set(range(minutes)) and all(abs(count - 200) < 75 for count in per_minute.values())  # 5.6 sigma
+    assert all(resumed(state, NOW, None, uuid4()).not_before is None for state in spread)
+
+
+def test_a_wait_that_ends_later_than_its_runs_moment_keeps_its_end() -> None:
+    state = resumed(enter(WAIT_FIRST, run_at("pause"), NOW).state, NOW, timedelta(minutes=10), uuid4())
+    assert goes_on_at(WaitUntil(NOW + DAY), state) == NOW + DAY
+    assert goes_on_at(WaitUntil(NOW), state) == state.not_before

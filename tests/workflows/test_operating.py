@@ -1,0 +1,188 @@
+"""What operators say to runs while things are in flight, spread resumptions, and the workflow that speaks to many."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from temporalio.client import WorkflowHandle
+from temporalio.testing import WorkflowEnvironment
+
+from activities.contracts import (
+    Control,
+    ControlledKind,
+    OperationRef,
+    Place,
+    RunControl,
+    RunControlled,
+    RunMessage,
+    RunMessages,
+    SendOutcome,
+)
+from models.domain.journey.run import RunState
+from tests.workflows.fakes import Fakes
+from tests.workflows.test_journey import SCOPE, some_runs, start, until, working
+from workflows.journey import JourneyWorkflow
+from workflows.operations import PASSES, OperationWorkflow
+
+
+@pytest.fixture
+def fakes() -> Fakes:
+    return Fakes()
+
+
+async def say(handle: WorkflowHandle[JourneyWorkflow, None], command: str, runs: list[RunState], **more: Any) -> list[RunControlled]:
+    word = RunControl.model_validate({"command": command, "run_ids": [run.run_id for run in runs], "actor_id": uuid4(), **more})
+    answer: list[RunControlled] = await handle.execute_update("control_runs", word, result_type=list[RunControlled])
+    return answer
+
+
+def at(runs: list[RunState], step_id: str, visit: int = 1) -> dict[str, Place]:
+    return {str(run.run_id): Place(step_id=step_id, visit=visit) for run in runs}
+
+
+async def sending(fakes: Fakes) -> None:
+    await until(lambda: fakes.calls["send_messages"] == 1)
+
+
+async def test_a_skip_while_a_message_is_in_flight_waits_for_it_and_never_skips_the_next_step(
+    server: WorkflowEnvironment, fakes: Fakes
+) -> None:
+    runs = some_runs(2)
+    fakes.may_send.clear()
+    fakes.outcome = lambda visit: SendOutcome.UNKNOWN if visit.run_id == runs[0].run_id else SendOutcome.ACCEPTED
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs)
+            await sending(fakes)
+            answers = await say(handle, "skip", runs, places=at(runs, "welcome"), reason="a mistake")
+            assert [(answer.phase, answer.changed) for answer in answers] == [("active", True)] * 2
+            fakes.may_send.set()
+            await until(lambda: list(fakes.phases().values()) == ["waiting"] * 2)
+            late = await say(handle, "skip", runs, places=at(runs, "welcome"))
+            assert [(answer.changed, answer.why) for answer in late] == [(False, "moved_on")] * 2
+            await handle.terminate()
+    assert fakes.kinds(runs[0].run_id) == ["entered", "skip_requested", "parked", "skipped", "waiting"]
+    assert fakes.kinds(runs[1].run_id) == ["entered", "skip_requested", "sent", "waiting"]
+    [skipped] = [each for each in fakes.transitions if each.kind == "skipped"]
+    assert skipped.reason == "a mistake" and skipped.actor_id is not None
+
+
+async def test_a_jump_while_a_message_is_in_flight_comes_before_the_next_effect(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(1)
+    fakes.may_send.clear()
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs)
+            await sending(fakes)
+            [unknown] = await say(handle, "jump", runs, to_step="nowhere")
+            assert (unknown.changed, unknown.why) == (False, "unknown_step")
+            await say(handle, "jump", runs, to_step="reminder", reason="no need to wait")
+            fakes.may_send.set()
+            await handle.result()
+    assert fakes.kinds(runs[0].run_id) == ["entered", "jump_requested", "sent", "waiting", "jumped", "sent", "completed"]
+    assert [(visit.step_id, visit.visit) for visit in fakes.sent] == [("welcome", 1), ("reminder", 2)]
+
+
+async def test_a_step_ahead_is_cancelled_for_one_run_and_not_for_others(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(3)
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs)
+            await until(lambda: list(fakes.phases().values()) == ["waiting"] * 3)
+            await say(handle, "cancel_step", runs[:2], to_step="reminder", reason="called")
+            await say(handle, "restore_step", runs[1:2], to_step="reminder")
+            [again] = await say(handle, "restore_step", runs[2:], to_step="reminder")
+            assert (again.changed, again.why) == (False, "already")
+        await server.fast_forward(handle, timedelta(days=4))
+        await handle.result()
+    assert fakes.kinds(runs[0].run_id) == ["entered", "sent", "waiting", "step_cancelled", "woke", "skipped", "completed"]
+    assert {visit.run_id for visit in fakes.sent if visit.step_id == "reminder"} == {runs[1].run_id, runs[2].run_id}
+
+
+async def test_a_paused_run_obeys_at_once_and_rests_where_it_arrives(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(1)
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs, held_by=["journey"])
+            await until(lambda: list(fakes.phases().values()) == ["paused"])
+            [skipped] = await say(handle, "skip", runs, places=at(runs, "welcome"))
+            assert (skipped.phase, skipped.changed) == ("paused", True)
+            [resumed] = await say(handle, "resume", runs)
+            assert (resumed.changed, resumed.why) == (False, "paused_with_journey")
+            await handle.terminate()
+    assert fakes.sent == []
+    assert [each.beneath for each in fakes.transitions if each.kind == "waiting"] == ["waiting"]
+
+
+async def test_the_workflow_hears_which_variables_changed_and_by_whom(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(1)
+    who = uuid4()
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs)
+            await until(lambda: list(fakes.phases().values()) == ["waiting"])
+            told = RunMessage(run_id=runs[0].run_id, kind="variables", names=["order"], actor_kind="user", actor_id=who, reason="typo")
+            await handle.signal("tell", RunMessages(messages=[told]))
+            await until(lambda: "variables_changed" in fakes.kinds(runs[0].run_id))
+            await handle.terminate()
+    [change] = [each for each in fakes.transitions if each.kind == "variables_changed"]
+    assert (change.actor_id, change.details, change.phase) == (who, {"names": ["order"], "why": "typo"}, "waiting")
+
+
+def resumption(spread: timedelta | None) -> Control:
+    return Control(
+        organization_id=SCOPE.organization_id,
+        kind=ControlledKind.JOURNEY,
+        id=SCOPE.journey_id,
+        command="resume",
+        request_id=uuid4(),
+        spread=spread,
+    )
+
+
+async def test_a_spread_resumption_survives_a_second_pause_and_the_last_word_decides(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    runs = some_runs(12)
+    pause = resumption(None).model_copy(update={"command": "pause"})
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs, held_by=["journey"])
+            await until(lambda: list(fakes.phases().values()).count("paused") == 12)
+            await handle.signal("control", resumption(timedelta(days=1)))
+            await until(lambda: list(fakes.phases().values()).count("active") == 12)
+        await server.fast_forward(handle, timedelta(hours=12))  # that nobody's moment is in either half happens once in 2,000 times
+        with server.with_time_skipping_disabled():
+            await until(lambda: len(fakes.sent) > 0)
+            await handle.signal("control", pause)
+            await until(lambda: list(fakes.phases().values()).count("paused") == 12)
+            early = len(fakes.sent)
+        await server.fast_forward(handle, timedelta(days=2))  # every moment has passed; all are paused
+        assert 0 < early < 12 and len(fakes.sent) == early
+        await handle.signal("control", resumption(None))
+        await until(lambda: len({visit.run_id for visit in fakes.sent}) == 12)  # at once, whatever their moments were
+        await server.fast_forward(handle, timedelta(days=4))
+        await handle.result()
+    assert len({(visit.run_id, visit.step_id) for visit in fakes.sent}) == len(fakes.sent) == 24
+
+
+async def test_an_operation_goes_through_its_pages_until_nobody_is_left(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    fakes.busy_for = 1
+    async with working(server, fakes) as queue:
+        await operate(server, queue, "pause")
+        assert fakes.told == [(each, after) for each in (0, 1) for after in ("0", "300", "600")]
+        await operate(server, queue, "set_variables")
+        assert fakes.calls["set_variables_page"] == 1
+
+
+async def test_an_operation_gives_up_after_a_while(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    fakes.busy_for = 1_000
+    async with working(server, fakes) as queue:
+        async with asyncio.timeout(120):
+            await operate(server, queue, "pause")
+    assert fakes.calls["finish_operation"] == PASSES
+
+
+async def operate(server: WorkflowEnvironment, queue: str, command: str) -> None:
+    ref = OperationRef(organization_id=uuid4(), operation_id=uuid4(), command=command)
+    await server.client.execute_workflow(OperationWorkflow.run, ref, id=f"test/{uuid4()}", task_queue=queue)
