@@ -27,7 +27,7 @@ class AuditActivities:
         Safe to run twice: (run, sequence) is unique, and all three are written in one transaction.
         """
         async with heartbeating(), self.database.organization(batch.scope.organization_id) as session:
-            await transitions.record(session, [_new(transition) for transition in batch.transitions])
+            await transitions.record(session, batch.scope.journey_id, [_new(transition) for transition in batch.transitions])
 
 
 def _new(told: Transition) -> NewTransition:
