@@ -33,6 +33,7 @@ class Scope(Payload):
     journey_id: UUID
     version_id: UUID
     campaign_id: UUID | None = None
+    on_error: Literal["park", "pause", "skip"] = "park"  # what a step that fails for good does to its run, or to the campaign
 
 
 class StepVisit(Payload):
@@ -213,9 +214,25 @@ class Control(Payload):
     command: Literal["pause", "resume", "cancel"]
     request_id: UUID | None = None  # the same word said twice has the same
     pauses: int | None = None  # how often a pause had been said: a resume lifts no later one
+    braking_id: UUID | None = None  # a pause that stands only as long as this braking is in force
     actor_kind: str = "system"
     actor_id: UUID | None = None
     reason: str | None = None
+
+
+class BrakingRef(Payload):
+    """A journey or campaign that was paused because too much of it failed. `tries`: how often its people were written to in vain."""
+
+    organization_id: UUID
+    braking_id: UUID
+    tries: int = 0
+    now: datetime | None = None  # the workflow's clock, so that virtual time works
+
+
+class BrakingNotice(Payload):
+    """When to try again to tell somebody; None: that is over."""
+
+    look_at: datetime | None = None
 
 
 class WorkflowPage(Payload):
@@ -341,6 +358,7 @@ CAMPAIGN_WORKFLOW = "CampaignWorkflow"
 OCCURRENCE_WORKFLOW = "OccurrenceWorkflow"
 CONTROL_WORKFLOW = "ControlWorkflow"
 MOVE_PLAN_WORKFLOW = "MovePlanWorkflow"
+BRAKING_WORKFLOW = "BrakingWorkflow"
 UPKEEP_WORKFLOW = "UpkeepWorkflow"
 ROUTING_WORKFLOW = "RoutingWorkflow"
 MOVE_RUNS = "move_runs"  # the update of JourneyWorkflow
@@ -521,6 +539,18 @@ async def controlled_workflows(page: ControlPage) -> WorkflowPage:
 @activity.defn(name="signal_workflows")
 async def signal_workflows(targets: ControlTargets) -> None:
     """Each workflow has been told. A workflow that is closed needs no telling."""
+    raise NotImplementedError
+
+
+@activity.defn(name="hold_braked")
+async def hold_braked(braking: BrakingRef) -> None:
+    """The control workflow of what was braked has heard that its runs pause, unless it has been resumed."""
+    raise NotImplementedError
+
+
+@activity.defn(name="notify_of_braking")
+async def notify_of_braking(braking: BrakingRef) -> BrakingNotice:
+    """The first of those responsible who can be told has a mail about it, or that is to be tried again later."""
     raise NotImplementedError
 
 

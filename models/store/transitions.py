@@ -13,7 +13,7 @@ from models.domain.audit import Actor, NewEntry
 from models.domain.journey.failures import Failure, failure
 from models.domain.journey.interpreter import FAILED, SKIPPED_BECAUSE
 from models.domain.journey.run import FINISHED, Phase
-from models.store import audit, failures
+from models.store import audit, brakes, failures
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
@@ -81,9 +81,10 @@ _CLOSE_WAITS = text(
 )
 
 
-async def record(session: OrganizationSession, journey_id: UUID, transitions: Sequence[NewTransition]) -> None:
+async def record(session: OrganizationSession, journey_id: UUID, transitions: Sequence[NewTransition]) -> list[UUID]:
     """The timeline holds each of them once, each run of the journey shows its last (and, where it needs attention, the class and
-    fingerprint of why), and what matters to auditors is in the chain.
+    fingerprint of why), and what matters to auditors is in the chain. Answers
+    the ids of brakings: campaigns that were to pause at the first failure, and do so now.
 
     Safe to repeat: a transition that is known already changes nothing. Call it last in a transaction: it locks the
     audit chain's head.
@@ -103,7 +104,9 @@ async def record(session: OrganizationSession, journey_id: UUID, transitions: Se
     )
     new = [one for one, row in zip(transitions, rows, strict=True) if row["id"] in inserted]
     await failures.seen(session, journey_id, [(failed[key], one) for one in new if (key := (one.run_id, one.sequence)) in failed])
-    await audit.append(session, [_entry(one) for one in new if one.kind in AUDITED])
+    braked = await brakes.parked(session, {one.run_id for one in new if one.kind == "parked"})
+    await audit.append(session, [*(_entry(one) for one in new if one.kind in AUDITED), *(one.entry for one in braked)])
+    return [one.id for one in braked]
 
 
 def has_failed(one: NewTransition) -> bool:

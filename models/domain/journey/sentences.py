@@ -143,6 +143,12 @@ def _by(verb: str, *, at_step: bool = False) -> Callable[[Happening], str]:
     return tell
 
 
+def _skipped(happening: Happening) -> str:
+    if happening.details.get("because") == "failed":  # models.domain.journey.interpreter.pass_over
+        return f"Went on without {happening.names.step(happening.step_id)}, which failed{_because(happening)}"
+    return _by("The step was skipped")(happening)
+
+
 def _decided(happening: Happening) -> str:
     check = "Quiet hours" if happening.details.get("check") == "quiet_hours" else "Consent"
     message = f" for {happening.names.step(happening.step_id)}" if happening.step_id else ""
@@ -205,7 +211,7 @@ _TELLERS: Mapping[str, Callable[[Happening], str]] = {
     "paused": _by("Paused"),
     "resumed": _by("Resumed"),
     "retried": _by("Tried again"),
-    "skipped": _by("The step was skipped"),
+    "skipped": _skipped,
     "cancel_requested": _by("Asked to cancel"),
     "cancelled": _by("Cancelled"),
     "goal_reached": _goal_reached,
