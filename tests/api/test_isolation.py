@@ -133,6 +133,8 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "GET /v1/journeys/{journey_id}/publish-plans/{plan_id}": Stranger(),
     "PUT /v1/journeys/{journey_id}/publish-plans/{plan_id}/execution": Stranger({"fingerprint": "x", "choices": []}),
     "POST /v1/journeys/{journey_id}/runs": Stranger({"contact_id": "{contact_id}"}),
+    "GET /v1/journeys/{journey_id}/settings": Stranger(),
+    "PATCH /v1/journeys/{journey_id}/settings": Stranger({"brake": {"share": 0.5}}),
     "POST /v1/journeys/{journey_id}/versions": Stranger(),
     "GET /v1/journeys/{journey_id}/versions": Stranger(),
     "GET /v1/journeys/{journey_id}/versions/{version}": Stranger(),
