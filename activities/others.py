@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 from activities.claiming import Wanted
 from activities.contracts import TRANSMIT_LEASE, SendOutcome, SendResult
 from activities.outcomes import standing_result
-from models.store import audit, brakes, deliveries
+from models.store import audit, deliveries
 from models.store.deliveries import Standing
 from models.store.session import Database
 
@@ -59,8 +59,7 @@ class Others:
             if silent:
                 abandoned = await deliveries.abandon(session, silent, TRANSMIT_LEASE)
                 standings = await deliveries.standings(session, claims, TRANSMIT_LEASE)
-                braked = await brakes.count(session, abandoned)  # rare: upkeep tells the runs
-                await audit.append(session, [*(one.entry() for one in abandoned), *(one.entry for one in braked)])
+                await audit.append(session, [one.entry() for one in abandoned])
         return {one.run_id: one for one in standings}
 
     def _result(self, one: Wanted, standing: Standing | None) -> SendResult | None:

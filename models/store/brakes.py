@@ -48,7 +48,7 @@ class _Tally:
     stopped: UUID | None = None  # a run that waits for a person now
 
 
-# In the order of subjects, so that two writers do not deadlock. An answer heard late may take a failure back.
+# In the order of subjects, so that two writers do not deadlock.
 _COUNT = text(
     """
     WITH told AS MATERIALIZED (
@@ -111,16 +111,14 @@ async def count(session: OrganizationSession, settled: Sequence[Settled]) -> lis
 def _tallies(settled: Iterable[Settled]) -> list[_Tally]:
     found: dict[UUID, _Tally] = {}
     for one in settled:
-        attempted, failed = counted(one.state, one.outcome)
-        if one.was == "unknown":  # it has counted as attempted, and as failed
-            attempted, failed = 0, failed - 1
-        if not attempted and not failed:
+        attempted, failed = counted(one.state, one.outcome, one.reason)
+        if not attempted:
             continue
         kind: Kind = "journey" if one.campaign_id is None else "campaign"
         tally = found.setdefault(one.campaign_id or one.journey_id, _Tally(kind, one.campaign_id or one.journey_id, one.journey_id))
         tally.attempted += attempted
         tally.failed += failed
-        if failed > 0:
+        if failed:
             tally.reasons[one.reason or one.outcome or one.state] += 1
             tally.stopped = one.run_id if one.outcome in STOPS_ITS_RUN else tally.stopped
     return list(found.values())

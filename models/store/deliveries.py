@@ -128,15 +128,14 @@ _ABANDON = text(
       WHERE d.attempt = a.attempt AND d.state = 'transmitting' AND d.transmitting_at < clock_timestamp() - :lease)
     UPDATE deliveries d SET state = 'unknown', outcome = 'unknown', reason = 'attempt_lost', settled_at = clock_timestamp()
     FROM lost WHERE d.organization_id = :o AND d.id = lost.id AND d.id = ANY(ARRAY(SELECT id FROM lost))
-    RETURNING d.id, d.run_id, d.contact_id, d.step_id, d.visit, d.state, d.outcome, d.reason, d.journey_id, d.campaign_id,
-      'transmitting' AS was
+    RETURNING d.id, d.run_id, d.contact_id, d.step_id, d.visit, d.state, d.outcome, d.reason, d.journey_id, d.campaign_id
     """
 )
 
 
 @dataclass(frozen=True)
 class Settled:
-    """A row as it stands after it was settled; `was`: its state before."""
+    """A row as it stands after it was settled."""
 
     id: UUID
     run_id: UUID
@@ -148,7 +147,6 @@ class Settled:
     reason: str | None
     journey_id: UUID
     campaign_id: UUID | None
-    was: str
 
     def entry(self) -> NewEntry:
         """For the audit chain: delivery.accepted, delivery.refused, delivery.failed or delivery.unknown."""
@@ -190,7 +188,7 @@ class Settlement:
 _SETTLE = text(
     """
     WITH told AS MATERIALIZED (
-      SELECT a.*, d.state AS was
+      SELECT a.*
       FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, attempt uuid, state text, outcome text, reason text,
         provider_message_id text, tries int)
       CROSS JOIN LATERAL (
@@ -204,7 +202,7 @@ _SETTLE = text(
         transmitting_at = CASE a.state WHEN 'claimed' THEN NULL ELSE d.transmitting_at END,
         settled_at = CASE a.state WHEN 'claimed' THEN NULL ELSE clock_timestamp() END
       FROM told a WHERE d.organization_id = :o AND d.id = a.id AND d.id = ANY(ARRAY(SELECT id FROM told))
-      RETURNING d.id, d.run_id, d.contact_id, d.step_id, d.visit, d.state, d.outcome, d.reason, d.journey_id, d.campaign_id, a.was)
+      RETURNING d.id, d.run_id, d.contact_id, d.step_id, d.visit, d.state, d.outcome, d.reason, d.journey_id, d.campaign_id)
     SELECT * FROM settled WHERE state <> 'claimed' ORDER BY id
     """
 )

@@ -10,9 +10,8 @@ from models.domain.journey.reasons import reason_words
 
 WINDOW = 5  # times `at_least`: after so many messages the next window begins; the present and the last one count
 BrakeReason = Literal["too_many_failures", "first_failure"]
-# What a provider's last word says of a message: it was attempted, and it failed for good. A recipient who opted out is no failure, and
-# what our own checks refuse or hold was never attempted.
-NO_FAILURE = "opted_out"
+# Not the provider's failures: a recipient opted out, and a worker of ours that died while handing a message over.
+NO_FAILURES = ("opted_out", "attempt_lost")
 # Of those, what stops a run: a wrong address does not, the run goes on without the message.
 STOPS_ITS_RUN = frozenset({"content_permanent", "gave_up", "unknown"})
 
@@ -35,9 +34,10 @@ class Brake(BaseModel):
         return self.enabled and failed > 0 and attempted >= self.at_least and failed >= self.share * attempted
 
 
-def counted(state: str, outcome: str | None) -> tuple[int, int]:
-    """What a delivery that is settled like this counts for: as attempted, and as failed."""
-    if outcome == NO_FAILURE or state not in ("accepted", "failed", "unknown"):
+def counted(state: str, outcome: str | None, reason: str | None) -> tuple[int, int]:
+    """What a delivery that is settled like this counts for: as attempted, and as failed. What our own checks refuse was never
+    attempted."""
+    if outcome in NO_FAILURES or reason in NO_FAILURES or state not in ("accepted", "failed", "unknown"):
         return 0, 0
     return 1, int(state != "accepted")
 

@@ -23,20 +23,21 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, float]) -> 
 
 
 @pytest.mark.parametrize(
-    ("state", "outcome", "counts"),
+    ("state", "outcome", "reason", "counts"),
     [
-        ("accepted", "accepted", (1, 0)),
-        ("failed", "recipient_permanent", (1, 1)),
-        ("failed", "content_permanent", (1, 1)),
-        ("failed", "gave_up", (1, 1)),
-        ("unknown", "unknown", (1, 1)),
-        ("failed", "opted_out", (0, 0)),  # the recipient's own word
-        ("refused", "refused", (0, 0)),  # our own checks: never attempted
-        ("claimed", "transient", (0, 0)),
+        ("accepted", "accepted", None, (1, 0)),
+        ("failed", "recipient_permanent", None, (1, 1)),
+        ("failed", "content_permanent", None, (1, 1)),
+        ("failed", "gave_up", None, (1, 1)),
+        ("unknown", "unknown", "connection_lost_after_data", (1, 1)),
+        ("unknown", "unknown", "attempt_lost", (0, 0)),  # our own worker died
+        ("failed", "opted_out", None, (0, 0)),  # the recipient's own word
+        ("refused", "refused", None, (0, 0)),  # our own checks: never attempted
+        ("claimed", "transient", None, (0, 0)),
     ],
 )
-def test_what_counts(state: str, outcome: str, counts: tuple[int, int]) -> None:
-    assert counted(state, outcome) == counts
+def test_what_counts(state: str, outcome: str, reason: str | None, counts: tuple[int, int]) -> None:
+    assert counted(state, outcome, reason) == counts
 
 
 def test_it_says_why_with_its_numbers() -> None:
