@@ -13,6 +13,7 @@ from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.audit import AuditActivities
+from activities.braking import BrakingActivities, BrakingStarter
 from activities.branches import BranchActivities
 from activities.campaign import CampaignActivities
 from activities.consent import ConsentActivities
@@ -35,6 +36,7 @@ from api.commands.upkeep import UpkeepActivities
 from api.dependencies import Services
 from models.settings import Settings
 from models.store.session import Database
+from workflows.braking import BrakingWorkflow
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.connection import connect
 from workflows.journey import JourneyWorkflow
@@ -53,6 +55,7 @@ WORKFLOWS = (
     RoutingWorkflow,
     MovePlanWorkflow,
     OperationWorkflow,
+    BrakingWorkflow,
     UpkeepWorkflow,
 )
 DEPLOYMENT = "leadstats"  # as Temporal's worker versioning knows us
@@ -76,23 +79,26 @@ class Parts:
     def build(cls, temporal: Client, database: Database, settings: Settings) -> Self:
         versions = Versions()
         providers = Providers(settings)
+        braked = BrakingStarter(temporal, settings.task_queue)
+        braking = BrakingActivities(database, settings, temporal, providers)
         records = (
             ConsentActivities(database, settings, versions),
             QuietHoursActivities(database, versions),
             BranchActivities(database, versions),
             WaitActivities(database, versions),
             RoutingActivities(database, settings, versions, temporal),
-            AuditActivities(database),
+            AuditActivities(database, braked),
             CampaignActivities(database, settings, versions, temporal),
             ControlActivities(database, temporal),
             HandOverActivities(database, settings, versions, temporal),
             MoveActivities(database, settings, temporal),
             OperationActivities(database, temporal),
+            braking,
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
         webhooks = Webhooks(Destinations(settings))
         steps = StepActivities(Tools(database, settings, versions, providers, webhooks), temporal)
-        sends = (SendActivities(database, settings, versions, providers), steps)
+        sends = (SendActivities(database, settings, versions, providers, braked), steps, braking)
         return cls(temporal, providers, webhooks, _methods(*records, steps), _methods(*sends))
 
     async def close(self) -> None:

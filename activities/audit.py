@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from temporalio import activity
 
+from activities.braking import Tell, left_to_upkeep
 from activities.contracts import AuditBatch, Transition
 from activities.heartbeat import heartbeating
 from models.domain.audit import Actor, ActorKind
@@ -14,8 +15,9 @@ from models.store.transitions import NewTransition
 
 
 class AuditActivities:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, braked: Tell = left_to_upkeep) -> None:
         self.database = database
+        self.braked = braked
 
     def methods(self) -> list[Callable[..., Any]]:
         return [self.record_audit]
@@ -26,8 +28,12 @@ class AuditActivities:
 
         Safe to run twice: (run, sequence) is unique, and all three are written in one transaction.
         """
-        async with heartbeating(), self.database.organization(batch.scope.organization_id) as session:
-            await transitions.record(session, [_new(transition) for transition in batch.transitions])
+        scope = batch.scope
+        async with heartbeating():
+            async with self.database.organization(scope.organization_id) as session:
+                braked = await transitions.record(session, scope.journey_id, [_new(transition) for transition in batch.transitions])
+            if braked:
+                await self.braked(scope.organization_id, braked)
 
 
 def _new(told: Transition) -> NewTransition:

@@ -83,6 +83,7 @@ class CampaignActivities:
             journey_id=taken.journey_id,
             version_id=taken.version_id,
             campaign_id=campaign.campaign_id,
+            on_error=taken.on_error,
         )
         return AudiencePages(scope=scope, runs=taken.runs, pages=taken.pages)
 

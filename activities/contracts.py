@@ -38,6 +38,7 @@ class Scope(Payload):
     journey_id: UUID
     version_id: UUID
     campaign_id: UUID | None = None
+    on_error: Literal["park", "pause", "skip"] = "park"  # what a step that fails for good does to its run, or to the campaign
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,9 +261,25 @@ class Control(Payload):
     spread: timedelta | None = None  # resume: each run goes on at a moment of its own within it
     drop_older_than: timedelta | None = None  # resume: runs that were due longer ago exit instead
     recheck_entry: bool = False  # resume: runs that could not enter now exit instead
+    braking_id: UUID | None = None  # a pause that stands only as long as this braking is in force
     actor_kind: str = "system"
     actor_id: UUID | None = None
     reason: str | None = None
+
+
+class BrakingRef(Payload):
+    """A journey or campaign that was paused because too much of it failed. `tries`: how often its people were written to in vain."""
+
+    organization_id: UUID
+    braking_id: UUID
+    tries: int = 0
+    now: datetime | None = None  # the workflow's clock, so that virtual time works
+
+
+class BrakingNotice(Payload):
+    """When to try again to tell somebody; None: that is over."""
+
+    look_at: datetime | None = None
 
 
 class WorkflowPage(Payload):
@@ -400,6 +417,7 @@ OCCURRENCE_WORKFLOW = "OccurrenceWorkflow"
 CONTROL_WORKFLOW = "ControlWorkflow"
 MOVE_PLAN_WORKFLOW = "MovePlanWorkflow"
 OPERATION_WORKFLOW = "OperationWorkflow"
+BRAKING_WORKFLOW = "BrakingWorkflow"
 UPKEEP_WORKFLOW = "UpkeepWorkflow"
 ROUTING_WORKFLOW = "RoutingWorkflow"
 MOVE_RUNS = "move_runs"  # the updates of JourneyWorkflow
@@ -599,6 +617,18 @@ async def controlled_workflows(page: ControlPage) -> WorkflowPage:
 @activity.defn(name="signal_workflows")
 async def signal_workflows(targets: ControlTargets) -> None:
     """Each workflow has been told. A workflow that is closed needs no telling."""
+    raise NotImplementedError
+
+
+@activity.defn(name="hold_braked")
+async def hold_braked(braking: BrakingRef) -> None:
+    """The control workflow of what was braked has heard that its runs pause, unless it has been resumed."""
+    raise NotImplementedError
+
+
+@activity.defn(name="notify_of_braking")
+async def notify_of_braking(braking: BrakingRef) -> BrakingNotice:
+    """The first of those responsible who can be told has a mail about it, or that is to be tried again later."""
     raise NotImplementedError
 
 

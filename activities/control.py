@@ -12,7 +12,7 @@ from activities.poking import poke
 from activities.signals import ignoring_absence, signal_all
 from models.domain.audit import Actor, ActorKind
 from models.domain.journey import workflow_id
-from models.store import audit, controls, occurrences
+from models.store import audit, brakes, controls, occurrences
 from models.store.session import Database
 from models.tables.base import utc_now
 
@@ -36,6 +36,8 @@ class ControlActivities:
         actor = Actor(cast(ActorKind, control.actor_kind), control.actor_id)
         async with heartbeating():
             async with self.database.organization(control.organization_id) as session:
+                if control.braking_id is not None and (await brakes.get(session, control.braking_id)).lifted_at is not None:
+                    return False  # it was resumed before this word came
                 recurs = await controls.recurs(session, control.kind.value, control.id)
                 in_force = await controls.apply(session, control.kind.value, control.id, control.command, actor, control.pauses)
             if recurs and in_force:

@@ -7,14 +7,16 @@ that waits there, so the busier a process is, the fewer commits a message costs.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from activities.braking import Tell, left_to_upkeep
 from activities.contracts import SETTLE_PATIENCE
 from models.domain.audit import SYSTEM
 from models.domain.errors import Unavailable
-from models.store import audit, deliveries, fence
+from models.store import audit, brakes, deliveries, fence
+from models.store.brakes import Braked
 from models.store.deliveries import Settlement
 from models.store.fence import Passage, Verdict, Word
 from models.store.session import Database, OrganizationSession
@@ -28,8 +30,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between tries while the databa
 class Ledger:
     """Shared by all activities of a process."""
 
-    def __init__(self, database: Database, patience: float = SETTLE_PATIENCE.total_seconds()) -> None:
+    def __init__(self, database: Database, patience: float = SETTLE_PATIENCE.total_seconds(), braked: Tell = left_to_upkeep) -> None:
+        """`braked` is awaited with the organization's id and the ids of new brakings, once they are committed."""
         self._database = database
+        self._braked = braked
+        self._telling: set[asyncio.Task[None]] = set()
         self._patience = patience
         self._writers: dict[UUID, _Writer] = {}
 
@@ -54,10 +59,17 @@ class Ledger:
         self._writer(organization_id).add_settlement(told)
         return told.done
 
+    def _tell_of(self, organization_id: UUID, braked: Sequence[Braked]) -> None:
+        """What was braked is told to its runs, beside the ledger's work. Failing that, upkeep does."""
+        if braked:
+            telling = asyncio.create_task(self._braked(organization_id, [one.id for one in braked]), name=f"braking {organization_id}")
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+
     def _writer(self, organization_id: UUID) -> "_Writer":
         writer = self._writers.get(organization_id)
         if writer is None or writer.idle:
-            writer = self._writers[organization_id] = _Writer(self._database, organization_id)
+            writer = self._writers[organization_id] = _Writer(self._database, organization_id, self._tell_of)
         return writer
 
 
@@ -85,9 +97,10 @@ class _Told:
 class _Writer:
     """One organization's queue. Runs while there is something in it."""
 
-    def __init__(self, database: Database, organization_id: UUID) -> None:
+    def __init__(self, database: Database, organization_id: UUID, braked: Callable[[UUID, Sequence[Braked]], None]) -> None:
         self.database = database
         self.organization_id = organization_id
+        self.braked = braked
         self.asked: list[_Asked] = []
         self.told: list[_Told] = []
         self.writing: asyncio.Task[None] | None = None
@@ -126,14 +139,21 @@ class _Writer:
                 pause = FIRST_PAUSE
 
     async def _flush(self, passages: Sequence[Passage], settlements: Sequence[Settlement]) -> dict[UUID, Verdict]:
+        verdicts: dict[UUID, Verdict] = {}
         async with self.database.organization(self.organization_id) as session:
             if passages and settlements:  # each sorts its own rows, but two such transactions may hold some of each other's
                 await deliveries.lock(session, [*(one.id for one in passages), *(one.id for one in settlements)])
-            verdicts = await fence.let_pass(session, passages) if passages else {}
+            settled = await deliveries.settle(session, settlements) if settlements else []
+            # What failed may brake, and then nothing passes any more. Otherwise the count, which other processes wait for, comes late.
+            failed = any(one.state != "accepted" for one in settled)
+            braked = await brakes.count(session, settled) if failed else []
+            if passages:
+                verdicts = await fence.let_pass(session, passages)
             if settlements:
-                entries = await deliveries.settle(session, settlements)
                 await _suppress(session, settlements)
-                await audit.append(session, entries)  # last: locks the chain's head
+                braked += [] if failed else await brakes.count(session, settled)
+                await audit.append(session, [*(one.entry() for one in settled), *(one.entry for one in braked)])  # last: locks the chain
+        self.braked(self.organization_id, braked)
         return verdicts
 
     def _answer(self, asked: Sequence[_Asked], told: Sequence[_Told], verdicts: dict[UUID, Verdict]) -> None:

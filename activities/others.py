@@ -57,9 +57,9 @@ class Others:
             standings = await deliveries.standings(session, claims, TRANSMIT_LEASE)
             silent = [one for one in standings if one.state == "transmitting" and one.lease_over]
             if silent:
-                entries = await deliveries.abandon(session, silent, TRANSMIT_LEASE)
+                abandoned = await deliveries.abandon(session, silent, TRANSMIT_LEASE)
                 standings = await deliveries.standings(session, claims, TRANSMIT_LEASE)
-                await audit.append(session, entries)
+                await audit.append(session, [one.entry() for one in abandoned])
         return {one.run_id: one for one in standings}
 
     def _result(self, one: Wanted, standing: Standing | None) -> SendResult | None:

@@ -9,6 +9,7 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities.braking import Tell, left_to_upkeep
 from activities.claiming import ClaimedBatch, Claimer
 from activities.clock import Clock
 from activities.contracts import SendResult, VisitBatch
@@ -29,10 +30,17 @@ from models.tables.base import new_id
 class SendActivities:
     """`providers` stays the caller's to close."""
 
-    def __init__(self, database: Database, settings: Settings, versions: Versions, providers: ProviderSource) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        versions: Versions,
+        providers: ProviderSource,
+        braked: Tell = left_to_upkeep,
+    ) -> None:
         self.claimer = Claimer(database, versions, settings)
         self.lines = Lines(providers, settings.send_concurrency)
-        self.tools = Tools(database, Ledger(database), Composer(settings), settings.derive_key("suppressions"))
+        self.tools = Tools(database, Ledger(database, braked=braked), Composer(settings), settings.derive_key("suppressions"))
 
     def methods(self) -> list[Callable[..., Any]]:
         return [self.send_messages]

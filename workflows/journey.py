@@ -218,7 +218,7 @@ class JourneyWorkflow:
         except ActivityError as error:  # the activity gave up on the whole batch: its runs park, each with its state
             cause = error.cause
             kind = cause.type if isinstance(cause, ApplicationError) and cause.type else type(cause or error).__name__
-            self._apply(trip, interpreter.park(trip.state, f"step_failed:{kind}"))
+            self._fail(trip, f"step_failed:{kind}")
 
     async def _send(self, trip: Trip, command: Send) -> None:
         """consent-check → quiet-hours → send."""
@@ -253,6 +253,13 @@ class JourneyWorkflow:
             until = result.retry_at or workflow.now() + (timedelta(0) if mended else _patience(result.outcome, trip.state.round))
             self._apply(trip, interpreter.held(trip.state, max(until, workflow.now()), reason))
         else:  # content that can never go, or a message that may have gone: a person decides
+            self._fail(trip, reason)
+
+    def _fail(self, trip: Trip, reason: str) -> None:
+        """The step failed for good: the run waits for a person, or goes on without it where its campaign says so."""
+        if self.scope.on_error == "skip":
+            self._apply(trip, interpreter.pass_over(self.definition, trip.state, workflow.now(), reason))
+        else:
             self._apply(trip, interpreter.park(trip.state, reason))
 
     def _batch(self, question: Question) -> Batch[StepVisit, StepAnswer]:
@@ -267,7 +274,7 @@ class JourneyWorkflow:
         now, reason = workflow.now(), answer.reason or question.name
         early, trip.early = trip.early, None
         if answer.failed:
-            self._apply(trip, interpreter.park(trip.state, reason))
+            self._fail(trip, reason)
         elif answer.retry_at is not None:
             self._apply(trip, interpreter.held(trip.state, max(answer.retry_at, now), reason))
         else:

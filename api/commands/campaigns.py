@@ -27,6 +27,7 @@ from models.tables.journeys import Campaign, Journey, JourneyVersion
 from workflows.schedules import first_days, recurring, recurring_id
 
 Command = Literal["pause", "resume", "cancel"]
+OnError = Literal["park", "pause", "skip"]
 ENDED = ("completed", "cancelled")
 EMPTY = (
     "This audience is empty: no contact fits, or all who fit are left out, by excluded segments or because the journey's entry rules "
@@ -47,6 +48,7 @@ class NewCampaign:
     exclude_segment_ids: Sequence[UUID]
     timing: Timing
     audience_at: str
+    on_error: OnError = "park"
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ async def _find_or_create(session: OrganizationSession, caller: Caller, wanted: 
         page_size=wanted.page_size or caller.services.settings.page_size,
         created_by=caller.actor.id,
         request_id=request,
+        on_error=wanted.on_error,
     )
     await _append(session, caller, "campaign.launched", campaign.id, **_details(campaign, wanted))
     return Launched(campaign, warned)
@@ -124,6 +127,7 @@ def _details(campaign: Campaign, wanted: NewCampaign) -> dict[str, Any]:
         "exclude_segment_ids": [str(each) for each in wanted.exclude_segment_ids],
         "schedule": campaign.schedule,
         "audience_at": wanted.audience_at,
+        "on_error": campaign.on_error,
     }
 
 

@@ -9,7 +9,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.contracts import Upkeep
-from api.commands import campaigns, publish_plans, routing, run_operations, runs
+from api.commands import brakings, campaigns, publish_plans, routing, run_operations, runs
 from api.dependencies import Services
 from models.store import access
 
@@ -65,6 +65,7 @@ class UpkeepActivities:
 
     async def _start_in(self, organization_id: UUID) -> int:
         found = await campaigns.start_missing_workflows(self.services, organization_id, activity.heartbeat)
+        found += await brakings.start_missing_workflows(self.services, organization_id, activity.heartbeat)
         found += await publish_plans.start_missing_workflows(self.services, organization_id, activity.heartbeat)
         found += await run_operations.start_missing_workflows(self.services, organization_id, activity.heartbeat)
         return found + await runs.start_missing_workflows(self.services, organization_id, activity.heartbeat)

@@ -10,13 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.commands import campaigns as commands
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
+from api.rest.brakes import PausedBecause, paused_because
 from api.rest.headers import CommandKey, PostKey
 from api.rest.reasons import StatedReason
 from models.domain.campaign_end import NOBODY_FITTED, WORDS, why_nobody
 from models.domain.schedule import AtOnce, Timing, parse_timing, read_timing
 from models.settings import MAXIMUM_PAGE_SIZE
-from models.store import campaign_progress, campaigns
+from models.store import brakes, campaign_progress, campaigns
 from models.store.campaign_progress import Progress
+from models.tables.failures import Braking
 from models.tables.journeys import Campaign
 
 router = APIRouter(prefix="/campaigns", tags=["campaigns"])
@@ -44,6 +46,11 @@ class NewCampaign(Request):
     spread: Annotated[timedelta, SPREAD] | None = None
     audience_at: Literal["start", "launch"] = Field(
         default="start", description="When the audience is taken: when the campaign starts, or as soon as it is launched."
+    )
+    on_error: commands.OnError = Field(
+        default="park",
+        description="When a step of a run fails for good: park: the run waits for a person; pause: so does the whole campaign; "
+        "skip: the run goes on without the step.",
     )
     page_size: (
         Annotated[int, Field(ge=1, le=MAXIMUM_PAGE_SIZE, description="Runs per workflow. Left out: as the installation says.")] | None
@@ -107,6 +114,7 @@ class CampaignView(BaseModel):
     audience_at: str = Field(examples=["start"])
     parent_id: UUID | None = Field(description="Of an occurrence: the recurring campaign.")
     nominal_at: datetime | None = Field(description="Of an occurrence: when it was due.")
+    on_error: str = Field(examples=["park"])
     status: str = Field(examples=["running"])
     page_size: int
     audience: int | None = Field(description="How many contacts; null until the snapshot is taken.")
@@ -114,6 +122,7 @@ class CampaignView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     paused_at: datetime | None
+    paused_because: PausedBecause | None
     cancelled_at: datetime | None
     finished_at: datetime | None
     ended_because: Ended | None = Field(description="Of a campaign that was completed with nobody in its audience.")
@@ -131,11 +140,16 @@ class CampaignInFull(CampaignWithProgress):
     next_at: list[datetime] = Field(description="When a recurring campaign is due next: a few times; none while it is paused.")
 
 
-def _view(campaign: Campaign) -> CampaignView:
+def _view(campaign: Campaign, braking: Braking | None = None) -> CampaignView:
     """The row keeps schedule and spread in one document."""
     timing = read_timing(campaign.schedule)
     schedule = None if isinstance(timing.schedule, AtOnce) else timing.schedule.model_dump(mode="json")
-    shown = {"schedule": schedule, "spread": timing.spread, "ended_because": _ended_because(campaign)}
+    shown = {
+        "schedule": schedule,
+        "spread": timing.spread,
+        "ended_because": _ended_because(campaign),
+        "paused_because": paused_because(campaign.paused_at, braking),
+    }
     return CampaignView(**{**campaign.model_dump(), **shown})
 
 
@@ -144,7 +158,13 @@ def _ended_because(campaign: Campaign) -> Ended | None:
     return None if why is None else Ended.model_validate({"code": why, "message": WORDS[why]})
 
 
-def _with_progress(campaign: Campaign, found: Progress) -> CampaignWithProgress:
+async def _with_braking(caller: Caller, campaign: Campaign) -> CampaignView:
+    async with caller.session() as session:
+        braked = await brakes.in_force(session, [campaign.id])
+    return _view(campaign, braked.get(campaign.id))
+
+
+def _with_progress(campaign: Campaign, found: Progress, braking: Braking | None) -> CampaignWithProgress:
     conservation = Conservation(
         entered=campaign.audience,
         accounted_for=found.accounted_for,
@@ -158,7 +178,7 @@ def _with_progress(campaign: Campaign, found: Progress) -> CampaignWithProgress:
         left_out=found.left_out,
         conservation=conservation,
     )
-    return CampaignWithProgress(**_view(campaign).model_dump(), progress=progress)
+    return CampaignWithProgress(**_view(campaign, braking).model_dump(), progress=progress)
 
 
 @router.post("", status_code=202)
@@ -188,7 +208,8 @@ async def list_campaigns(
     async with caller.session() as session:
         found = await campaigns.page(session, query.limit + 1, query.after, journey_id, status, parent_id)
         progress = await campaign_progress.progress(session, [campaign.id for campaign in found])
-    items = [_with_progress(campaign, progress[campaign.id]) for campaign in found]
+        braked = await brakes.in_force(session, [campaign.id for campaign in found if campaign.paused_at is not None])
+    items = [_with_progress(campaign, progress[campaign.id], braked.get(campaign.id)) for campaign in found]
     return page(items, [campaign.id for campaign in found], query)
 
 
@@ -197,7 +218,9 @@ async def read_campaign(caller: Annotated[Caller, authorize("campaigns.read")], 
     async with caller.session() as session:
         campaign = await campaigns.get(session, campaign_id)
         progress = await campaign_progress.progress(session, [campaign_id])
-    return CampaignInFull(**_with_progress(campaign, progress[campaign_id]).model_dump(), next_at=commands.next_times(campaign))
+        braked = await brakes.in_force(session, [campaign_id])
+    shown = _with_progress(campaign, progress[campaign_id], braked.get(campaign_id))
+    return CampaignInFull(**shown.model_dump(), next_at=commands.next_times(campaign))
 
 
 @router.put("/{campaign_id}/pause", status_code=202)
@@ -205,7 +228,7 @@ async def pause_campaign(
     caller: Annotated[Caller, authorize("campaigns.launch")], campaign_id: UUID, key: CommandKey = None, why: CampaignReason | None = None
 ) -> CampaignView:
     """Nothing of the campaign is sent from now on; its runs keep their place. After a 503, repeat."""
-    return _view(await commands.pause(caller, campaign_id, why.reason if why else None, key))
+    return await _with_braking(caller, await commands.pause(caller, campaign_id, why.reason if why else None, key))
 
 
 @router.delete("/{campaign_id}/pause", status_code=202)
@@ -213,7 +236,7 @@ async def resume_campaign(
     caller: Annotated[Caller, authorize("campaigns.launch")], campaign_id: UUID, key: CommandKey = None
 ) -> CampaignView:
     """The pause is being lifted: `paused_at` is null as soon as it is. After a 503, repeat."""
-    return _view(await commands.resume(caller, campaign_id, key))
+    return await _with_braking(caller, await commands.resume(caller, campaign_id, key))
 
 
 @router.put("/{campaign_id}/cancellation", status_code=202)
@@ -221,4 +244,4 @@ async def cancel_campaign(
     caller: Annotated[Caller, authorize("campaigns.launch")], campaign_id: UUID, key: CommandKey = None, why: CampaignReason | None = None
 ) -> CampaignView:
     """Nothing of the campaign is sent from now on, for good; its runs are being cancelled. After a 503, repeat."""
-    return _view(await commands.cancel(caller, campaign_id, why.reason if why else None, key))
+    return await _with_braking(caller, await commands.cancel(caller, campaign_id, why.reason if why else None, key))

@@ -1,5 +1,6 @@
 """`/v1/journeys`: drafts, their check, published versions, the journey's pause, and the cancellation of its runs."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,13 +12,15 @@ from api.commands import journeys as commands
 from api.commands import runs as run_commands
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
+from api.rest.brakes import PausedBecause, paused_because
 from api.rest.headers import CommandKey, IfMatch, OptionalIfMatch, PostKey, etag
 from api.rest.reasons import StatedReason
 from api.rest.runs import RunView
 from models.domain.errors import Invalid, NotFound
 from models.domain.journey.draft import MAX_BYTES, storable
 from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
-from models.store import goals, journey_versions, journeys
+from models.store import brakes, goals, journey_versions, journeys
+from models.tables.failures import Braking
 from models.tables.journeys import Journey
 
 router = APIRouter(prefix="/journeys", tags=["journeys"])
@@ -107,6 +110,8 @@ class JourneySummary(BaseModel):
     revision: int
     newest_version: int | None = Field(description="Null before the first publication.")
     paused_at: datetime | None
+    paused_because: PausedBecause | None
+    owner_id: UUID | None = Field(description="The member who answers for it.")
     archived_at: datetime | None
     created_at: datetime
     updated_at: datetime
@@ -141,12 +146,14 @@ class VersionView(VersionSummary):
 async def view(caller: Caller, journey: Journey, response: Response) -> JourneyView:
     async with caller.session() as session:
         newest = await journey_versions.newest_by_journey(session, [journey.id])
+        braked = await brakes.in_force(session, [journey.id])
     response.headers["ETag"] = etag(journey.revision)
-    return JourneyView(**_fields(journey), newest_version=newest.get(journey.id), draft=journey.draft)
+    return JourneyView(**_fields(journey, braked), newest_version=newest.get(journey.id), draft=journey.draft)
 
 
-def _fields(journey: Journey) -> dict[str, Any]:
-    return journey.model_dump(include={"id", "name", "revision", "paused_at", "archived_at", "created_at", "updated_at"})
+def _fields(journey: Journey, braked: Mapping[UUID, Braking]) -> dict[str, Any]:
+    shown = journey.model_dump(include={"id", "name", "revision", "paused_at", "owner_id", "archived_at", "created_at", "updated_at"})
+    return {**shown, "paused_because": paused_because(journey.paused_at, braked.get(journey.id))}
 
 
 def _require_storable(value: Any, path: str, max_bytes: int) -> None:
@@ -172,7 +179,8 @@ async def list_journeys(
     async with caller.session() as session:
         found = await journeys.page(session, query.limit + 1, query.after, archived)
         newest = await journey_versions.newest_by_journey(session, [journey.id for journey in found])
-    items = [JourneySummary(**_fields(journey), newest_version=newest.get(journey.id)) for journey in found]
+        braked = await brakes.in_force(session, [journey.id for journey in found if journey.paused_at is not None])
+    items = [JourneySummary(**_fields(journey, braked), newest_version=newest.get(journey.id)) for journey in found]
     return page(items, [journey.id for journey in found], query)
 
 

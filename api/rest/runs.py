@@ -16,6 +16,7 @@ from api.rest.headers import CommandKey
 from api.rest.reasons import StatedReason
 from models.domain.errors import Invalid
 from models.domain.journey.draft import storable
+from models.domain.journey.failures import FailureClass
 from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
 from models.domain.journey.run import Phase
 from models.domain.journey.steps.base import VariableName
@@ -73,6 +74,9 @@ class RunView(BaseModel):
     step_id: str | None = Field(examples=["pause"])
     wake_at: datetime | None = Field(description="When it goes on by itself, while it waits or is held.")
     reason: str | None = Field(examples=["quiet_hours"])
+    failure_class: str | None = Field(description="While its step has failed for good, also when it is paused.", examples=["data"])
+    failure_fingerprint: str | None = Field(description="The same for every run that failed for the same cause.")
+    failed_at: datetime | None
     variables: dict[str, Any]
     workflow_id: str = Field(description="Of the Temporal workflow that carries it.")
     created_at: datetime
@@ -145,9 +149,11 @@ async def list_runs(
     contact_id: UUID | None = None,
     status: Phase | None = None,
     step_id: Annotated[str | None, Query(max_length=64, examples=["welcome"])] = None,
+    failure_class: FailureClass | None = None,
+    failure_fingerprint: Annotated[str | None, Query(max_length=64, description="As `GET /v1/failures` gives it.")] = None,
 ) -> Page[RunView]:
     """Runs, oldest first."""
-    wanted = RunFilter(journey_id, version_id, campaign_id, contact_id, status, step_id)
+    wanted = RunFilter(journey_id, version_id, campaign_id, contact_id, status, step_id, failure_class, failure_fingerprint)
     async with caller.session() as session:
         found = await runs.page(session, wanted, query.limit + 1, query.after)
     return page([RunView.model_validate(run) for run in found], [run.id for run in found], query)

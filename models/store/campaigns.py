@@ -33,6 +33,7 @@ async def create(
     page_size: int,
     created_by: UUID | None,
     request_id: UUID | None,
+    on_error: str = "park",
 ) -> Campaign:
     """A campaign exists, `scheduled` or `starting`: its workflow, or its Temporal schedule, may be started. No audience has been
     taken yet."""
@@ -48,6 +49,7 @@ async def create(
         audience_at=audience_at,
         status="scheduled" if timing.waits or timing.recurs else "starting",
         page_size=page_size,
+        on_error=on_error,
         created_by=created_by,
         request_id=request_id,
     )

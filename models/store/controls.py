@@ -10,7 +10,7 @@ from models.domain.audit import Actor, NewEntry
 from models.domain.connection import BROKEN_REASONS
 from models.domain.journey import workflow_id
 from models.domain.journey.run import FINISHED
-from models.store import audit
+from models.store import audit, brakes
 from models.store.session import OrganizationSession
 
 Kind = Literal["campaign", "journey", "connection"]
@@ -53,6 +53,8 @@ async def apply(session: OrganizationSession, kind: Kind, subject_id: UUID, comm
     in_force = bool(changed) or command == "cancel" or await _is_paused(session, kind, subject_id) is (command == "pause")
     if kind == "campaign" and command != "resume":
         changed |= set(await follow(session, subject_id))
+    if in_force and command != "pause":
+        await brakes.lift(session, {subject_id} | changed)
     await audit.append(session, [NewEntry(f"{kind}.{_PAST[command]}", kind, str(one), actor) for one in sorted(changed)])
     return in_force
 

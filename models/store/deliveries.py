@@ -12,7 +12,6 @@ certainly not handed over, so another attempt may take it; `transmitting` may ha
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -143,32 +142,47 @@ _ABANDON = text(
       WHERE d.attempt = a.attempt AND d.state = 'transmitting' AND d.transmitting_at < clock_timestamp() - :lease)
     UPDATE deliveries d SET state = 'unknown', outcome = 'unknown', reason = 'attempt_lost', settled_at = clock_timestamp()
     FROM lost WHERE d.organization_id = :o AND d.id = lost.id AND d.id = ANY(ARRAY(SELECT id FROM lost))
-    RETURNING d.id, d.run_id, d.contact_id, d.step_id, d.visit, d.state, d.outcome, d.reason
+    RETURNING d.id, d.run_id, d.contact_id, d.step_id, d.visit, d.state, d.outcome, d.reason, d.journey_id, d.campaign_id
     """
 )
 
 
-async def abandon(session: OrganizationSession, lost: Sequence[Standing], lease: timedelta) -> list[NewEntry]:
-    """Messages whose attempt fell silent after handing over are `unknown`. Answers the entries for the audit chain.
+@dataclass(frozen=True)
+class Settled:
+    """A row as it stands after it was settled."""
+
+    id: UUID
+    run_id: UUID
+    contact_id: UUID
+    step_id: str
+    visit: int
+    state: str
+    outcome: str | None
+    reason: str | None
+    journey_id: UUID
+    campaign_id: UUID | None
+
+    def entry(self) -> NewEntry:
+        """For the audit chain: delivery.accepted, delivery.refused, delivery.failed or delivery.unknown."""
+        details = {
+            "run_id": str(self.run_id),
+            "contact_id": str(self.contact_id),
+            "step_id": self.step_id,
+            "visit": self.visit,
+            "outcome": self.outcome,
+            "reason": self.reason,
+        }
+        return NewEntry(f"delivery.{self.state}", "delivery", str(self.id), details=details)
+
+
+async def abandon(session: OrganizationSession, lost: Sequence[Standing], lease: timedelta) -> list[Settled]:
+    """Messages whose attempt fell silent after handing over are `unknown`. Answers those.
 
     A row is left alone if its attempt has settled it meanwhile; that attempt may still say better later.
     """
     rows = rowset([{"id": one.id, "attempt": one.attempt} for one in sorted(lost, key=lambda one: one.id)])
     found = await session.execute(_ABANDON, {"o": session.organization_id, "rows": rows, "lease": lease})
-    return [entry(dict(row)) for row in found.mappings()]
-
-
-def entry(row: dict[str, Any]) -> NewEntry:
-    """The audit entry of a settled row: delivery.accepted, delivery.refused, delivery.failed or delivery.unknown."""
-    details = {
-        "run_id": str(row["run_id"]),
-        "contact_id": str(row["contact_id"]),
-        "step_id": row["step_id"],
-        "visit": row["visit"],
-        "outcome": row["outcome"],
-        "reason": row["reason"],
-    }
-    return NewEntry(f"delivery.{row['state']}", "delivery", str(row["id"]), details=details)
+    return [Settled(**row) for row in found.mappings()]
 
 
 @dataclass(frozen=True)
@@ -202,20 +216,20 @@ _SETTLE = text(
         transmitting_at = CASE a.state WHEN 'claimed' THEN NULL ELSE d.transmitting_at END,
         settled_at = CASE a.state WHEN 'claimed' THEN NULL ELSE clock_timestamp() END
       FROM told a WHERE d.organization_id = :o AND d.id = a.id AND d.id = ANY(ARRAY(SELECT id FROM told))
-      RETURNING d.id, d.run_id, d.contact_id, d.step_id, d.visit, d.state, d.outcome, d.reason)
+      RETURNING d.id, d.run_id, d.contact_id, d.step_id, d.visit, d.state, d.outcome, d.reason, d.journey_id, d.campaign_id)
     SELECT * FROM settled WHERE state <> 'claimed' ORDER BY id
     """
 )
 
 
-async def settle(session: OrganizationSession, settlements: Sequence[Settlement]) -> list[NewEntry]:
-    """The rows are as these say, where they still belong to the attempt. Answers the entries for the audit chain.
+async def settle(session: OrganizationSession, settlements: Sequence[Settlement]) -> list[Settled]:
+    """The rows are as these say, where they still belong to the attempt. Answers those that were settled, not the released ones.
 
     Safe to repeat: a row that is settled stays as it is, except that an answer heard late replaces `unknown`.
     """
     told = rowset([{**vars(one), "suppress": None} for one in sorted(settlements, key=lambda one: one.id)])
     rows = await session.execute(_SETTLE, {"o": session.organization_id, "rows": told})
-    return [entry(dict(row)) for row in rows.mappings()]
+    return [Settled(**row) for row in rows.mappings()]
 
 
 _LOCK = text("SELECT 1 FROM deliveries WHERE organization_id = :o AND id = ANY(:ids) ORDER BY id FOR UPDATE")

@@ -1,6 +1,6 @@
 """Journeys and their drafts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -107,6 +107,11 @@ async def set_paused(session: OrganizationSession, journey_id: UUID, paused_at: 
 async def count_pause(session: OrganizationSession, journey_id: UUID) -> Journey:
     """One more pause was said; a resume that was said before does not lift it."""
     return await _update(session, journey_id, pauses=Journey.pauses + 1)
+
+
+async def change_settings(session: OrganizationSession, journey_id: UUID, changes: Mapping[str, Any]) -> Journey:
+    """Its `owner_id` and `brake` are as given, those that are named."""
+    return await _update(session, journey_id, **changes)
 
 
 async def set_archived(session: OrganizationSession, journey_id: UUID, archived_at: datetime | None) -> Journey:

@@ -117,6 +117,7 @@ async def _find_or_make(session: OrganizationSession, parent: Campaign, timing: 
         "exclusion_rule": parent.exclusion_rule,
         "schedule": stored(Timing(schedule=Once(at=nominal_at), spread=timing.spread)),
         "page_size": parent.page_size,
+        "on_error": parent.on_error,
         "parent_id": parent.id,
         "nominal_at": nominal_at,
         "status": "scheduled",

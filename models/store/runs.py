@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlmodel import col
 
 from models.domain.errors import NotFound
+from models.domain.journey.failures import FailureClass
 from models.domain.journey.run import Phase
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
@@ -27,6 +28,8 @@ class RunFilter:
     contact_id: UUID | None = None
     status: Phase | None = None
     step_id: str | None = None
+    failure_class: FailureClass | None = None
+    failure_fingerprint: str | None = None
 
 
 async def create(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import text
@@ -42,12 +42,13 @@ class Snapshot:
     version_id: UUID
     runs: int
     pages: int
+    on_error: Literal["park", "pause", "skip"] = "park"
 
 
 _LOCK = text(
     """
-    SELECT c.journey_id, c.version_id, c.segment_rule, c.exclusion_rule, c.schedule, c.page_size, c.audience, c.cancelled_at, v.definition,
-           o.timezone, coalesce(CAST(:now AS timestamptz), clock_timestamp()) AS now
+    SELECT c.journey_id, c.version_id, c.segment_rule, c.exclusion_rule, c.schedule, c.page_size, c.audience, c.cancelled_at, c.on_error,
+           v.definition, o.timezone, coalesce(CAST(:now AS timestamptz), clock_timestamp()) AS now
     FROM campaigns c JOIN journey_versions v ON v.organization_id = c.organization_id AND v.id = c.version_id
     JOIN organizations o ON o.id = c.organization_id
     WHERE c.organization_id = :o AND c.id = :id FOR UPDATE OF c
@@ -124,7 +125,7 @@ async def snapshot(session: OrganizationSession, campaign_id: UUID, now: datetim
         taken = Taken(0, {}, True) if nobody else await _take(session, campaign_id, dict(campaign))
         await _taken(session, campaign_id, taken, parent)
         count = taken.contacts
-    return Snapshot(campaign["journey_id"], campaign["version_id"], count, ceil(count / campaign["page_size"]))
+    return Snapshot(campaign["journey_id"], campaign["version_id"], count, ceil(count / campaign["page_size"]), campaign["on_error"])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Recording what happened to runs: timeline, projection and audit chain, in one transaction, once."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,8 +10,10 @@ from uuid import UUID
 from sqlalchemy import text
 
 from models.domain.audit import Actor, NewEntry
-from models.domain.journey.run import FINISHED
-from models.store import audit
+from models.domain.journey.failures import Failure, failure
+from models.domain.journey.interpreter import FAILED, SKIPPED_BECAUSE
+from models.domain.journey.run import FINISHED, Phase
+from models.store import audit, brakes, failures
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
@@ -32,7 +35,6 @@ class NewTransition:
     sequence: int
     kind: str
     phase: str
-    beneath: str | None  # the phase underneath a pause
     occurred_at: datetime
     step_id: str | None
     visit: int | None
@@ -40,6 +42,7 @@ class NewTransition:
     reason: str | None
     actor: Actor
     details: dict[str, Any]
+    beneath: str | None = None  # the phase underneath a pause
 
 
 _EVENTS = text(
@@ -59,12 +62,16 @@ _PROJECTION = text(
     WITH told AS MATERIALIZED (
       SELECT a.*
       FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, sequence int, phase text, beneath text, step_id text,
-        wake_at timestamptz, reason text, occurred_at timestamptz, cancel_requested boolean)
+        wake_at timestamptz, reason text, occurred_at timestamptz, cancel_requested boolean, same_failure boolean, failure_class text,
+        fingerprint text, failed_at timestamptz)
       CROSS JOIN LATERAL (SELECT r.sequence FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR UPDATE) r
       WHERE a.sequence > r.sequence
       ORDER BY a.run_id)
     UPDATE runs r SET status = a.phase, beneath = a.beneath, step_id = a.step_id, wake_at = a.wake_at, reason = a.reason,
       sequence = a.sequence,
+      failure_class = CASE WHEN a.same_failure THEN r.failure_class ELSE a.failure_class END,
+      failure_fingerprint = CASE WHEN a.same_failure THEN r.failure_fingerprint ELSE a.fingerprint END,
+      failed_at = CASE WHEN a.same_failure THEN r.failed_at ELSE a.failed_at END,
       cancel_requested_at = coalesce(r.cancel_requested_at, CASE WHEN a.cancel_requested THEN a.occurred_at END),
       finished_at = CASE WHEN a.phase = ANY(CAST(:finished AS text[])) THEN a.occurred_at END, updated_at = clock_timestamp()
     FROM told a WHERE r.organization_id = :o AND r.id = a.run_id
@@ -79,36 +86,56 @@ _CLOSE_WAITS = text(
 )
 
 
-async def record(session: OrganizationSession, transitions: Sequence[NewTransition]) -> None:
-    """The timeline holds each of them once, each run shows its last, and what matters to auditors is in the chain.
+async def record(session: OrganizationSession, journey_id: UUID, transitions: Sequence[NewTransition]) -> list[UUID]:
+    """The timeline holds each of them once, each run of the journey shows its last (and, where it needs attention, the class and
+    fingerprint of why), and what matters to auditors is in the chain. Answers
+    the ids of brakings: campaigns that were to pause at the first failure, and do so now.
 
     Safe to repeat: a transition that is known already changes nothing. Call it last in a transaction: it locks the
     audit chain's head.
     """
-    rows = [_event(one) for one in transitions]
+    failed = {(one.run_id, one.sequence): failure(journey_id, one.step_id, one.reason) for one in transitions if has_failed(one)}
+    rows = [_event(one, failed.get((one.run_id, one.sequence))) for one in transitions]
     inserted = set((await session.execute(_EVENTS, {"o": session.organization_id, "rows": rowset(rows)})).scalars())
-    latest = {one.run_id: one for one in sorted(transitions, key=lambda one: one.sequence)}
-    asked = {one.run_id for one in transitions if one.kind == "cancel_requested"}
     parameters = {
         "o": session.organization_id,
-        "rows": rowset([_projected(one, one.run_id in asked) for one in latest.values()]),
+        "rows": rowset([_projected(history, failed) for history in _by_run(transitions)]),
         "finished": [str(phase) for phase in FINISHED],
     }
     await session.execute(_PROJECTION, parameters)
+    latest = {one.run_id: one for one in sorted(transitions, key=lambda one: one.sequence)}
     await session.execute(
         _CLOSE_WAITS, {"o": session.organization_id, "ids": [run for run, one in latest.items() if one.phase in FINISHED]}
     )
     new = [one for one, row in zip(transitions, rows, strict=True) if row["id"] in inserted]
-    await audit.append(session, [_entry(one) for one in new if one.kind in AUDITED])
+    await failures.seen(session, journey_id, [(failed[key], one) for one in new if (key := (one.run_id, one.sequence)) in failed])
+    braked = await brakes.parked(session, {one.run_id for one in new if one.kind == "parked"})
+    await audit.append(session, [*(_entry(one) for one in new if one.kind in AUDITED), *(one.entry for one in braked)])
+    return [one.id for one in braked]
 
 
-def _event(one: NewTransition) -> dict[str, Any]:
+def has_failed(one: NewTransition) -> bool:
+    """Whether it tells of a step that has failed for good: the run parked, or went on without it."""
+    return one.kind == "parked" or one.details.get(SKIPPED_BECAUSE) == FAILED
+
+
+def _by_run(transitions: Sequence[NewTransition]) -> list[list[NewTransition]]:
+    """Each run's, in their order."""
+    found: defaultdict[UUID, list[NewTransition]] = defaultdict(list)
+    for one in sorted(transitions, key=lambda one: one.sequence):
+        found[one.run_id].append(one)
+    return list(found.values())
+
+
+def _event(one: NewTransition, failed: Failure | None) -> dict[str, Any]:
     told = {
         "phase": one.phase,
         "reason": one.reason,
         "wake_at": None if one.wake_at is None else one.wake_at.isoformat(),
         "actor_kind": one.actor.kind,
         "actor_id": None if one.actor.id is None else str(one.actor.id),
+        "failure_class": None if failed is None else str(failed.failure_class),
+        "failure_fingerprint": None if failed is None else failed.fingerprint,
     }
     return {
         "id": new_id(),
@@ -122,18 +149,31 @@ def _event(one: NewTransition) -> dict[str, Any]:
     }
 
 
-def _projected(one: NewTransition, cancel_requested: bool) -> dict[str, Any]:
+def _projected(history: Sequence[NewTransition], failed: Mapping[tuple[UUID, int], Failure]) -> dict[str, Any]:
+    last = history[-1]
     return {
-        "cancel_requested": cancel_requested,
-        "run_id": one.run_id,
-        "sequence": one.sequence,
-        "phase": one.phase,
-        "beneath": one.beneath,
-        "step_id": one.step_id,
-        "wake_at": one.wake_at,
-        "reason": one.reason,
-        "occurred_at": one.occurred_at,
+        "cancel_requested": any(one.kind == "cancel_requested" for one in history),
+        "run_id": last.run_id,
+        "sequence": last.sequence,
+        "phase": last.phase,
+        "beneath": last.beneath,
+        "step_id": last.step_id,
+        "wake_at": last.wake_at,
+        "reason": last.reason,
+        "occurred_at": last.occurred_at,
+        **_failure_after(history, failed),
     }
+
+
+def _failure_after(history: Sequence[NewTransition], failed: Mapping[tuple[UUID, int], Failure]) -> dict[str, Any]:
+    """What the run's row says of its failure: that of its newest parking, nothing once it goes on, or the same as before."""
+    for one in reversed(history):
+        if one.kind == "parked":
+            found = failed[one.run_id, one.sequence]
+            return {"failure_class": found.failure_class, "fingerprint": found.fingerprint, "failed_at": one.occurred_at}
+        if (one.beneath or one.phase) != Phase.NEEDS_ATTENTION:  # a pause only hides it
+            return {}
+    return {"same_failure": True}
 
 
 def _entry(one: NewTransition) -> NewEntry:

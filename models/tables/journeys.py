@@ -21,6 +21,8 @@ class Journey(OrganizationRow, table=True):
     paused_at: datetime | None = moment(nullable=True)
     pauses: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # how often a pause was said; a resume lifts those it knew
     archived_at: datetime | None = moment(nullable=True)
+    owner_id: UUID | None = None  # the user who answers for it, and is told first when it is braked
+    brake: dict[str, Any] | None = document(nullable=True)  # models.domain.journey.brake.Brake; NULL: as it is for everybody
     updated_at: datetime = moment(default_now=True)
 
 
@@ -62,6 +64,7 @@ class Campaign(OrganizationRow, table=True):
     audience_at: str = Field(default="start", sa_column_kwargs={"server_default": "start"})  # start | launch: when it is taken
     parent_id: UUID | None = Field(default=None, foreign_key="campaigns.id")  # of one occurrence: the recurring campaign
     nominal_at: datetime | None = moment(nullable=True)  # of one occurrence: when it was due
+    on_error: str = Field(default="park", sa_column_kwargs={"server_default": "park"})  # park | pause | skip: when a step fails for good
     status: str = "starting"  # starting | scheduled | running | paused | completed | cancelled
     page_size: int = 200
     audience: int | None = None  # size of the snapshot; NULL until it is taken
@@ -93,6 +96,13 @@ class Run(OrganizationRow, table=True):
             "created_at",
             postgresql_where=text("campaign_id IS NULL AND status = 'active' AND sequence = 0"),
         ),
+        Index(
+            "ix_runs_failure",
+            "organization_id",
+            "failure_fingerprint",
+            "id",
+            postgresql_where=text("failure_fingerprint IS NOT NULL"),
+        ),
         Index("uq_runs_campaign_contact", "campaign_id", "contact_id", unique=True),
         Index("uq_runs_request", "organization_id", "request_id", unique=True, postgresql_where=text("request_id IS NOT NULL")),
     )
@@ -108,6 +118,9 @@ class Run(OrganizationRow, table=True):
     step_id: str | None = None
     wake_at: datetime | None = moment(nullable=True)
     reason: str | None = None
+    failure_class: str | None = None  # while its step has failed for good: models.domain.journey.failures
+    failure_fingerprint: str | None = None
+    failed_at: datetime | None = moment(nullable=True)
     starts_at: datetime | None = moment(nullable=True)  # it comes to its first step only then
     entry_source: str = Field(default="api", sa_column_kwargs={"server_default": "api"})  # api | campaign | event | segment | journey
     entry_key: str | None = None  # tells two runs of one contact apart

@@ -67,3 +67,46 @@ async def test_an_operators_act_is_recorded_under_their_name(world: World) -> No
     (entry,) = await world.sql("SELECT * FROM audit_entries WHERE action = 'run.paused'")
     assert (entry["actor_kind"], entry["actor_id"], entry["subject_id"]) == ("user", user, str(run))
     assert entry["occurred_at"] == NOON + timedelta(seconds=1)
+
+
+async def failed(world: World, run_id: UUID) -> tuple[Any, Any, Any]:
+    row = await run_row(world, run_id)
+    return row["failure_class"], row["failure_fingerprint"], row["failed_at"]
+
+
+async def test_a_parked_run_carries_class_and_fingerprint_until_it_goes_on(world: World) -> None:
+    run, other = await world.people(2)
+    reason = "missing_value:contact.first_name"
+    await record(world, *(happened(each, 1, "parked", "needs_attention", step_id="news", reason=reason) for each in (run, other)))
+    kind, fingerprint, at = await failed(world, run)
+    assert (kind, at) == ("data", NOON + timedelta(seconds=1)) and await failed(world, other) == (kind, fingerprint, at)
+    (event,) = await world.sql("SELECT details FROM run_events WHERE run_id = :id", id=run)
+    assert (event["details"]["failure_class"], event["details"]["failure_fingerprint"]) == ("data", fingerprint)
+    await record(world, happened(run, 2, "paused", "paused", step_id="news", reason="lunch"))
+    await record(world, happened(run, 3, "resumed", "needs_attention", step_id="news", reason=reason))
+    assert await failed(world, run) == (kind, fingerprint, at)
+    await record(world, happened(run, 4, "retried", "active", step_id="news"))
+    assert await failed(world, run) == (None, None, None)
+
+
+async def test_a_run_that_parks_and_is_paused_in_one_batch_is_failed_and_one_that_is_skipped_while_paused_is_not(world: World) -> None:
+    parked, skipped = await world.people(2)
+    for run in (parked, skipped):
+        await record(
+            world,
+            happened(run, 1, "parked", "paused", step_id="news", reason="attempt_lost"),
+            happened(run, 2, "paused", "paused", step_id="news"),
+        )
+    await record(world, happened(skipped, 3, "skipped", "paused", step_id="news"))
+    assert [(await failed(world, run))[0] for run in (parked, skipped)] == ["uncertain_outcome", None]
+
+
+async def test_a_cause_counts_each_parking_once_and_knows_when_it_was_first_and_last_seen(world: World) -> None:
+    run, other = await world.people(2)
+    first = happened(run, 1, "parked", "needs_attention", step_id="news", reason="policy_refused")
+    later = happened(other, 9, "parked", "needs_attention", step_id="news", reason="policy_refused")
+    for transition in (later, first, first):
+        await record(world, transition)
+    (group,) = await world.sql("SELECT * FROM failure_groups")
+    assert (group["failure_class"], group["seen"], group["step_id"]) == ("content", 2, "news")
+    assert (group["first_seen_at"], group["last_seen_at"]) == (first.occurred_at, later.occurred_at)

@@ -101,6 +101,7 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "POST /v1/events": Own(refused=[{"name": "x", "contact_id": "{contact_id}"}], bare=False),
     "GET /v1/events": Own(queries=["contact_id={contact_id}"]),
     "GET /v1/events/{event_id}": Stranger(),
+    "GET /v1/failures": Own(queries=["journey_id={journey_id}"]),
     "GET /v1/health": Public("tells a load balancer whether the process works, and nothing else"),
     "POST /v1/journey-imports": Own(
         {"document": {"format": "leadstats.journey/1", "name": "y", "draft": {}}},
@@ -132,6 +133,8 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "GET /v1/journeys/{journey_id}/publish-plans/{plan_id}": Stranger(),
     "PUT /v1/journeys/{journey_id}/publish-plans/{plan_id}/execution": Stranger({"fingerprint": "x", "choices": []}),
     "POST /v1/journeys/{journey_id}/runs": Stranger({"contact_id": "{contact_id}"}),
+    "GET /v1/journeys/{journey_id}/settings": Stranger(),
+    "PATCH /v1/journeys/{journey_id}/settings": Stranger({"brake": {"share": 0.5}}),
     "POST /v1/journeys/{journey_id}/versions": Stranger(),
     "GET /v1/journeys/{journey_id}/versions": Stranger(),
     "GET /v1/journeys/{journey_id}/versions/{version}": Stranger(),

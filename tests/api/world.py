@@ -12,6 +12,7 @@ from models.store.session import Database
 from models.tables.base import new_id, utc_now
 from models.tables.contacts import Suppression
 from models.tables.events import Entry
+from models.tables.failures import FailureGroup
 from models.tables.messaging import Decision, Delivery, SandboxFault, SandboxMessage
 from models.tables.publishing import Approval
 from tests.api.conftest import Person
@@ -117,10 +118,23 @@ async def _in_the_tables(database: Database, settings: Settings, person: Person,
                 outcome="refused",
             )
         )
+        session.add(
+            FailureGroup(
+                organization_id=mine,
+                fingerprint=(fingerprint := new_id().hex),
+                journey_id=ids["journey_id"],
+                step_id="welcome",
+                failure_class="content",
+                reason="policy_refused",
+                first_seen_at=utc_now(),
+                last_seen_at=utc_now(),
+            )
+        )
+        await session.execute(text("UPDATE runs SET failure_fingerprint = :f WHERE id = :id"), {"f": fingerprint, "id": ids["run_id"]})
         session.add(Decision(**visit, check="consent", round=0, outcome="send", rule_version="1", decided_at=utc_now()))
     for name, row in rows.items():
         world.add(name, row.id)
     world.add("version_id", version_id)
-    world.marks.add(address)
+    world.marks |= {address, fingerprint}
     token = Unsubscribe(mine, ids["contact_id"], ids["topic_id"], "email", delivery.id)
     world.ids["token"] = make_token(settings.derive_key("unsubscribe-links"), token)

@@ -19,6 +19,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from activities.contracts import (
     MOVE_RUNS,
+    BrakingRef,
     CampaignRef,
     Control,
     ControlledKind,
@@ -55,7 +56,8 @@ from models.domain.journey.steps.wait_for import AwaitedEvent
 from models.settings import Settings
 from tests.temporal import temporal_server
 from tests.workflows.fakes import Fakes
-from tests.workflows.test_journey import WELCOME, control, mended, some_runs, start, through, until, working
+from tests.workflows.test_journey import SCOPE, WELCOME, control, mended, some_runs, start, through, until, working
+from workflows.braking import BrakingWorkflow
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
@@ -191,6 +193,26 @@ async def publish_plan_of_three_pages(server: WorkflowEnvironment, fakes: Fakes,
     return handle
 
 
+async def failures_passed_over(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    """A campaign that skips what fails: a message, and another system's call."""
+    call = CallWebhookStep(url="https://example.com/hook", next="mail")
+    definition = Definition(start="call", steps={"call": call, "mail": SendStep(template_id=uuid4())})
+    fakes.answer = lambda question, visit: StepAnswer(run_id=visit.run_id, failed=True, reason="webhook_answered_404")
+    runs = some_runs(2, "call")
+    fakes.outcome = lambda visit: SendOutcome.CONTENT_PERMANENT if visit.run_id == runs[0].run_id else SendOutcome.ACCEPTED
+    handle = await start(server, queue, runs, definition=definition, scope=SCOPE.model_copy(update={"on_error": "skip"}))
+    await handle.result()
+    return handle
+
+
+async def braking_of_a_journey(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    fakes.notices = [timedelta(minutes=1), timedelta(0), None]
+    braking = BrakingRef(organization_id=uuid4(), braking_id=uuid4())
+    handle = await server.client.start_workflow(BrakingWorkflow.run, braking, id=f"test/{uuid4()}", task_queue=queue)
+    await handle.result()
+    return handle
+
+
 EVERY_KIND = Definition(
     start="part",
     steps={
@@ -264,6 +286,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     held_until_reconnected,
     moved_to_another_version,
     publish_plan_of_three_pages,
+    failures_passed_over,
+    braking_of_a_journey,
 )
 
 

@@ -12,6 +12,8 @@ from temporalio import activity
 from activities.contracts import (
     AudiencePages,
     AuditBatch,
+    BrakingNotice,
+    BrakingRef,
     CampaignPlan,
     CampaignProgress,
     CampaignRef,
@@ -70,6 +72,8 @@ class Fakes:
         self.looks: list[timedelta | None] = []  # after how long a scheduled campaign is to be looked at next
         self.looked: list[datetime] = []  # when it was
         self.occurrences = 2
+        self.notices: list[timedelta | None] = [None]  # after how long the mail about a braking is tried again
+        self.notified: list[tuple[int, datetime]] = []  # the tries before, and when
 
     def all(self) -> list[Callable[..., Any]]:
         return [
@@ -80,6 +84,7 @@ class Fakes:
             *(self.apply_control, self.controlled_workflows, self.signal_workflows),
             *(self.hand_over_runs, self.tell_moves, self.finish_plan),
             *(self.control_page, self.set_variables_page, self.finish_operation),
+            *(self.hold_braked, self.notify_of_braking),
         ]
 
     def _count(self, name: str, size: int) -> None:
@@ -226,6 +231,18 @@ class Fakes:
     async def finish_operation(self, end: OperationEnd) -> OperationProgress:
         self._count("finish_operation", 1)
         return OperationProgress(finished=end.last or self.calls["finish_operation"] > self.busy_for)
+
+    @activity.defn(name="hold_braked")
+    async def hold_braked(self, braking: BrakingRef) -> None:
+        self._count("hold_braked", 1)
+
+    @activity.defn(name="notify_of_braking")
+    async def notify_of_braking(self, braking: BrakingRef) -> BrakingNotice:
+        self._count("notify_of_braking", 1)
+        assert braking.now is not None
+        self.notified.append((braking.tries, braking.now))
+        after = self.notices[len(self.notified) - 1]
+        return BrakingNotice(look_at=None if after is None else braking.now + after)
 
     def phases(self) -> dict[UUID, str]:
         """The projection: the phase after each run's last transition."""

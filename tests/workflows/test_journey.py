@@ -16,6 +16,7 @@ from activities.contracts import Control, ControlledKind, JourneyInput, RunContr
 from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, WaitStep
 from models.domain.journey.run import Phase, RunState
 from tests.workflows.fakes import Fakes
+from workflows.braking import BrakingWorkflow
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
@@ -23,7 +24,10 @@ from workflows.occurrence import OccurrenceWorkflow
 from workflows.operations import OperationWorkflow
 from workflows.routing import RoutingWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, RoutingWorkflow, MovePlanWorkflow, OperationWorkflow)
+WORKFLOWS = (
+    *(JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, RoutingWorkflow),
+    *(MovePlanWorkflow, OperationWorkflow, BrakingWorkflow),
+)
 
 SCOPE = Scope(organization_id=uuid4(), journey_id=uuid4(), version_id=uuid4())
 WELCOME = Definition(
@@ -51,14 +55,14 @@ async def working(server: WorkflowEnvironment, fakes: Fakes) -> AsyncIterator[st
     queue = str(uuid4())
     async with (
         Worker(server.client, task_queue=queue, workflows=WORKFLOWS, activities=fakes.all(), max_cached_workflows=0),
-        Worker(server.client, task_queue=send_queue(queue), activities=[fakes.send_messages, fakes.perform_steps]),
+        Worker(server.client, task_queue=send_queue(queue), activities=[fakes.send_messages, fakes.perform_steps, fakes.notify_of_braking]),
     ):
         yield queue
 
 
 async def start(server: WorkflowEnvironment, queue: str, runs: list[RunState], **given: Any) -> WorkflowHandle[JourneyWorkflow, None]:
     definition = given.pop("definition", WELCOME)
-    journey = JourneyInput(scope=SCOPE, definition=definition, runs=runs, **given)
+    journey = JourneyInput(scope=given.pop("scope", SCOPE), definition=definition, runs=runs, **given)
     return await server.client.start_workflow(JourneyWorkflow.run, journey, id=f"test/{uuid4()}", task_queue=queue)
 
 

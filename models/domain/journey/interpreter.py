@@ -23,6 +23,7 @@ from models.domain.journey.steps.base import Answer, Ask, Go, Leave, Outcome, Re
 ROUNDS_PER_VERSION = 1_000  # a run that was moved asks everything anew: its rounds do not meet those before
 GRAINS = 60  # of a spread resumption
 STEP_CANCELLED = "step_cancelled"  # why a step was skipped that somebody had cancelled before
+SKIPPED_BECAUSE, FAILED = "because", "failed"  # in the details of a step that was skipped
 PAUSES = ("campaign_paused", "journey_paused", "run_paused")  # as the last check before a send calls them
 
 
@@ -196,6 +197,11 @@ def park(state: RunState, reason: str) -> Progress:
     """The step failed for good: the run stops here, its state intact, until a person decides."""
     new = replace(state, phase=Phase.NEEDS_ATTENTION, wake_at=None, reason=reason)
     return Progress(new, (Change("parked", Phase.NEEDS_ATTENTION, state.step_id, state.visit, reason=reason),))
+
+
+def pass_over(definition: Definition, state: RunState, now: datetime, reason: str) -> Progress:
+    """The step failed for good, and the run goes on without it, as `skip` does."""
+    return _follow(definition, state, Go(_step(definition, state).skipped(), "skipped", reason, {SKIPPED_BECAUSE: FAILED}), now)
 
 
 def retry(state: RunState, reason: str | None = None) -> Progress:

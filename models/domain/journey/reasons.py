@@ -107,6 +107,8 @@ _CLAUSES = {
     "paused": "the campaign, journey or run was paused",
     "campaign_paused": "the campaign is paused",
     "journey_paused": "the journey is paused",
+    "too_many_failures": "too many of its messages failed for good, and somebody must look before it goes on",
+    "first_failure": "a run failed for good, and the campaign was to pause at the first failure",
     "campaign_cancelled": "the campaign was cancelled",
     "workflow_cancelled": "the workflow that carried it was cancelled",
     "version_replaced": "another version of the journey was published, and its plan said so",

@@ -165,6 +165,12 @@ def _variables_changed(happening: Happening) -> str:
     return f"Changed the run's variables{which}{happening.names.actor(happening.details)}{f': {why}' if why else ''}"
 
 
+def _skipped(happening: Happening) -> str:
+    if happening.details.get("because") == "failed":  # models.domain.journey.interpreter.pass_over
+        return f"Went on without {happening.names.step(happening.step_id)}, which failed{_because(happening)}"
+    return _by("The step was skipped")(happening)
+
+
 def _decided(happening: Happening) -> str:
     check = "Quiet hours" if happening.details.get("check") == "quiet_hours" else "Consent"
     message = f" for {happening.names.step(happening.step_id)}" if happening.step_id else ""
@@ -227,7 +233,7 @@ _TELLERS: Mapping[str, Callable[[Happening], str]] = {
     "paused": _by("Paused"),
     "resumed": _by("Resumed"),
     "retried": _by("Tried again"),
-    "skipped": _by("The step was skipped"),
+    "skipped": _skipped,
     "skip_requested": _by("Asked to skip the step", at_step=True),
     "jumped": _about_step("Jumped to"),
     "jump_requested": _about_step("Asked to jump to"),

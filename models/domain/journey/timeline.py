@@ -88,7 +88,7 @@ def timeline(events: Sequence[Event], decisions: Sequence[Decided], deliveries: 
     told: list[Decided | Delivered] = []
     for event in ordered:
         decision = _decision_behind(event, blocking)
-        delivery = by_place.get((event.step_id, event.visit)) if event.kind in ("sent", "not_sent", "parked") else None
+        delivery = by_place.get((event.step_id, event.visit)) if event.kind in ("sent", "not_sent", "parked", "skipped") else None
         told += [record for record in (decision, delivery) if record is not None]
         told_by_events.append(_event_entry(event, decision, delivery, names))
     loose = [_decision_entry(decision, names) for decision in decisions if not _is_among(decision, told)]

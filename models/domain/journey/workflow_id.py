@@ -33,6 +33,11 @@ def control(organization_id: UUID, kind: str, subject_id: UUID) -> str:
     return f"{organization_id}/control/{kind}/{subject_id}"
 
 
+def braking(organization_id: UUID, braking_id: UUID) -> str:
+    """The workflow that pauses the runs of what was braked, and tells somebody."""
+    return f"{organization_id}/braking/{braking_id}"
+
+
 def publish_plan(organization_id: UUID, plan_id: UUID) -> str:
     """The workflow that carries a publish plan out."""
     return f"{organization_id}/publish-plan/{plan_id}"

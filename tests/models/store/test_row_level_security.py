@@ -83,6 +83,7 @@ async def test_no_view_or_stray_function_goes_around_it(owner: psycopg.AsyncConn
         "organization_id_by_slug",
         "organizations_operating",
         "organizations_to_route",
+        "organizations_with_brakings",
         "organizations_with_unstarted",
     ]
     views = await owner.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('v', 'm')")
