@@ -11,8 +11,6 @@ from activities.observed import GOES_ON, MISSING, Examined, PendingActivity
 from models.domain.findings import Kind, Severity, Sighting
 from models.store.carriers import Carried, Late
 
-TASK_ATTEMPTS = 3  # the second is usual after a worker's end
-ACTIVITY_ATTEMPTS = 6  # half a minute's worth
 Polled = Callable[[str, bool], Awaitable[bool]]
 
 
@@ -26,6 +24,9 @@ class Patience:
     starting: timedelta = timedelta(minutes=5)  # a large campaign's last page
     behind: timedelta = timedelta(minutes=5)  # a task before workers that are busy
     archiving: timedelta = timedelta(minutes=3)  # a history that is to be archived
+    polled: timedelta = timedelta(seconds=65)  # a task queue that no worker asks; a poll is held open for up to 60 s
+    task_attempts: int = 3  # the second is usual after a worker's end
+    activity_attempts: int = 6  # half a minute's worth
 
 
 async def in_trouble(name: str, seen: Examined, late: Late | None, polled: Polled, now: datetime, patience: Patience) -> Sighting | None:
@@ -33,11 +34,11 @@ async def in_trouble(name: str, seen: Examined, late: Late | None, polled: Polle
     journey_id, runs = (late.journey_id, late.runs) if late else (None, 0)
     if seen.status != "running":
         return None
-    if seen.task_attempt >= TASK_ATTEMPTS:
+    if seen.task_attempt >= patience.task_attempts and await polled(seen.task_queue, True):
         told = {"workflow_type": seen.workflow_type, "attempt": seen.task_attempt}
         return Sighting(Kind.WORKFLOW_TASK_FAILING, "workflow", name, told, journey_id, runs)
     worst = max(seen.activities, key=lambda each: each.attempt, default=None)
-    if worst is not None and worst.attempt >= ACTIVITY_ATTEMPTS:
+    if worst is not None and worst.attempt >= patience.activity_attempts:
         return Sighting(Kind.ACTIVITY_FAILING, "workflow", name, _failing(seen, worst), journey_id, runs)
     return None if late is None else await _overdue(name, seen, late, polled, now, patience)
 

@@ -27,9 +27,9 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import JOURNEY_ID, JOURNEY_WORKFLOW, ORGANIZATION_ID
+from models.tables.base import utc_now
 
 PAGE = 1000
-POLLED_WITHIN = timedelta(seconds=65)  # a poll is held open for up to 60 s
 RUNNING = "running"
 MISSING = "missing"
 GOES_ON = (RUNNING, "continued_as_new", "paused")
@@ -78,10 +78,11 @@ class Examined:
 
 
 class Observer:
-    """Asks one Temporal namespace. Remembers which task queues are polled, so make one for each round."""
+    """Asks one Temporal namespace. Remembers which task queues were polled `polled_within`, so make one for each round."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, polled_within: timedelta = timedelta(seconds=65)) -> None:
         self.client = client
+        self.polled_within = polled_within
         self._polled: dict[tuple[str, int], bool] = {}
 
     async def running(self) -> list[Listed]:
@@ -143,12 +144,12 @@ class Observer:
         return None, None
 
     async def is_polled(self, task_queue: str, *, workflows: bool) -> bool:
-        """Whether a worker has asked for work within the last minute."""
+        """Whether a worker has asked for work lately."""
         kind = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW if workflows else TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
         if (task_queue, kind) not in self._polled:
             request = DescribeTaskQueueRequest(namespace=self.client.namespace, task_queue=TaskQueue(name=task_queue), task_queue_type=kind)
             answer = await self.client.workflow_service.describe_task_queue(request, retry=True)
-            since = datetime.now(UTC) - POLLED_WITHIN
+            since = utc_now() - self.polled_within
             self._polled[task_queue, kind] = any(poller.last_access_time.ToDatetime(UTC) > since for poller in answer.pollers)
         return self._polled[task_queue, kind]
 
@@ -213,8 +214,16 @@ def _activity(pending: PendingActivityInfo, default_queue: str) -> PendingActivi
 
 
 def _failure_type(failure: Failure) -> str | None:
-    """Its message may quote values, and is encrypted; its type is ours or the library's word."""
-    if failure.HasField("application_failure_info"):
-        return failure.application_failure_info.type or None
-    kind = failure.WhichOneof("failure_info")
-    return None if kind is None else kind.removesuffix("_failure_info")
+    """Its message may quote values, and is encrypted; its type, and its cause's, are ours or a library's words. What is too large for
+    Temporal to keep lies beneath a failure of the server's that says so."""
+    types: list[str] = []
+    while len(types) < 2:
+        kind = failure.WhichOneof("failure_info")
+        if kind == "application_failure_info" and failure.application_failure_info.type:
+            types.append(failure.application_failure_info.type)
+        elif kind is not None and kind != "server_failure_info":
+            types.append(kind.removesuffix("_failure_info"))
+        if not failure.HasField("cause"):
+            break
+        failure = failure.cause
+    return ", ".join(types) or None

@@ -93,7 +93,7 @@ class ReconcilingActivities:
             ApplicationError: some organization could not be looked at; to be repeated.
         """
         async with heartbeating():
-            observer = Observer(self.temporal)
+            observer = Observer(self.temporal, self.patience.polled)
             landscapes = await _landscapes(observer)
             async with self.database.outside() as session:
                 organizations = await access.organizations_to_reconcile(session)
@@ -191,34 +191,33 @@ class ReconcilingActivities:
     async def _write(self, session: OrganizationSession, suspects: Suspects, found: Found) -> Reconciled:
         """What was seen, unless the rows have changed since: `lose` leaves rows alone that somebody works on, and a workflow whose rows
         have come or ended meanwhile is in no trouble."""
-        sightings = await _still_so(session, suspects, found)
+        sightings = await self._still_so(session, suspects, found)
         lost = await carriers.lose(session, found.lost, self.patience.grace, utc_now())
         await findings.touch(session, GONE, suspects.settled)
         await conservation.note(session, "workflows")
         recorded = await findings.record(session, sightings, LOOKED_FOR, found.keep | suspects.settled)
         return Reconciled(opened=recorded.opened, resolved=recorded.resolved, lost=lost)
 
-
-async def _still_so(session: OrganizationSession, suspects: Suspects, found: Found) -> list[Sighting]:
-    now = await carriers.carried(session, {one.subject_id for one in found.sightings if one.subject_id in suspects.carrying})
-    rowless = set(found.without_row) - set(await carriers.carried(session, found.without_row))
-    known = await carriers.known(session, rowless)
-    late = await carriers.late(session, Patience().grace) if any(one.kind is Kind.OVERDUE_WAKE for one in found.sightings) else {}
-    kept = []
-    for one in found.sightings:
-        rows = now.get(one.subject_id)
-        if one.subject_id in suspects.carrying and rows is None:
-            continue  # finished, or moved to another workflow
-        if one.kind is Kind.OVERDUE_WAKE and one.subject_id not in late:
-            continue
-        kept.append(
-            replace(one, runs=one.runs or (rows.runs if rows else 0), journey_id=one.journey_id or (rows.journey_id if rows else None))
-        )
-    kept += [
-        Sighting(Kind.WORKFLOW_WITHOUT_ROW, "workflow", name, {"finished": name in known, "rows": known.get(name, 0)})
-        for name in sorted(rowless)
-    ]
-    return kept
+    async def _still_so(self, session: OrganizationSession, suspects: Suspects, found: Found) -> list[Sighting]:
+        now = await carriers.carried(session, {one.subject_id for one in found.sightings if one.subject_id in suspects.carrying})
+        rowless = set(found.without_row) - set(await carriers.carried(session, found.without_row))
+        known = await carriers.known(session, rowless)
+        late = await carriers.late(session, self.patience.late) if any(one.kind is Kind.OVERDUE_WAKE for one in found.sightings) else {}
+        kept = []
+        for one in found.sightings:
+            rows = now.get(one.subject_id)
+            if one.subject_id in suspects.carrying and rows is None:
+                continue  # finished, or moved to another workflow
+            if one.kind is Kind.OVERDUE_WAKE and one.subject_id not in late:
+                continue
+            kept.append(
+                replace(one, runs=one.runs or (rows.runs if rows else 0), journey_id=one.journey_id or (rows.journey_id if rows else None))
+            )
+        kept += [
+            Sighting(Kind.WORKFLOW_WITHOUT_ROW, "workflow", name, {"finished": name in known, "rows": known.get(name, 0)})
+            for name in sorted(rowless)
+        ]
+        return kept
 
 
 async def _landscapes(observer: Observer) -> defaultdict[UUID | None, Landscape]:

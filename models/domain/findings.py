@@ -261,8 +261,9 @@ def _conservation_cause(seen: Sighting) -> str:
 
 def _conservation_action(seen: Sighting) -> str:
     return (
-        "Rows were lost or invented, which the product itself never does: was the database restored in part, or changed by hand? "
-        "Export the audit record and verify it (leadstats audit verify), compare with GET /v1/conservation, and restore a backup (docs/operating.md)."
+        "Rows were lost or invented, which the product itself never does: was the database restored in part, or changed by hand? Export "
+        "the audit record, verify it (leadstats audit verify), compare it with GET /v1/conservation, and restore a backup "
+        "(docs/operating.md, Backup)."
     )
 
 
