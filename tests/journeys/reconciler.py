@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
+from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.archiving import ArchivingActivities
@@ -62,8 +63,9 @@ class Reconciler:
 
 
 @asynccontextmanager
-async def reconciler(stack: Stack, patience: Patience = HASTE) -> AsyncIterator[Reconciler]:
-    client, database = stack.temporal.client, stack.services.database
+async def reconciler(stack: Stack, patience: Patience = HASTE, client: Client | None = None) -> AsyncIterator[Reconciler]:
+    database = stack.services.database
+    client = client or stack.temporal.client
     activities: list[Any] = [
         *ReconcilingActivities(database, client, patience).methods(),
         *RecordsActivities(database, client, patience).methods(),
