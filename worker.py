@@ -12,6 +12,7 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
+from activities.archiving import ArchivingActivities
 from activities.audit import AuditActivities
 from activities.braking import BrakingActivities, BrakingStarter
 from activities.branches import BranchActivities
@@ -27,6 +28,8 @@ from activities.providers.destination import Destinations
 from activities.providers.registry import Providers
 from activities.providers.webhook import Webhooks
 from activities.quiet_hours import QuietHoursActivities
+from activities.reconciling import ReconcilingActivities
+from activities.records import RecordsActivities
 from activities.routing import RoutingActivities
 from activities.send import SendActivities
 from activities.steps import StepActivities
@@ -43,8 +46,9 @@ from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
 from workflows.operations import OperationWorkflow
+from workflows.reconciling import ReconcileWorkflow
 from workflows.routing import RoutingWorkflow
-from workflows.schedules import ensure_upkeep
+from workflows.schedules import ensure_reconciler, ensure_upkeep
 from workflows.upkeep import UpkeepWorkflow
 
 WORKFLOWS = (
@@ -57,6 +61,7 @@ WORKFLOWS = (
     OperationWorkflow,
     BrakingWorkflow,
     UpkeepWorkflow,
+    ReconcileWorkflow,
 )
 DEPLOYMENT = "leadstats"  # as Temporal's worker versioning knows us
 GRACE = timedelta(seconds=3)  # for messages that are past the point of no return; `up` kills a worker after four
@@ -94,6 +99,9 @@ class Parts:
             MoveActivities(database, settings, temporal),
             OperationActivities(database, temporal),
             braking,
+            ReconcilingActivities(database, temporal),
+            RecordsActivities(database, temporal),
+            ArchivingActivities(database, temporal),
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
         webhooks = Webhooks(Destinations(settings))
@@ -157,4 +165,5 @@ async def run(settings: Settings) -> None:
         for each in workers(parts, settings):
             await running.enter_async_context(each)
         await ensure_upkeep(parts.temporal, settings.task_queue)
+        await ensure_reconciler(parts.temporal, settings.task_queue)
         await asyncio.Event().wait()

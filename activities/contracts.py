@@ -364,6 +364,19 @@ class Upkeep(Payload):
     """What the upkeep workflow asks of an activity: everything, in every organization."""
 
 
+class Reconcile(Payload):
+    """What the reconciler asks of an activity: everything, in every organization."""
+
+
+class Reconciled(Payload):
+    """Findings that were opened and resolved, runs that were found lost, histories that were archived."""
+
+    opened: int = 0
+    resolved: int = 0
+    lost: int = 0
+    archived: int = 0
+
+
 class JourneyInput(Payload):
     """What a JourneyWorkflow starts with, and what it hands itself over continue-as-new."""
 
@@ -420,9 +433,11 @@ OPERATION_WORKFLOW = "OperationWorkflow"
 BRAKING_WORKFLOW = "BrakingWorkflow"
 UPKEEP_WORKFLOW = "UpkeepWorkflow"
 ROUTING_WORKFLOW = "RoutingWorkflow"
+RECONCILE_WORKFLOW = "ReconcileWorkflow"
 MOVE_RUNS = "move_runs"  # the updates of JourneyWorkflow
 CONTROL_RUNS = "control_runs"
 UPKEEP_EVERY = timedelta(minutes=1)
+RECONCILE_EVERY = timedelta(minutes=1)
 
 
 # --- How each is run. Timeouts are per attempt unless said. ---------------------------------------------------------
@@ -447,6 +462,12 @@ SENDS = ActivityConfig(
     retry_policy=RetryPolicy(
         initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=20), non_retryable_error_types=HOPELESS
     ),
+)
+# A round that fails is not worth repeating for long: the next one comes in a minute.
+CHECKS = ActivityConfig(
+    start_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=timedelta(seconds=20),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=2), maximum_attempts=2),
 )
 HEARTBEAT_EVERY = timedelta(seconds=3)
 
@@ -643,6 +664,24 @@ async def route_events(routing: Routing) -> Routed:
 async def wake_routing(upkeep: Upkeep) -> int:
     """Wherever something waits to be routed or told, or may have become true by time alone, routing is under way: how many
     organizations."""
+    raise NotImplementedError
+
+
+@activity.defn(name="compare_workflows")
+async def compare_workflows(reconcile: Reconcile) -> Reconciled:
+    """Rows and workflows have been compared, and workflows in trouble found; runs whose workflow is gone need attention."""
+    raise NotImplementedError
+
+
+@activity.defn(name="compare_records")
+async def compare_records(reconcile: Reconcile) -> Reconciled:
+    """The records have been looked through: waits that nothing can end, volumes, conservation, histories that are missing."""
+    raise NotImplementedError
+
+
+@activity.defn(name="archive_histories")
+async def archive_histories(reconcile: Reconcile) -> Reconciled:
+    """Histories of journey workflows that have closed are in the archive."""
     raise NotImplementedError
 
 

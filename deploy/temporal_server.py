@@ -27,6 +27,7 @@ DYNAMIC_CONFIGURATION = (
     "history.visibilityProcessorMaxPollRPS=1000",
     'history.timerProcessorMaxTimeShift="10ms"',
     "matching.enableFairness=true",
+    "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute=3",
 )
 PRAGMAS = ("journal_mode=wal", "synchronous=normal")
 

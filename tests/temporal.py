@@ -19,6 +19,7 @@ DYNAMIC_CONFIG = (
     "history.visibilityProcessorMaxPollRPS=1000",
     'history.timerProcessorMaxTimeShift="10ms"',
     "matching.enableFairness=true",
+    "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute=2",
     "frontend.WorkflowTimeSkippingEnabled=true",
 )
 

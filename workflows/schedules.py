@@ -1,4 +1,4 @@
-"""The schedules of an installation: upkeep's, and one for each recurring campaign."""
+"""The schedules of an installation: upkeep's, the reconciler's, and one for each recurring campaign."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,23 +21,42 @@ from temporalio.client import (
 )
 from temporalio.common import TypedSearchAttributes
 
-from activities.contracts import OCCURRENCE_WORKFLOW, UPKEEP_EVERY, UPKEEP_WORKFLOW, CampaignRef, Upkeep, fair_share
+from activities.contracts import (
+    OCCURRENCE_WORKFLOW,
+    RECONCILE_EVERY,
+    RECONCILE_WORKFLOW,
+    UPKEEP_EVERY,
+    UPKEEP_WORKFLOW,
+    CampaignRef,
+    Payload,
+    Reconcile,
+    Upkeep,
+    fair_share,
+)
 from models.domain.journey import workflow_id
 from models.domain.recurrence import Calendar
 from models.domain.schedule import MISSED_AFTER, Recurring
 
 UPKEEP_ID = "leadstats-upkeep"
+RECONCILER_ID = "leadstats-reconciler"
 DAWN = timedelta(hours=30)  # within so much before a moment its day has begun on whatever clock
 CATCH_UP = DAWN + MISSED_AFTER  # later than this none of the day's occurrences would take place; Temporal's default is a year
 
 
 async def ensure_upkeep(temporal: Client, task_queue: str) -> None:
     """Upkeep runs every minute, never two at once. Safe to repeat, and from several workers."""
-    action = ScheduleActionStartWorkflow(UPKEEP_WORKFLOW, Upkeep(), id=UPKEEP_ID, task_queue=task_queue)
+    await _ensure(temporal, UPKEEP_ID, UPKEEP_WORKFLOW, Upkeep(), UPKEEP_EVERY, task_queue)
+
+
+async def ensure_reconciler(temporal: Client, task_queue: str) -> None:
+    """The reconciler looks every minute, never twice at once. Safe to repeat, and from several workers."""
+    await _ensure(temporal, RECONCILER_ID, RECONCILE_WORKFLOW, Reconcile(), RECONCILE_EVERY, task_queue)
+
+
+async def _ensure(temporal: Client, name: str, workflow: str, argument: Payload, every: timedelta, task_queue: str) -> None:
+    action = ScheduleActionStartWorkflow(workflow, argument, id=name, task_queue=task_queue)
     with suppress(ScheduleAlreadyRunningError):
-        await temporal.create_schedule(
-            UPKEEP_ID, Schedule(action=action, spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=UPKEEP_EVERY)]))
-        )
+        await temporal.create_schedule(name, Schedule(action=action, spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)])))
 
 
 def recurring(

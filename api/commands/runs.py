@@ -12,12 +12,13 @@ from api.commands.temporal import NoSuchWorkflow
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Invalid, NotFound, Unavailable
+from models.domain.findings import LOST, REPLAY
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
 from models.domain.journey.entry import refusal
 from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
 from models.domain.journey.run import FINISHED, Phase, RunState
-from models.store import audit, changes, entries, journey_versions, journeys, run_variables, runs
+from models.store import audit, changes, entries, journey_versions, journeys, lost_runs, run_variables, runs
 from models.store.run_variables import VariableChange
 from models.store.session import OrganizationSession
 from models.store.triggers import listens_to_runs
@@ -211,7 +212,7 @@ async def control_run(caller: Caller, run_id: UUID, word: Word, key: str | None)
     try:
         answer = await _answer(caller, run, control, update_id)
     except NoSuchWorkflow:
-        return await _unanswered(caller, run_id, command)
+        return await _unanswered(caller, run_id, command, word.reason)
     async with caller.session() as session:
         run = await runs.get(session, run_id)
     return _judged(run, command, answer)
@@ -254,13 +255,23 @@ async def _ask(services: Services, run: Run, control: RunControl, update_id: str
     return answers[0]
 
 
-async def _unanswered(caller: Caller, run_id: UUID, command: Command) -> Controlled:
+async def _unanswered(caller: Caller, run_id: UUID, command: Command, reason: str | None) -> Controlled:
     """Nobody carries the run: it has just finished, or its campaign has not started its workflow yet."""
     async with caller.session() as session:
         run = await runs.get(session, run_id)
     if run.status in FINISHED:
         return _settled(run, command)
+    if run.reason == LOST:
+        return await _of_lost(caller, run_id, command, reason)
     raise Unavailable(f"The run cannot {command} just now: it is only starting, or just finishing. Repeat in a few seconds.")
+
+
+async def _of_lost(caller: Caller, run_id: UUID, command: Command, reason: str | None) -> Controlled:
+    """A run whose workflow is gone for good can only be ended, here and by the record alone, or replayed."""
+    if command != "cancel":
+        raise Conflict(f"The run's workflow is gone, so there is nothing to {command}. Replay it ({REPLAY}), or cancel it.")
+    async with caller.session() as session:
+        return Controlled(await lost_runs.cancel(session, run_id, caller.actor, reason), str(Phase.CANCELLED), changed=True)
 
 
 async def review_run(caller: Caller, run_id: UUID, approved: bool, reason: str | None, key: str | None) -> Controlled:

@@ -92,6 +92,11 @@ async def organizations_to_route(session: AsyncSession) -> list[UUID]:
     return list((await session.execute(text("SELECT organizations_to_route()"))).scalars())
 
 
+async def organizations_to_reconcile(session: AsyncSession) -> list[UUID]:
+    """Every organization: whose rows are to be compared with Temporal."""
+    return list((await session.execute(text("SELECT organizations_to_reconcile()"))).scalars())
+
+
 async def organizations_with_unstarted(session: AsyncSession, older_than: timedelta) -> list[UUID]:
     """The organizations in which a campaign, run, publish plan, operation or braking may have been waiting for its workflow for longer
     than this."""

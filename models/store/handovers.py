@@ -18,7 +18,8 @@ _TAKE = text(
       WHERE r.organization_id = :o AND r.id = ANY(:ids) AND r.version_id = :old AND r.finished_at IS NULL
       ORDER BY r.id FOR UPDATE),
     taken AS (
-      UPDATE runs r SET version_id = :new, workflow_id = :workflow_id, updated_at = clock_timestamp()
+      UPDATE runs r SET version_id = :new, workflow_id = :workflow_id,
+        earlier_workflows = r.earlier_workflows || r.workflow_id, updated_at = clock_timestamp()
       FROM before b WHERE r.organization_id = :o AND r.id = b.id),
     closed AS (
       UPDATE waits w SET state = 'closed', closed_at = clock_timestamp()

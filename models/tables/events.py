@@ -19,6 +19,7 @@ class Event(OrganizationRow, table=True):
         Index("ix_events_contact", "organization_id", "contact_id", "name", "seq"),
         Index("ix_events_unrouted", "organization_id", "seq", postgresql_where=text("routed_at IS NULL")),
         Index("ix_events_page", "organization_id", "id"),
+        Index("ix_events_name", "organization_id", "name", "created_at"),
     )
 
     seq: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(), nullable=False, unique=True))

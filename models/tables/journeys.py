@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, UniqueConstraint, text
+from sqlalchemy import ARRAY, BigInteger, Column, Index, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
@@ -89,6 +89,13 @@ class Run(OrganizationRow, table=True):
         Index("ix_runs_contact", "organization_id", "contact_id"),
         Index("ix_runs_workflow", "workflow_id"),
         Index("ix_runs_entries", "organization_id", "journey_id", "contact_id"),
+        Index("ix_runs_carried", "organization_id", "workflow_id", postgresql_where=text("finished_at IS NULL")),
+        Index(  # what should have gone on by now
+            "ix_runs_due",
+            "organization_id",
+            text("(CASE status WHEN 'active' THEN updated_at ELSE wake_at END)"),
+            postgresql_where=text("status IN ('active', 'waiting', 'held')"),
+        ),
         Index("ix_runs_step", "organization_id", "journey_id", "version_id", "step_id", postgresql_where=text("finished_at IS NULL")),
         Index(
             "ix_runs_unstarted",
@@ -112,6 +119,9 @@ class Run(OrganizationRow, table=True):
     campaign_id: UUID | None = Field(default=None, foreign_key="campaigns.id")
     contact_id: UUID = Field(foreign_key="contacts.id")
     workflow_id: str
+    earlier_workflows: list[str] = Field(  # that carried it before publish plans moved it
+        default_factory=list, sa_column=Column(ARRAY(Text), nullable=False, server_default="{}")
+    )
     page: int = 0  # of the campaign's audience
     status: str = "active"  # active | waiting | held | paused | needs_attention | completed | exited | cancelled
     beneath: str | None = None  # while it is paused: the phase underneath

@@ -20,6 +20,7 @@ class FailureClass(StrEnum):
     CONFIGURATION = "configuration"
     UNCERTAIN_OUTCOME = "uncertain_outcome"
     PROGRAMMING = "programming"
+    WORKFLOW_LOST = "workflow_lost"
     OTHER = "other"
 
 
@@ -31,6 +32,7 @@ MEANINGS = {
     FailureClass.CONFIGURATION: "Something that the journey needs is missing or not set up for it.",
     FailureClass.UNCERTAIN_OUTCOME: "It may have left and it may not: the answer was lost.",
     FailureClass.PROGRAMMING: "Our own software failed.",
+    FailureClass.WORKFLOW_LOST: "What carried the run was ended from outside, or its history is lost; the record is intact.",
     FailureClass.OTHER: "A reason that this release does not know.",
 }
 ADVICE = {
@@ -42,6 +44,7 @@ ADVICE = {
     FailureClass.UNCERTAIN_OUTCOME: "Ask the recipient or the provider whether it came. It is never sent again by itself: skip it if it "
     "came; retrying does not send it again.",
     FailureClass.PROGRAMMING: "Retry once. If it fails again, report it with the fingerprint; the run keeps its place.",
+    FailureClass.WORKFLOW_LOST: "Replay it from where it stood, or cancel it; the finding (GET /v1/findings) says what became of the rest.",
     FailureClass.OTHER: "Read the timeline of the sample run; then retry or skip.",
 }
 
@@ -63,6 +66,7 @@ _CLASSES = {
     ),
     FailureClass.CONFIGURATION: BROKEN_REASONS
     | {"no_template", "no_topic", "unsupported_channel", "blocked_destination", "malformed_request", "no_members", "unknown_attribute"},
+    FailureClass.WORKFLOW_LOST: frozenset({"workflow_lost"}),
     FailureClass.PROVIDER_OUTAGE: frozenset({"gave_up", "throttled", "transient", "database_unavailable"}),
 }
 _BY_NAME = {name: each for each, names in _CLASSES.items() for name in names}

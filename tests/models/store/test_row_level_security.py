@@ -24,10 +24,11 @@ from models.tables.base import new_id
 assert models.tables
 GLOBAL = {
     "alembic_version": "the schema's version; the application's role has no rights on it",
+    "archive_marks": "times of a Temporal namespace",
     "login_attempts": "failed logins belong to no organization yet; keyed hashes and times only",
 }
 OWN_POLICY = {"organizations": "its id is the organization", "users": "seen through a membership of the organization"}
-APPEND_ONLY = ("audit_entries", "consents", "template_versions", "journey_versions", "decisions", "run_events")
+APPEND_ONLY = ("audit_entries", "consents", "template_versions", "journey_versions", "decisions", "run_events", "workflow_histories")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -82,6 +83,7 @@ async def test_no_view_or_stray_function_goes_around_it(owner: psycopg.AsyncConn
         "login_organizations",
         "organization_id_by_slug",
         "organizations_operating",
+        "organizations_to_reconcile",
         "organizations_to_route",
         "organizations_with_brakings",
         "organizations_with_unstarted",

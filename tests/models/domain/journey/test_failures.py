@@ -26,6 +26,7 @@ JOURNEY = UUID(int=1)
         ("provider_raised:ValueError", "uncertain_outcome"),
         ("answer_421", "uncertain_outcome"),
         ("attempt_lost", "uncertain_outcome"),
+        ("workflow_lost", "workflow_lost"),
         ("never_heard_of", "other"),
     ],
 )

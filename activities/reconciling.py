@@ -1,0 +1,258 @@
+"""The reconciler: rows beside workflows.
+
+A round lists the workflows that run (one call for a thousand), walks each organization's rows from workflow to workflow, and describes
+only workflows with which something may be wrong: a bounded number in each round, those with an open finding first. What is found wrong
+is looked at once more in the transaction that writes it down: visibility lags, and workflows close while one looks.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+
+from activities.contracts import JOURNEY_WORKFLOW, Reconcile, Reconciled
+from activities.heartbeat import heartbeating
+from activities.judging import Around, Patience, Verdict, in_trouble, of_rows, without_row
+from activities.observed import Examined, Listed, Observer
+from models.domain.findings import Kind, Sighting
+from models.domain.journey import workflow_id
+from models.store import access, carriers, conservation, findings
+from models.store.carriers import Carried, Late
+from models.store.session import Database, OrganizationSession
+from models.tables.base import utc_now
+
+log = logging.getLogger(__name__)
+
+EXAMINED_AT_MOST = 200  # workflows of an organization in one round, for each of the two questions; the others in the next rounds
+EXAMINED_AT_ONCE = 8
+GONE = (Kind.WORKFLOW_CLOSED, Kind.ROW_WITHOUT_WORKFLOW)
+LOOKED_FOR = (Kind.OVERDUE_WAKE, Kind.WORKFLOW_TASK_FAILING, Kind.ACTIVITY_FAILING, Kind.WORKFLOW_WITHOUT_ROW, *GONE)
+
+
+@dataclass
+class Landscape:
+    """The workflows that run, as visibility lists them, by organization."""
+
+    journeys: dict[str, Listed] = field(default_factory=dict)
+    others: dict[str, Listed] = field(default_factory=dict)
+    failing: set[str] = field(default_factory=set)
+
+    def add(self, listed: Listed) -> None:
+        (self.journeys if listed.workflow_type == JOURNEY_WORKFLOW else self.others)[listed.workflow_id] = listed
+
+
+@dataclass
+class Suspects:
+    """What the rows say, and which workflows have to be looked at because of it."""
+
+    carrying: set[str]
+    late: dict[str, Late]
+    rows: dict[str, Carried]  # of workflows that do not seem to run
+    unknown: set[str]  # workflows that run and carry no unfinished row
+    open: dict[str, set[Kind]]
+
+    @property
+    def settled(self) -> set[str]:
+        """Their workflows are gone, and all their runs marked: there is nothing new to find out."""
+        return {name for name, rows in self.rows.items() if rows.unlost == 0}
+
+
+@dataclass
+class Found:
+    sightings: list[Sighting] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    keep: set[str] = field(default_factory=set)  # not looked at, or too early to say
+    without_row: list[str] = field(default_factory=list)
+
+
+class ReconcilingActivities:
+    def __init__(self, database: Database, temporal: Client, patience: Patience | None = None) -> None:
+        self.database = database
+        self.temporal = temporal
+        self.patience = patience or Patience()
+
+    def methods(self) -> list[Callable[..., Any]]:
+        return [self.compare_workflows]
+
+    @activity.defn(name="compare_workflows")
+    async def compare_workflows(self, reconcile: Reconcile) -> Reconciled:
+        """Findings say what is wrong between rows and workflows; runs whose workflow is gone for good need attention.
+
+        Safe to run twice: a finding is open once, and a run that is marked is not marked again. One organization's trouble is not
+        another's: all are looked at.
+
+        Raises:
+            ApplicationError: some organization could not be looked at; to be repeated.
+        """
+        async with heartbeating():
+            observer = Observer(self.temporal, self.patience.polled)
+            landscapes = await _landscapes(observer)
+            async with self.database.outside() as session:
+                organizations = await access.organizations_to_reconcile(session)
+            total, failed = Reconciled(), 0
+            for organization_id in organizations:
+                try:
+                    total = _added(total, await self._compare(organization_id, landscapes[organization_id], observer))
+                except Exception as error:
+                    failed += 1
+                    log.error("reconciler: %s in organization %s", type(error).__name__, organization_id)
+            if failed:
+                raise ApplicationError(f"{failed} of {len(organizations)} organizations could not be looked at.", type="NotReconciled")
+            return total
+
+    async def _compare(self, organization_id: UUID, running: Landscape, observer: Observer) -> Reconciled:
+        async with self.database.organization(organization_id) as session:
+            suspects = await self._suspects(session, running)
+        found = await self._look(organization_id, running, suspects, observer)
+        async with self.database.organization(organization_id) as session:
+            return await self._write(session, suspects, found)
+
+    async def _suspects(self, session: OrganizationSession, running: Landscape) -> Suspects:
+        carrying = await carriers.carrying(session)
+        return Suspects(
+            carrying=carrying,
+            late=await carriers.late(session, self.patience.late),
+            rows=await carriers.carried(session, carrying - set(running.journeys)),
+            unknown={name for name, listed in running.journeys.items() if name not in carrying and self._has_begun(listed)},
+            open=await findings.open_subjects(session, LOOKED_FOR),
+        )
+
+    def _has_begun(self, listed: Listed) -> bool:
+        return listed.started_at is None or abs(utc_now() - listed.started_at) > self.patience.unstarted
+
+    # --- looking, in no transaction ----------------------------------------------------------------------------------
+
+    async def _look(self, organization_id: UUID, running: Landscape, suspects: Suspects, observer: Observer) -> Found:
+        found = Found()
+        gone = set(suspects.rows) - suspects.settled
+        going = (set(suspects.late) & set(running.journeys)) | running.failing | set(running.others)
+        going |= {name for name in suspects.open if name in running.journeys}
+        chosen_gone, chosen_going = _chosen(gone | suspects.unknown, suspects.open), _chosen(going, suspects.open)
+        found.keep = (gone | suspects.unknown | going) - set(chosen_gone) - set(chosen_going)
+        examined = await _examine(observer, {*chosen_gone, *chosen_going})
+        for name in chosen_gone:
+            if name in suspects.unknown:
+                self._judge_unknown(name, examined[name], running, found)
+            else:
+                await self._judge_rows(organization_id, suspects.rows[name], examined[name], running, observer, found)
+        for name in chosen_going:
+            await self._judge_going(name, examined[name], running, suspects.late.get(name), observer, found)
+        return found
+
+    async def _judge_rows(
+        self, organization_id: UUID, rows: Carried, seen: Examined, running: Landscape, observer: Observer, found: Found
+    ) -> None:
+        campaign = None if rows.campaign_id is None else workflow_id.campaign(organization_id, rows.campaign_id)
+        before = await observer.examine(rows.before) if rows.before is not None else None
+        around = Around(
+            campaign_runs=campaign in running.others,
+            handing_over=before is not None and any(each.name == "hand_over_runs" for each in before.activities),
+        )
+        verdict = of_rows(rows, seen, around, utc_now(), self.patience)
+        self._take(rows.workflow_id, verdict, found)
+
+    def _take(self, name: str, verdict: Verdict, found: Found) -> None:
+        if verdict.sighting is not None:
+            found.sightings.append(verdict.sighting)
+        if verdict.lost:
+            found.lost.append(name)
+        if verdict.early:
+            found.keep.add(name)
+
+    def _judge_unknown(self, name: str, seen: Examined, running: Landscape, found: Found) -> None:
+        if without_row(name, seen, 0, running.journeys[name].journey_id) is not None:
+            found.without_row.append(name)
+
+    async def _judge_going(
+        self, name: str, seen: Examined, running: Landscape, late: Late | None, observer: Observer, found: Found
+    ) -> None:
+        async def polled(queue: str, workflows: bool) -> bool:
+            return await observer.is_polled(queue, workflows=workflows)
+
+        sighting = await in_trouble(name, seen, late, polled, utc_now(), self.patience)
+        if sighting is None:
+            return
+        if sighting.kind is Kind.WORKFLOW_TASK_FAILING:
+            why, failure = await observer.why_tasks_fail(name)
+            sighting = replace(sighting, details={**sighting.details, "why": why, "failure": failure})
+        listed = running.journeys.get(name) or running.others.get(name)
+        found.sightings.append(replace(sighting, journey_id=sighting.journey_id or (listed.journey_id if listed else None)))
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def _write(self, session: OrganizationSession, suspects: Suspects, found: Found) -> Reconciled:
+        """What was seen, unless the rows have changed since: `lose` leaves rows alone that somebody works on, and a workflow whose rows
+        have come or ended meanwhile is in no trouble."""
+        sightings = await self._still_so(session, suspects, found)
+        lost = await carriers.lose(session, found.lost, self.patience.grace, utc_now())
+        await findings.touch(session, GONE, suspects.settled)
+        await conservation.note(session, "workflows")
+        recorded = await findings.record(session, sightings, LOOKED_FOR, found.keep | suspects.settled)
+        return Reconciled(opened=recorded.opened, resolved=recorded.resolved, lost=lost)
+
+    async def _still_so(self, session: OrganizationSession, suspects: Suspects, found: Found) -> list[Sighting]:
+        now = await carriers.carried(session, {one.subject_id for one in found.sightings if one.subject_id in suspects.carrying})
+        rowless = set(found.without_row) - set(await carriers.carried(session, found.without_row))
+        known = await carriers.known(session, rowless)
+        late = await carriers.late(session, self.patience.late) if any(one.kind is Kind.OVERDUE_WAKE for one in found.sightings) else {}
+        kept = []
+        for one in found.sightings:
+            rows = now.get(one.subject_id)
+            if one.subject_id in suspects.carrying and rows is None:
+                continue  # finished, or moved to another workflow
+            if one.kind is Kind.OVERDUE_WAKE and one.subject_id not in late:
+                continue
+            kept.append(
+                replace(one, runs=one.runs or (rows.runs if rows else 0), journey_id=one.journey_id or (rows.journey_id if rows else None))
+            )
+        kept += [
+            Sighting(Kind.WORKFLOW_WITHOUT_ROW, "workflow", name, {"finished": name in known, "rows": known.get(name, 0)})
+            for name in sorted(rowless)
+        ]
+        return kept
+
+
+async def _landscapes(observer: Observer) -> defaultdict[UUID | None, Landscape]:
+    """What runs, by organization; under None: what belongs to none, and to organizations that this database does not know, nobody's
+    rows are compared with."""
+    found: defaultdict[UUID | None, Landscape] = defaultdict(Landscape)
+    for listed in await observer.running():
+        found[listed.organization_id].add(listed)
+    for listed in await observer.failing():
+        found[listed.organization_id].failing.add(listed.workflow_id)
+        if listed.organization_id is None:
+            log.error("reconciler: the tasks of workflow %s fail", listed.workflow_id)
+    return found
+
+
+def _chosen(names: Collection[str], open_subjects: Collection[str]) -> list[str]:
+    """Those that are looked at in this round: with an open finding first, the others in an order that changes every minute."""
+    minute = str(int(utc_now().timestamp()) // 60)
+
+    def order(name: str) -> tuple[bool, str]:
+        return name not in open_subjects, hashlib.sha256(f"{minute}/{name}".encode()).hexdigest()
+
+    return sorted(names, key=order)[:EXAMINED_AT_MOST]
+
+
+async def _examine(observer: Observer, names: Collection[str]) -> dict[str, Examined]:
+    limit = asyncio.Semaphore(EXAMINED_AT_ONCE)
+
+    async def examine(name: str) -> Examined:
+        async with limit:
+            return await observer.examine(name)
+
+    ordered: Sequence[str] = sorted(names)
+    return dict(zip(ordered, await asyncio.gather(*(examine(name) for name in ordered)), strict=True))
+
+
+def _added(one: Reconciled, other: Reconciled) -> Reconciled:
+    return Reconciled(opened=one.opened + other.opened, resolved=one.resolved + other.resolved, lost=one.lost + other.lost)

@@ -1,0 +1,319 @@
+"""Findings: what can be wrong with the engine, said in words, and what a person should do. Pure.
+
+A cause or action names ids, codes, counts and times only: findings are read by people who may see no contact.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class Kind(StrEnum):
+    OVERDUE_WAKE = "overdue_wake"
+    WAIT_WITHOUT_EVENT = "wait_without_event"
+    WORKFLOW_TASK_FAILING = "workflow_task_failing"
+    ACTIVITY_FAILING = "activity_failing"
+    WORKFLOW_CLOSED = "workflow_closed"
+    ROW_WITHOUT_WORKFLOW = "row_without_workflow"
+    WORKFLOW_WITHOUT_ROW = "workflow_without_row"
+    VOLUME_FELL = "volume_fell"
+    CONSERVATION = "conservation"
+    HISTORY_MISSING = "history_missing"
+
+
+class Severity(StrEnum):
+    PROBLEM = "problem"
+    SUSPICION = "suspicion"  # it may be as it is meant
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A trouble as it was just seen. (kind, subject_id) identifies it among those that are open."""
+
+    kind: Kind
+    subject_kind: str  # workflow | step | journey | organization
+    subject_id: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    journey_id: UUID | None = None
+    runs: int = 0
+    severity: Severity = Severity.PROBLEM
+
+
+REPLAY = "POST /v1/runs/{run_id}/replays"
+RUNS_OF_ONE = "GET /v1/runs?journey_id={journey_id}"
+LOST = "workflow_lost"  # the reason of runs whose workflow is gone for good
+
+
+def cause(sighting: Sighting) -> str:
+    """What is wrong and why, in one or two sentences."""
+    return _WORDS[sighting.kind][0](sighting)
+
+
+def action(sighting: Sighting) -> str:
+    """What a person should do, with the route."""
+    return _WORDS[sighting.kind][1](sighting)
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count:,} runs"
+
+
+def _at(value: Any) -> str:
+    """A time, as `details` hold it."""
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return at.astimezone(UTC).strftime("%-d %b %Y %H:%M:%S UTC") if isinstance(at, datetime) else "an unknown time"
+
+
+def _queues(details: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, details.get("unpolled", ())))
+
+
+# --- overdue wake -----------------------------------------------------------------------------------------------------
+
+
+def _overdue_cause(seen: Sighting) -> str:
+    told = seen.details
+    late = (
+        f"{_runs(seen.runs)} should have gone on since {_at(told.get('since'))}, and {'has' if seen.runs == 1 else 'have'} recorded nothing"
+    )
+    match told.get("why"):
+        case "unpolled":
+            return f"{late}: no worker polls the task queue {_queues(told)}."
+        case "behind":
+            return f"{late}: a task waits on the task queue {told.get('task_queue')}, whose workers do not come to it."
+    return f"{late}: the workflow runs, but nothing is in flight in it, and no timer has ended."
+
+
+def _overdue_action(seen: Sighting) -> str:
+    match seen.details.get("why"):
+        case "unpolled":
+            return (
+                f"Start a worker for it (leadstats worker, with LEADSTATS_TASK_QUEUE={seen.details.get('task_queue')}); "
+                "`leadstats doctor` looks at the workers. The runs then go on by themselves."
+            )
+        case "behind":
+            return "Look at the workers' logs and load; start more of them (leadstats worker). The runs then go on by themselves."
+    return (
+        "Have the workflow look again: PUT /v1/runs/{run_id}/pause, then DELETE /v1/runs/{run_id}/pause. If that does not help, cancel the "
+        f"run (PUT /v1/runs/{{run_id}}/cancellation) and replay it ({REPLAY})."
+    )
+
+
+# --- wait without a possible event ------------------------------------------------------------------------------------
+
+
+def _wait_cause(seen: Sighting) -> str:
+    told = seen.details
+    if names := told.get("never_received"):
+        events = ", ".join(map(str, names))
+        return (
+            f"{_runs(seen.runs)} wait at the step {told.get('step_id')} without a timeout for the event {events}, "
+            f"which the organization has not received in {told.get('days')} days."
+        )
+    ways = {"missing": "never opened", "closed": "closed", "matched": "ended by an event of which the run was not told"}
+    counts = "; ".join(f"{ways[way]}: {told[way]}" for way in ways if told.get(way))
+    return f"{_runs(seen.runs)} wait at the step {told.get('step_id')} without a timeout, and nothing can end it. Their wait was {counts}."
+
+
+def _wait_action(seen: Sighting) -> str:
+    if seen.details.get("never_received"):
+        return (
+            "Check that the other system sends the event under exactly this name (POST /v1/events); if nobody ever will, publish a version "
+            "with a timeout and move the runs (POST /v1/journeys/{journey_id}/publish-plans). If it is only rare, acknowledge this."
+        )
+    return f"Cancel the runs (PUT /v1/runs/{{run_id}}/cancellation) and replay them from this step ({REPLAY}), where they wait anew."
+
+
+# --- what fails in a workflow -----------------------------------------------------------------------------------------
+
+
+def _task_cause(seen: Sighting) -> str:
+    told = seen.details
+    what = {
+        "nondeterminism": "its code no longer does what its history says (nondeterminism)",
+        "exception": f"its code raises {told.get('failure') or 'an exception'}",
+    }.get(str(told.get("why")), "its tasks fail or time out")
+    return (
+        f"A {told.get('workflow_type')} stands still: {what}, at attempt {told.get('attempt')}. "
+        f"{_runs(seen.runs)} in it {'waits' if seen.runs == 1 else 'wait'} for it."
+    )
+
+
+def _task_action(seen: Sighting) -> str:
+    back = "Deploy the release that ran before, or one that mends this"
+    if seen.details.get("why") == "nondeterminism":
+        back += ": the change needed workflow.patched (docs/decisions/changing-workflows.md)"
+    return f"{back}; the workflow then goes on by itself, and nothing is lost. The worker's log has the whole error. Do not terminate it."
+
+
+def _activity_cause(seen: Sighting) -> str:
+    told = seen.details
+    failure = f"with {told['failure']}" if told.get("failure") else "without an answer"
+    return (
+        f"The activity {told.get('activity')} of a {told.get('workflow_type')} has failed {told.get('attempt', 0) - 1} times in a row, "
+        f"the last time {failure}, and is tried again for ever. {_runs(seen.runs)} in the workflow cannot go on."
+    )
+
+
+def _activity_action(seen: Sighting) -> str:
+    return (
+        "Look for the activity's name in the worker's log, which has the whole error, and mend its cause (database, disk, network, "
+        "a defect of this release); the next attempt then goes on by itself. `leadstats doctor` looks at the parts."
+    )
+
+
+# --- workflows and rows that miss each other --------------------------------------------------------------------------
+
+_CLOSED = {
+    "terminated": "was terminated from outside",
+    "failed": "failed",
+    "canceled": "was cancelled from outside",
+    "timed_out": "ran out of time",
+    "completed": "has completed",
+}
+
+
+def _closed_cause(seen: Sighting) -> str:
+    status = str(seen.details.get("status"))
+    how = _CLOSED.get(status, f"is closed: {status}")
+    return f"The workflow that carried {_runs(seen.runs)} {how} at {_at(seen.details.get('closed_at'))}, before they were finished."
+
+
+_REPLAY_LOST = (
+    f"They are marked as needing attention (workflow_lost). Replay each ({REPLAY}), or end it (PUT /v1/runs/{{run_id}}/cancellation)."
+)
+
+
+def _closed_action(seen: Sighting) -> str:
+    return f"{_REPLAY_LOST} Its history says who closed it: GET /v1/runs/{{run_id}}/histories."
+
+
+def _row_cause(seen: Sighting) -> str:
+    entered = f"{_runs(seen.runs)} entered at {_at(seen.details.get('since'))}"
+    match seen.details.get("why"):
+        case "not_started":
+            return f"{entered}, and their workflow has still not been started."
+        case "nobody_starts":
+            return f"{entered}; their workflow was never started, and nothing will start it."
+        case "hand_over":
+            return f"{_runs(seen.runs)} were moved by a publish plan, and the workflow of their new version has still not been started."
+    return f"{_runs(seen.runs)} have no workflow: it is not in Temporal any more, although they are not finished."
+
+
+def _row_action(seen: Sighting) -> str:
+    if seen.details.get("why") in ("not_started", "hand_over"):
+        return (
+            "It is started by itself within a minute or two when the worker and Temporal work: `leadstats doctor` looks at them. If this "
+            "stays, look for NotStarted in the worker's log."
+        )
+    return f"{_REPLAY_LOST} If many are concerned, Temporal's database may have been lost or restored: see docs/operating.md, Backup."
+
+
+def _unknown_cause(seen: Sighting) -> str:
+    if seen.details.get("finished"):
+        return "A workflow still runs although all its runs are finished on record."
+    return "A workflow runs that carries no run which the database knows."
+
+
+def _unknown_action(seen: Sighting) -> str:
+    return (
+        "Was the database restored from an older moment than Temporal (docs/operating.md, Backup)? If nobody needs the workflow, end it: "
+        f"temporal workflow terminate --workflow-id {seen.subject_id}"
+    )
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def _volume_cause(seen: Sighting) -> str:
+    told = seen.details
+    what = "Nobody has entered the journey" if told.get("measure") == "entries" else "The journey has sent nothing"
+    before = f"in the same hours of the {told.get('periods')} {told.get('unit')} before"
+    return (
+        f"{what} in the last {told.get('hours')} hours, when {before} there were "
+        f"at least {told.get('least')} each time (usually about {told.get('usual')})."
+    )
+
+
+def _volume_action(seen: Sighting) -> str:
+    look = (
+        "Does the other system still send its events (GET /v1/events)? Who was refused, and why: GET /v1/entries?journey_id={journey_id}."
+        if seen.details.get("measure") == "entries"
+        else "What became of its messages: GET /v1/deliveries?journey_id={journey_id}; are its connections mended: GET /v1/connections?"
+    )
+    return f"{look} If it is as you mean it, acknowledge this."
+
+
+def _conservation_cause(seen: Sighting) -> str:
+    told = seen.details
+    found = []
+    if told.get("difference"):
+        found.append(f"{told.get('entered'):,} runs entered by the record of entries, but {told.get('present'):,} are in the table of runs")
+    if told.get("deliveries_difference"):
+        found.append(
+            f"{told.get('accepted_recorded'):,} deliveries were accepted by the audit record, but {told.get('accepted'):,} are in the table"
+        )
+    return f"The numbers do not agree: {'; '.join(found)}."
+
+
+def _conservation_action(seen: Sighting) -> str:
+    return (
+        "Rows were lost or invented, which the product itself never does: was the database restored in part, or changed by hand? Export "
+        "the audit record, verify it (leadstats audit verify), compare it with GET /v1/conservation, and restore a backup "
+        "(docs/operating.md, Backup)."
+    )
+
+
+def _history_cause(seen: Sighting) -> str:
+    return f"The workflow that carried {_runs(seen.runs)} has closed, and its history could not be archived: Temporal has forgotten it."
+
+
+def _history_action(seen: Sighting) -> str:
+    return (
+        "Timeline and decisions are complete; only the engine's own history is missing. Was the workflow deleted by hand, or Temporal's "
+        "retention shorter than the worker's stop (`leadstats doctor`, history retention)? Acknowledge this when you know why."
+    )
+
+
+_Words = Callable[[Sighting], str]
+_WORDS: Mapping[Kind, tuple[_Words, _Words]] = {
+    Kind.OVERDUE_WAKE: (_overdue_cause, _overdue_action),
+    Kind.WAIT_WITHOUT_EVENT: (_wait_cause, _wait_action),
+    Kind.WORKFLOW_TASK_FAILING: (_task_cause, _task_action),
+    Kind.ACTIVITY_FAILING: (_activity_cause, _activity_action),
+    Kind.WORKFLOW_CLOSED: (_closed_cause, _closed_action),
+    Kind.ROW_WITHOUT_WORKFLOW: (_row_cause, _row_action),
+    Kind.WORKFLOW_WITHOUT_ROW: (_unknown_cause, _unknown_action),
+    Kind.VOLUME_FELL: (_volume_cause, _volume_action),
+    Kind.CONSERVATION: (_conservation_cause, _conservation_action),
+    Kind.HISTORY_MISSING: (_history_cause, _history_action),
+}
+
+
+# --- when a volume has fallen to nothing ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Span:
+    """How a volume is compared: nothing in the last `hours`, and each of `periods` earlier times, `apart` hours from one to the next,
+    at least LEAST. With ten expected, chance alone gives nothing once in 20,000 times."""
+
+    hours: int
+    periods: int
+    apart: int
+    unit: str
+
+
+SPANS = (
+    Span(hours=6, periods=7, apart=24, unit="days"),  # the same hours of each of the last seven days, so that nights do not count
+    Span(hours=24, periods=4, apart=168, unit="weeks"),  # the same day of each of the last four weeks, so that weekends do not count
+)
+LEAST = 10
+
+
+def fell_to_nothing(now: int, before: Sequence[int]) -> bool:
+    """Nothing now, and at least LEAST each time before."""
+    return now == 0 and len(before) > 0 and min(before) >= LEAST

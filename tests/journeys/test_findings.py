@@ -1,0 +1,283 @@
+"""What stands still is found: each kind is made on purpose, and a round or two of the reconciler later there is a finding with its
+cause and what to do; when the trouble is gone, the finding is resolved by itself."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest_asyncio
+from sqlalchemy import text
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
+from temporalio.client import WorkflowHandle
+from temporalio.worker import Worker
+
+from activities.contracts import JOURNEY_WORKFLOW, Control, ControlledKind, JourneyInput, Scope
+from models.domain.journey import workflow_id
+from models.domain.journey.definition import Definition, WaitStep
+from models.domain.journey.run import RunState
+from models.store.ids import first_id
+from models.tables.base import new_id, utc_now
+from tests.journeys.broken import OtherwiseWorkflow, RaisingWorkflow
+from tests.journeys.conftest import Stack
+from tests.journeys.organization import Document, Organization
+from tests.journeys.reconciler import HASTE, Reconciler, as_owner, reconciler, starting_on
+from worker import Parts, workers
+
+LONG: Document = {"pause": {"kind": "wait", "duration": "P30D", "next": None}}
+FOR_EVER: Document = {"until": {"kind": "wait_for", "events": [{"event": "never_sent", "next": None}]}}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def looking(stack: Stack) -> AsyncIterator[Reconciler]:
+    async with reconciler(stack) as found:
+        yield found
+
+
+async def waiting_run(stack: Stack, acme: Organization, steps: Document = LONG) -> Document:
+    """A run that waits, in real time."""
+    with stack.temporal.with_time_skipping_disabled():
+        journey = await acme.publish(next(iter(steps)), steps)
+        run_id = await acme.start_run(journey, await acme.contact())
+        return await acme.until_run(run_id, "waiting")
+
+
+async def sql(stack: Stack, acme: Organization, statement: str, **values: Any) -> None:
+    async with stack.services.database.organization(UUID(str(acme.id))) as session:
+        await session.execute(text(statement), {"o": acme.id, **values})
+
+
+def handle_of(stack: Stack, run: Document) -> WorkflowHandle[Any, Any]:
+    return stack.temporal.client.get_workflow_handle(run["workflow_id"])
+
+
+async def forget(stack: Stack, run: Document) -> None:
+    """Temporal's own deletion, which is asynchronous."""
+    client = stack.temporal.client
+    execution = WorkflowExecution(workflow_id=run["workflow_id"])
+    await client.workflow_service.delete_workflow_execution(
+        DeleteWorkflowExecutionRequest(namespace=client.namespace, workflow_execution=execution)
+    )
+
+
+@asynccontextmanager
+async def carrying(stack: Stack, task_queue: str) -> AsyncIterator[None]:
+    """A worker process's worth of workers on another task queue."""
+    parts = Parts.build(stack.services.temporal, stack.services.database, stack.settings)
+    journeys, sends = workers(parts, stack.settings.model_copy(update={"task_queue": task_queue}))
+    async with journeys, sends:
+        yield
+    await parts.close()
+
+
+async def test_a_wake_that_is_overdue_because_no_worker_polls(stack: Stack, acme: Organization) -> None:
+    queue = f"abandoned-{new_id()}"
+    async with reconciler(stack, replace(HASTE, polled=timedelta(seconds=1))) as looking:
+        with starting_on(stack, queue):
+            await abandon(stack, acme, looking, queue)
+
+
+async def abandon(stack: Stack, acme: Organization, looking: Reconciler, queue: str) -> None:
+    async with carrying(stack, queue):
+        run = await waiting_run(stack, acme, {"pause": {"kind": "wait", "duration": "PT1S", "next": None}})
+    found = await looking.finding(acme, "overdue_wake")
+    assert f"no worker polls the task queue {queue}" in found["cause"] and "leadstats worker" in found["action"]
+    assert (found["subject"], found["runs"]) == ({"kind": "workflow", "id": run["workflow_id"]}, 1)
+    async with carrying(stack, queue):
+        await acme.until_run(run["id"], "completed")
+        await looking.finding(acme, "overdue_wake", open=False)
+    kinds = [entry["action"] for entry in await acme.every("/audit-entries", subject_id=found["id"])]
+    assert kinds == ["finding.opened", "finding.resolved"]
+
+
+async def test_a_wake_whose_timer_is_lost(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    async with stack.working():
+        run = await waiting_run(stack, acme)
+        await looking.none(acme, "overdue_wake")
+        late = "UPDATE runs SET wake_at = now() - interval '1 hour', updated_at = now() - interval '1 hour' WHERE id = :id"
+        await sql(stack, acme, late, id=run["id"])
+        found = await looking.finding(acme, "overdue_wake")
+        assert "no timer has ended" in found["cause"] and "/pause" in found["action"] and found["journey_id"] == run["journey_id"]
+        await sql(stack, acme, "UPDATE runs SET wake_at = :at WHERE id = :id", id=run["id"], at=utc_now() + timedelta(days=30))
+        await looking.finding(acme, "overdue_wake", open=False)
+
+
+async def test_a_paused_run_is_not_overdue(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    async with stack.working():
+        run = await waiting_run(stack, acme, {"pause": {"kind": "wait", "duration": "PT1S", "next": "more"}, "more": LONG["pause"]})
+        await acme.call("PUT", f"/runs/{run['id']}/pause", {"reason": "asked by phone"})
+        late = "UPDATE runs SET wake_at = now() - interval '1 hour', updated_at = now() - interval '1 hour' WHERE id = :id"
+        await sql(stack, acme, late, id=run["id"])
+        await looking.none(acme, "overdue_wake")
+
+
+async def test_a_wait_for_an_event_that_nobody_sends_is_a_suspicion_until_it_comes(
+    stack: Stack, acme: Organization, looking: Reconciler
+) -> None:
+    async with stack.working():
+        run = await waiting_run(stack, acme, FOR_EVER)
+        found = await looking.finding(acme, "wait_without_event")
+        assert (found["severity"], found["runs"]) == ("suspicion", 1)
+        assert "never_sent" in found["cause"] and "30 days" in found["cause"] and "POST /v1/events" in found["action"]
+        with stack.temporal.with_time_skipping_disabled():
+            await acme.post("/events", {"name": "never_sent", "contact_id": run["contact_id"]})
+            await acme.until_run(run["id"], "completed")
+        await looking.finding(acme, "wait_without_event", open=False)
+
+
+async def test_a_wait_that_nothing_can_end_any_more(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    async with stack.working():
+        run = await waiting_run(stack, acme, FOR_EVER)
+        await acme.post("/events", {"name": "never_sent", "contact_id": await acme.contact()})  # it does come, for others
+        await looking.none(acme, "wait_without_event")
+        await sql(stack, acme, "UPDATE waits SET state = 'closed', closed_at = now() - interval '1 hour' WHERE run_id = :id", id=run["id"])
+        found = await looking.finding(acme, "wait_without_event")
+        assert found["severity"] == "problem" and "nothing can end it" in found["cause"] and "closed: 1" in found["cause"]
+        assert "/cancellation" in found["action"] and found["details"]["run_ids"] == [run["id"]]
+        await acme.call("PUT", f"/runs/{run['id']}/cancellation")
+        await looking.finding(acme, "wait_without_event", open=False)
+
+
+async def test_workflow_tasks_that_fail_by_an_exception(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    queue = f"raising-{new_id()}"
+    with stack.temporal.with_time_skipping_disabled(), starting_on(stack, queue):
+        async with Worker(stack.temporal.client, task_queue=queue, workflows=[RaisingWorkflow]):
+            run_id = await acme.start_run(await acme.publish("pause", LONG), await acme.contact())
+            found = await looking.finding(acme, "workflow_task_failing")
+        assert "raises LookupError" in found["cause"] and "Deploy" in found["action"] and found["runs"] == 1
+        async with carrying(stack, queue):  # the release that mends it
+            handle = handle_of(stack, await acme.run(run_id))
+            await handle.signal("tell", {"messages": []})
+            await acme.until_run(run_id, "waiting")
+            await looking.finding(acme, "workflow_task_failing", open=False)
+
+
+async def test_workflow_tasks_that_fail_by_nondeterminism(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    queue = f"otherwise-{new_id()}"
+    with starting_on(stack, queue):
+        async with carrying(stack, queue):
+            run = await waiting_run(stack, acme)
+        async with Worker(stack.temporal.client, task_queue=queue, workflows=[OtherwiseWorkflow], max_cached_workflows=0):
+            said = Control(organization_id=acme.id, kind=ControlledKind.JOURNEY, id=UUID(run["journey_id"]), command="pause")
+            await handle_of(stack, run).signal("control", said)
+            found = await looking.finding(acme, "workflow_task_failing")
+    assert "nondeterminism" in found["cause"] and "workflow.patched" in found["action"]
+    await handle_of(stack, run).terminate()
+
+
+async def test_an_activity_that_fails_for_ever(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    """A statement that the database always refuses."""
+    refuse = f"""
+        CREATE FUNCTION refuse_{new_id().hex}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          RAISE EXCEPTION 'person@example.com' USING ERRCODE = 'disk_full'; END $$"""
+    name = refuse.split()[2].removesuffix("()")
+    when = f"WHEN (NEW.organization_id = '{acme.id}') EXECUTE FUNCTION {name}()"
+    as_owner(stack, refuse, f"CREATE TRIGGER {name} BEFORE INSERT ON run_events FOR EACH ROW {when}")
+    async with stack.working():
+        try:
+            with stack.temporal.with_time_skipping_disabled():
+                run_id = await acme.start_run(await acme.publish("pause", LONG), await acme.contact())
+            found = await looking.finding(acme, "activity_failing")
+        finally:
+            as_owner(stack, f"DROP TRIGGER {name} ON run_events", f"DROP FUNCTION {name}")
+        assert "record_audit" in found["cause"] and found["details"]["failure"] == "OperationalError, DiskFull"
+        assert "worker's log" in found["action"] and "person@example.com" not in str(found)
+        await acme.until_run(run_id, "waiting")
+        await looking.finding(acme, "activity_failing", open=False)
+
+
+async def test_a_workflow_that_was_terminated_leaves_runs_that_say_so(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    async with stack.working():
+        run = await waiting_run(stack, acme)
+        await handle_of(stack, run).terminate(reason="by mistake")
+        found = await looking.finding(acme, "workflow_closed")
+        assert "was terminated from outside" in found["cause"] and "/replays" in found["action"] and found["runs"] == 1
+        lost = await acme.until_run(run["id"], "needs_attention")
+        assert (lost["reason"], lost["step_id"], lost["wake_at"]) == ("workflow_lost", "pause", None)
+        last = (await acme.timeline(run["id"]))[-1]
+        assert last["kind"] == "parked" and "the workflow that carried it is gone" in last["sentence"]
+        again = await acme.client.put(f"/v1/runs/{run['id']}/retry")
+        assert again.status_code == 409 and "Replay it" in again.json()["detail"]
+        seen = (await looking.finding(acme, "workflow_closed"))["seen"]
+        assert seen > found["seen"]  # it stays while its runs do
+        ended = await acme.call("PUT", f"/runs/{run['id']}/cancellation", {"reason": "not needed"})
+        assert (ended.json()["status"], (await acme.run(run["id"]))["status"]) == ("cancelled", "cancelled")
+        await looking.finding(acme, "workflow_closed", open=False)
+        assert (await acme.get("/conservation"))["holds"]
+
+
+async def test_a_row_whose_workflow_is_not_in_temporal(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    async with stack.working():
+        run = await waiting_run(stack, acme)
+        await forget(stack, run)
+        found = await looking.finding(acme, "row_without_workflow")
+        assert "not in Temporal any more" in found["cause"] and "/replays" in found["action"]
+        assert (await acme.until_run(run["id"], "needs_attention"))["reason"] == "workflow_lost"
+
+
+async def test_a_row_whose_workflow_was_never_started_is_left_to_upkeep(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    async with stack.working():
+        run = await waiting_run(stack, acme)
+        copy = f"""INSERT INTO runs SELECT (r).* FROM (SELECT jsonb_populate_record(r, jsonb_build_object('id', CAST(:id AS text),
+                     'workflow_id', CAST(:name AS text), 'sequence', 0, 'status', 'active', 'created_at', now() - interval '1 hour',
+                     'updated_at', now() - interval '1 hour', 'wake_at', NULL)) AS r FROM runs r WHERE r.id = '{run["id"]}') s"""
+        run_id = new_id()
+        await sql(stack, acme, copy, id=run_id, name=workflow_id.single_run(UUID(str(acme.id)), run_id))
+        found = await looking.finding(acme, "row_without_workflow")
+        assert "has still not been started" in found["cause"] and "by itself" in found["action"]
+        assert (await acme.run(str(run_id)))["status"] == "active"
+
+
+async def test_a_workflow_whose_runs_the_database_does_not_know(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    definition = Definition(start="pause", steps={"pause": WaitStep(duration=timedelta(days=30))})
+    scope = Scope(organization_id=acme.id, journey_id=new_id(), version_id=new_id())
+    runs = [RunState(run_id=new_id(), contact_id=new_id(), step_id="pause")]
+    name = workflow_id.single_run(UUID(str(acme.id)), runs[0].run_id)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            handle = await stack.temporal.client.start_workflow(
+                JOURNEY_WORKFLOW, JourneyInput(scope=scope, definition=definition, runs=runs), id=name, task_queue=stack.settings.task_queue
+            )
+        found = await looking.finding(acme, "workflow_without_row")
+        assert found["subject"]["id"] == name and f"temporal workflow terminate --workflow-id {name}" in found["action"]
+        await handle.terminate()
+        await looking.finding(acme, "workflow_without_row", open=False)
+
+
+async def test_a_journey_whose_entries_fell_to_nothing(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    """Twelve at the same hours of each of the last seven days, and nobody today. One that is paused is meant so."""
+    async with stack.working():
+        run = await waiting_run(stack, acme)
+        copy = """INSERT INTO runs SELECT (s.r).* FROM (SELECT jsonb_populate_record(r, jsonb_build_object('id', a.id)) AS r
+                  FROM runs r CROSS JOIN unnest(CAST(:ids AS text[])) AS a(id) WHERE r.id = :id) s"""
+        past = [utc_now() - timedelta(days=day, hours=1, seconds=each) for day in range(1, 8) for each in range(12)]
+        ids = [str(UUID(int=first_id(at).int | (new_id().int & ((1 << 62) - 1)))) for at in past]
+        await sql(stack, acme, copy, id=run["id"], ids=ids)
+        await sql(stack, acme, "DELETE FROM waits WHERE run_id = :id", id=run["id"])
+        young = first_id(utc_now() - timedelta(hours=6))
+        await sql(stack, acme, "UPDATE runs SET id = :older WHERE id = :id AND id > :young", id=run["id"], older=new_old(), young=young)
+        found = await looking.finding(acme, "volume_fell")
+        assert found["subject"] == {"kind": "journey", "id": run["journey_id"]} and found["severity"] == "suspicion"
+        assert "last 6 hours" in found["cause"] and "at least 12 each time" in found["cause"] and "/v1/entries" in found["action"]
+
+
+def new_old() -> UUID:
+    return UUID(int=first_id(utc_now() - timedelta(days=400)).int | (new_id().int & ((1 << 62) - 1)))
+
+
+async def test_conservation_that_differs(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    async with stack.working():
+        run = await waiting_run(stack, acme)
+        await looking.none(acme, "conservation")
+        copy = """INSERT INTO runs SELECT (s.r).* FROM (SELECT jsonb_populate_record(r, jsonb_build_object('id', CAST(:new AS text),
+                  'status', 'exited', 'finished_at', now())) AS r FROM runs r WHERE r.id = :id) s"""
+        invented = new_id()
+        await sql(stack, acme, copy, id=run["id"], new=invented)
+        found = await looking.finding(acme, "conservation")
+        assert "1 runs entered" in found["cause"] and "2 are in the table" in found["cause"] and "audit verify" in found["action"]
+        assert found["details"]["difference"] == -1 and not (await acme.get("/conservation"))["holds"]
+        await sql(stack, acme, "DELETE FROM runs WHERE id = :id", id=invented)
+        await looking.finding(acme, "conservation", open=False)
