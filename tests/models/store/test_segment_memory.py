@@ -18,9 +18,9 @@ from models.store.segment_sql import compile_rule
 from models.store.session import Database
 from models.tables.base import new_id
 from tests.models.store import test_segment_sql as drawn
-from tests.models.store.test_segment_sql import NOW, PERSON, organization_id
+from tests.models.store.test_segment_sql import NOW, PERSON
+from tests.models.store.test_segment_sql import organization_id as organization_id  # a fixture
 
-assert organization_id  # a fixture
 _events = st.fixed_dictionaries(
     {
         "name": st.sampled_from(["bought", "opened"]),
