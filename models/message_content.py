@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.domain.journey.content_hash import TemplateContent
-from models.domain.journey.definition import CallWebhookStep, NotifyTeamStep, SendStep
+from models.domain.journey.definition import SendStep
 from models.domain.template import Unsendable
 from models.rendering import MissingValue, Rendered, RenderingFailed, message_context, render_email, render_text
 
@@ -35,23 +35,21 @@ def printed_message(
         raise Unsendable(f"rendering_failed:{failed.part}") from None
 
 
-def printed_notice(step: NotifyTeamStep, contact: Mapping[str, Any], variables: Mapping[str, Any], organization_name: str) -> Rendered:
-    """The mail to colleagues. Raises Unsendable like `printed_message`."""
+def printed_mail(subject: str, text: str, contact: Mapping[str, Any], variables: Mapping[str, Any], organization_name: str) -> Rendered:
+    """A plain mail about a contact, to somebody else. Raises Unsendable like `printed_message`."""
     try:
-        return render_email(step.subject, "", step.text, message_context(contact, variables, organization_name, None))
+        return render_email(subject, "", text, message_context(contact, variables, organization_name, None))
     except MissingValue as missing:
         raise Unsendable(f"missing_value:{missing.path}") from None
     except RenderingFailed as failed:
         raise Unsendable(f"rendering_failed:{failed.part}") from None
 
 
-def printed_body(step: CallWebhookStep, contact: Mapping[str, Any], variables: Mapping[str, Any], organization_name: str) -> Any:
-    """The JSON that another system is told; None: the step says nothing of its own. Raises Unsendable."""
-    if step.body is None:
-        return None
+def printed_json(value: Any, contact: Mapping[str, Any], variables: Mapping[str, Any], organization_name: str) -> Any:
+    """The JSON with every text in it printed for the contact. Raises Unsendable."""
     context = message_context(contact, variables, organization_name, None)
     try:
-        return _printed(step.body, context)
+        return _printed(value, context)
     except MissingValue as missing:
         raise Unsendable(f"missing_value:{missing.path}") from None
     except RenderingFailed:

@@ -17,7 +17,7 @@ from activities.providers.webhook import CallFailed, Reply
 from models.domain.journey.steps.call_webhook import CallWebhookStep
 from models.domain.journey.webhook_tries import meaning, pause_after
 from models.domain.template import Unsendable
-from models.message_content import printed_body
+from models.message_content import printed_json
 from models.store import audit, deliveries, effects, runs
 from models.store.effects import Claimed, Settlement, Standing
 from models.store.eligibility import Recipient, load_audience
@@ -147,8 +147,11 @@ def message_id(visit: StepVisit) -> UUID:
 
 def _body(work: Work, call: _Call, recipient: Recipient) -> bytes:
     """Raises Unsendable."""
-    said = printed_body(call.step, recipient.contact, recipient.variables, call.organization["name"])
-    body = json.dumps(_ids(work, call.visit) if said is None else said, ensure_ascii=False).encode(errors="replace")
+    if call.step.body is None:
+        said: Any = _ids(work, call.visit)
+    else:
+        said = printed_json(call.step.body, recipient.contact, recipient.variables, call.organization["name"])
+    body = json.dumps(said, ensure_ascii=False).encode(errors="replace")
     if len(body) > MAX_BODY:
         raise Unsendable("body_too_large")
     return body

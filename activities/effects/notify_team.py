@@ -19,7 +19,7 @@ from activities.providers.port import ABORTED, Mailbox, OutgoingEmail, ProviderA
 from models.domain.errors import NotFound
 from models.domain.journey.steps.notify_team import NotifyTeamStep
 from models.domain.template import Unsendable
-from models.message_content import printed_notice
+from models.message_content import printed_mail
 from models.rendering import Rendered
 from models.secrets import SecretUnreadable
 from models.store import access, audit, connections, deliveries, effects
@@ -173,7 +173,7 @@ class NotifyTeam:
             return await self._settle(work, notice, "refused", "no_members")
         try:
             who = notice.recipient
-            rendered = printed_notice(notice.step, who.contact, who.variables, notice.organization["name"])
+            rendered = printed_mail(notice.step.subject, notice.step.text, who.contact, who.variables, notice.organization["name"])
         except Unsendable as unsendable:
             return await self._settle(work, notice, "failed", unsendable.reason)
         return await self._conclude(work, notice, await self._mail_all(work, notice, rendered))

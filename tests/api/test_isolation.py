@@ -29,7 +29,7 @@ from models.store.session import Database
 from tests.api import world as worlds
 from tests.api.conftest import PASSWORD, Person, anonymous, enroll, found
 from tests.api.rest.fake_temporal import FakeTemporal
-from tests.api.world import RULE, SMTP, World
+from tests.api.world import CASE, RULE, SMTP, World
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,12 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "GET /v1/journeys/{journey_id}/approvals": Stranger(),
     "GET /v1/journeys/{journey_id}/approvals/{approval_id}": Stranger(),
     "PUT /v1/journeys/{journey_id}/approvals/{approval_id}/decision": Stranger({"decision": "rejected"}),
+    "GET /v1/journeys/{journey_id}/cases": Stranger(),
+    "POST /v1/journeys/{journey_id}/cases": Stranger(CASE),
+    "POST /v1/journeys/{journey_id}/cases/runs": Stranger({"cases": [CASE]}),
+    "GET /v1/journeys/{journey_id}/cases/{case_id}": Stranger(),
+    "PUT /v1/journeys/{journey_id}/cases/{case_id}": Stranger(CASE | {"name": "mine now"}),
+    "DELETE /v1/journeys/{journey_id}/cases/{case_id}": Stranger(),
     "GET /v1/journeys/{journey_id}/check": Stranger(),
     "GET /v1/journeys/{journey_id}/differences": Stranger(query="from=1&to=1"),
     "PATCH /v1/journeys/{journey_id}/draft": Stranger({"name": "mine now"}),
@@ -132,6 +138,7 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "GET /v1/journeys/{journey_id}/publish-plans/{plan_id}": Stranger(),
     "PUT /v1/journeys/{journey_id}/publish-plans/{plan_id}/execution": Stranger({"fingerprint": "x", "choices": []}),
     "POST /v1/journeys/{journey_id}/runs": Stranger({"contact_id": "{contact_id}"}),
+    "POST /v1/journeys/{journey_id}/simulations": Stranger({"contacts": [{}]}),
     "POST /v1/journeys/{journey_id}/versions": Stranger(),
     "GET /v1/journeys/{journey_id}/versions": Stranger(),
     "GET /v1/journeys/{journey_id}/versions/{version}": Stranger(),
