@@ -1,5 +1,7 @@
 """Simulations over the API: what they answer, what they refuse, and that they touch nothing."""
 
+import json
+import re
 import socket
 import time
 from datetime import datetime, timedelta
@@ -10,6 +12,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import text
 
+from deploy.environment import ROOT
 from models.settings import Settings
 from models.store.session import Database
 from tests.api.conftest import Person, anonymous
@@ -182,6 +185,19 @@ async def test_another_organizations_journey_and_contacts_are_not_there(alice: P
     his = await journey(charlie, {"bye": {"kind": "exit"}}, "bye")
     answer = await charlie.client.post(f"{his}/simulations", json={"contact_ids": [str(around.contact_id)]})
     assert answer.status_code == 422
+
+
+async def test_what_the_page_for_designers_shows_works_when_pasted(alice: Person) -> None:
+    page = (ROOT / "docs/simulator.md").read_text()
+    draft, simulation, case = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL))
+    created = await alice.client.post("/v1/journeys", json={"name": "Pasted", "draft": draft})
+    path = f"/v1/journeys/{created.json()['id']}"
+    found = (await alice.client.post(f"{path}/simulations", json=simulation)).json()
+    assert [trip["reason"] for trip in found["contacts"]] == ["thanked", "thanked"]
+    assert [trip["wakes"][-1] for trip in found["contacts"]] == ["2026-03-02T14:00:00Z"] * 2  # nine in New York
+    assert (await alice.client.post(f"{path}/cases", json=case)).status_code == 201
+    assert (await alice.client.post(f"{path}/cases/runs")).json()["passed"] == 1
+    assert (await alice.client.post(f"{path}/versions")).status_code == 201
 
 
 # --- It touches nothing -------------------------------------------------------------------------------------------------
