@@ -23,10 +23,12 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "migrate": Command("deploy.migrate_command", "brings the database to the newest schema"),
     "doctor": Command("deploy.doctor", "says what is wrong with an installation and what to do"),
     "demo": Command("deploy.demo.command", "a demo organization on a running installation"),
+    "simulate": Command("deploy.simulate_command", "what a journey would do, under a virtual clock; and its cases, for CI"),
     "audit": Command("deploy.audit_command", "exports and verifies the audit record"),
     "bench": {
         "throughput": Command("tests.benches.throughput", "messages per second, batched against one workflow per contact"),
         "api": Command("tests.benches.api", "latency of the API"),
+        "simulation": Command("tests.benches.simulation", "how fast a journey is simulated for a thousand contacts"),
         "events": Command("tests.benches.events", "how soon a run goes on after its event, with many waiting"),
         "moves": Command("tests.benches.moves", "runs per second that a publish plan moves"),
     },

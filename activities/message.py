@@ -9,8 +9,9 @@ from uuid import UUID
 from activities.providers.port import Mailbox, OutgoingEmail
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.definition import SendStep
+from models.domain.template import Unsendable as Unsendable
 from models.domain.unsubscribe import Unsubscribe, make_token
-from models.rendering import MissingValue, RenderingFailed, message_context, render_email
+from models.message_content import printed_message
 from models.settings import Settings
 from models.store.connections import SendingConnection
 from models.store.eligibility import Recipient
@@ -39,14 +40,6 @@ class Message:
         return self.allowed_until is not None and now >= self.allowed_until
 
 
-class Unsendable(Exception):
-    """This message's content can never go. `reason` is a code, with the path of the field where there is one."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason[:200]
-
-
 class Composer:
     """Renders messages. Shared by all activities of a process."""
 
@@ -61,18 +54,8 @@ class Composer:
             Unsendable: a printed value is missing, or the template cannot be rendered or sent over this channel.
         """
         assert message.recipient is not None and message.address is not None
-        if message.step.channel != "email":
-            raise Unsendable("unsupported_channel")
-        if message.template is None:
-            raise Unsendable("no_template")
-        link = self._unsubscribe_link(message, connection.organization_id)
-        context = message_context(message.recipient.contact, message.recipient.variables, organization["name"], link)
-        try:
-            rendered = render_email(message.template.subject, message.template.html, message.template.text, context)
-        except MissingValue as missing:
-            raise Unsendable(f"missing_value:{missing.path}") from None
-        except RenderingFailed as failed:
-            raise Unsendable(f"rendering_failed:{failed.part}") from None
+        recipient, link = message.recipient, self._unsubscribe_link(message, connection.organization_id)
+        rendered = printed_message(message.step, message.template, recipient.contact, recipient.variables, organization["name"], link)
         return OutgoingEmail(
             delivery_id=message.id,
             sender=Mailbox(connection.config["sender_address"], connection.config.get("sender_name") or ""),

@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import ceil
 from uuid import UUID
 
 from activities.contracts import FIRST_RETRY, LONGEST_RETRY, MAXIMUM_TRIES, SendOutcome, SendResult
 from activities.message import Message
 from activities.providers.port import ProviderAnswer
+from models.domain.wait_time import shared_instant as shared_instant
 from models.store.deliveries import Settlement, Standing
 
 RETRIED = (SendOutcome.TRANSIENT, SendOutcome.THROTTLED)
-SHARED_INSTANT = 5  # seconds: retries are moved to a common instant, so that the runs of a batch share one timer
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,6 @@ def standing_result(standing: Standing, now: datetime) -> SendResult:
 def back_off(tries: int) -> timedelta:
     """How long to wait after `tries` earlier tries."""
     return min(FIRST_RETRY * float(2**tries), LONGEST_RETRY)
-
-
-def shared_instant(at: datetime) -> datetime:
-    return datetime.fromtimestamp(ceil(at.timestamp() / SHARED_INSTANT) * SHARED_INSTANT, at.tzinfo)
 
 
 def _clean(text: str | None) -> str | None:

@@ -15,7 +15,9 @@ from activities.effects.effect import CONTACT_GONE, Answers, Tools, Work, ask_ag
 from activities.outcomes import shared_instant
 from activities.providers.webhook import CallFailed, Reply
 from models.domain.journey.steps.call_webhook import CallWebhookStep
-from models.rendering import MissingValue, RenderingFailed, message_context, render_text
+from models.domain.journey.webhook_tries import meaning, pause_after
+from models.domain.template import Unsendable
+from models.message_content import printed_json
 from models.store import audit, deliveries, effects, runs
 from models.store.effects import Claimed, Settlement, Standing
 from models.store.eligibility import Recipient, load_audience
@@ -24,9 +26,6 @@ from models.webhook_signature import signed_headers, webhook_secret
 AT_ONCE = 50  # visits that are claimed, called and settled together
 PLACES = 10  # calls in the air to one host for one organization, in this process
 MAX_BODY = 256 * 1024  # bytes
-TRANSIENT = frozenset({408, 425, 429})
-# After the first try, the second, …: about eight hours in all, for a server that is down overnight.
-PAUSES: Final = tuple(timedelta(minutes=minutes) for minutes in (0.5, 2, 10, 30, 60, 120, 240))
 MESSAGES: Final = UUID("6f2b0f0e-6a5b-5c0e-9a37-6d3a8d0c7f11")  # the namespace of message ids
 
 
@@ -105,7 +104,7 @@ class CallWebhook:
             return _refused(call, CONTACT_GONE)
         try:
             body = _body(work, call, call.recipient)
-        except _Unprintable as unprintable:
+        except Unsendable as unprintable:
             return _failed(call, unprintable.reason)
         try:
             return self._heard(work, call, await self._post(work, call, body))
@@ -128,12 +127,14 @@ class CallWebhook:
         return place
 
     def _heard(self, work: Work, call: _Call, reply: Reply) -> _End:
-        if 200 <= reply.status < 300:
-            return _done(call, reply)
         reason = f"webhook_answered_{reply.status}"
-        if reply.status in TRANSIENT or reply.status >= 500:
-            return _again(work, call, reason, reply.retry_after)
-        return _failed(call, reason)
+        match meaning(reply.status):
+            case "done":
+                return _done(call, reply)
+            case "again":
+                return _again(work, call, reason, reply.retry_after)
+            case _:
+                return _failed(call, reason)
 
 
 def message_id(visit: StepVisit) -> UUID:
@@ -144,44 +145,21 @@ def message_id(visit: StepVisit) -> UUID:
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-class _Unprintable(Exception):
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason[:200]
-
-
 def _body(work: Work, call: _Call, recipient: Recipient) -> bytes:
-    """Raises _Unprintable."""
+    """Raises Unsendable."""
     if call.step.body is None:
         said: Any = _ids(work, call.visit)
     else:
-        context = message_context(recipient.contact, recipient.variables, call.organization["name"], None)
-        try:
-            said = _printed(call.step.body, context)
-        except MissingValue as missing:
-            raise _Unprintable(f"missing_value:{missing.path}") from None
-        except RenderingFailed:
-            raise _Unprintable("rendering_failed:body") from None
+        said = printed_json(call.step.body, recipient.contact, recipient.variables, call.organization["name"])
     body = json.dumps(said, ensure_ascii=False).encode(errors="replace")
     if len(body) > MAX_BODY:
-        raise _Unprintable("body_too_large")
+        raise Unsendable("body_too_large")
     return body
 
 
 def _ids(work: Work, visit: StepVisit) -> dict[str, Any]:
     of = {"contact_id": visit.contact_id, "run_id": visit.run_id, "journey_id": work.scope.journey_id, "version_id": work.scope.version_id}
     return {**{name: str(id) for name, id in of.items()}, "step_id": visit.step_id, "visit": visit.visit}
-
-
-def _printed(value: Any, context: Mapping[str, Any]) -> Any:
-    match value:
-        case str():
-            return render_text(value, context).text if value else ""
-        case dict():
-            return {key: _printed(inner, context) for key, inner in value.items()}
-        case list():
-            return [_printed(inner, context) for inner in value]
-    return value
 
 
 # --- what became of it ------------------------------------------------------------------------------------------------
@@ -224,6 +202,6 @@ def _again(work: Work, call: _Call, reason: str, wanted: timedelta | None = None
     tries = call.claimed.attempts % MAXIMUM_TRIES  # a person who retries a run that gave up grants as many again
     if tries == 0:
         return _failed(call, f"gave_up:{reason}")
-    pause = max(PAUSES[min(tries, len(PAUSES)) - 1], wanted or timedelta(0))
+    pause = max(pause_after(tries), wanted or timedelta(0))
     answer = StepAnswer(run_id=call.visit.run_id, reason=reason, retry_at=shared_instant(work.clock.now() + pause))
     return _End(answer, Settlement(call.claimed, "claimed", reason), {})

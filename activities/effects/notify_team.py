@@ -18,7 +18,9 @@ from activities.outcomes import back_off, shared_instant
 from activities.providers.port import ABORTED, Mailbox, OutgoingEmail, ProviderAnswer
 from models.domain.errors import NotFound
 from models.domain.journey.steps.notify_team import NotifyTeamStep
-from models.rendering import MissingValue, Rendered, RenderingFailed, message_context, render_email
+from models.domain.template import Unsendable
+from models.message_content import printed_mail
+from models.rendering import Rendered
 from models.secrets import SecretUnreadable
 from models.store import access, audit, connections, deliveries, effects
 from models.store.connections import SendingConnection, load_for_sending
@@ -170,11 +172,10 @@ class NotifyTeam:
         if not notice.addresses:
             return await self._settle(work, notice, "refused", "no_members")
         try:
-            rendered = _rendered(notice, notice.recipient)
-        except MissingValue as missing:
-            return await self._settle(work, notice, "failed", f"missing_value:{missing.path}")
-        except RenderingFailed as failed:
-            return await self._settle(work, notice, "failed", f"rendering_failed:{failed.part}")
+            who = notice.recipient
+            rendered = printed_mail(notice.step.subject, notice.step.text, who.contact, who.variables, notice.organization["name"])
+        except Unsendable as unsendable:
+            return await self._settle(work, notice, "failed", unsendable.reason)
         return await self._conclude(work, notice, await self._mail_all(work, notice, rendered))
 
     async def _mail_all(self, work: Work, notice: _Notice, rendered: Rendered) -> _Round:
@@ -275,11 +276,6 @@ class _Gate:
                 passed = await effects.let_pass(session, self.notice.claimed)
             self.passed = passed  # committed
         return self.passed
-
-
-def _rendered(notice: _Notice, recipient: Recipient) -> Rendered:
-    context = message_context(recipient.contact, recipient.variables, notice.organization["name"], None)
-    return render_email(notice.step.subject, "", notice.step.text, context)
 
 
 def _mail(notice: _Notice, member: UUID, address: str, rendered: Rendered) -> OutgoingEmail:

@@ -1,12 +1,13 @@
 """Checking, publishing, pausing, cancelling and archiving journeys."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
 from activities.contracts import Control, ControlledKind
-from api.commands import temporal
+from api.commands import cases, temporal
+from api.commands.facts import facts_of as facts_of
 from api.commands.routing import poke_if_listening
 from api.dependencies import Caller
 from models.domain.audit import NewEntry
@@ -14,8 +15,6 @@ from models.domain.errors import ApprovalRequired, Conflict, Problem, StaleRevis
 from models.domain.journey.check import check_definition, parse
 from models.domain.journey.content_hash import content_hash, freeze, stored, template_version_ids
 from models.domain.journey.definition import Definition
-from models.domain.journey.facts import Facts
-from models.rendering import analyze
 from models.store import access, approvals, audit, campaigns, journey_versions, journeys, runs, triggers
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
@@ -66,7 +65,7 @@ async def publish(caller: Caller, journey_id: UUID, revision: int | None = None)
         NotFound, Conflict: no such journey, or it is archived.
         StaleRevision: the draft is not at `revision` (None: whichever it is at).
         Unpublishable: with everything that is wrong.
-        ApprovalRequired: as `publish_frozen`.
+        CasesFailed, ApprovalRequired: as `publish_frozen`.
     """
     async with caller.session() as session:
         journey = await locked_draft(session, journey_id, revision)
@@ -95,11 +94,13 @@ async def publish_frozen(session: OrganizationSession, caller: Caller, journey: 
     """What `freeze_draft` gave is the newest version. The caller holds the journey's lock. Appends to the audit chain.
 
     Raises:
+        CasesFailed: a case of the journey comes to something else than it expects.
         ApprovalRequired: the organization wants another person's approval of this content, and it is not there.
     """
     newest = await journey_versions.find_newest(session, journey.id)
     if newest is not None and newest.content_hash == hash_:
         return Published(newest, created=False)
+    await cases.require_passing(session, journey.id, frozen)
     await _require_approval(session, journey.id, hash_)
     version = await journey_versions.add(session, journey.id, stored(frozen), hash_, caller.actor.id)
     await triggers.put_in_force(session, version, frozen)
@@ -132,13 +133,6 @@ async def freeze_draft(session: OrganizationSession, journey: Journey) -> tuple[
     frozen = freeze(definition, facts)
     contents = await journey_versions.template_contents(session, template_version_ids(frozen))
     return frozen, content_hash(frozen, contents)
-
-
-async def facts_of(session: OrganizationSession, definition: Definition, journey_id: UUID) -> Facts:
-    found = await journey_versions.facts(session, definition, journey_id)
-    sources = {source for step in definition.steps.values() for source in step.liquid()}
-    analyzed = {source: analyze(source, "text").problems for source in sources}
-    return replace(found, malformed_liquid={source: problems[0].message for source, problems in analyzed.items() if problems})
 
 
 def _unpublishable(problems: list[Problem]) -> Unpublishable:

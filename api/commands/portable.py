@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
+from api.commands import cases
 from api.commands import templates as template_commands
 from api.dependencies import Caller
 from models.domain.audit import NewEntry
@@ -12,7 +13,8 @@ from models.domain.errors import Conflict, Invalid, NotAllowed, Problem, StaleRe
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.draft import storable
 from models.domain.journey.portable import Name, Version, ids_in, names_in, ordered, with_ids, with_names
-from models.store import audit, draft_revisions, journey_versions, journeys, portable, segments, templates, topics
+from models.domain.simulation.case import Case
+from models.store import audit, draft_revisions, journey_versions, journeys, portable, segments, simulation_cases, templates, topics
 from models.store.portable import TopicWords
 from models.store.session import OrganizationSession
 from models.tables.journeys import Journey
@@ -36,6 +38,7 @@ class Document:
     templates: Mapping[str, PortableTemplate]
     topics: Mapping[str, TopicWords]
     segments: Mapping[str, dict[str, Any]]
+    cases: Sequence[Case] | None = None  # None: they are not spoken of
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ async def export(caller: Caller, journey_id: UUID) -> Document:
             templates=await _templates(session, mentioned, {id: name for (_, id), name in names.items() if isinstance(name, Version)}),
             topics=dict(sorted((await portable.topics(session, _named("topic", mentioned))).items())),
             segments=named_rules,
+            cases=await simulation_cases.every(session, journey_id),
         )
 
 
@@ -156,15 +160,41 @@ async def import_journey(caller: Caller, document: Document, *, over: bool, revi
         StaleRevision: the draft is not at `revision`.
         NotAllowed: a part has to be made that the caller may not make.
     """
+    _require_good_cases(document.cases or ())
     async with caller.session() as session:
         under_way = _Import(caller, session, document)
         await _resolve(under_way)
-        imported = await _save(under_way, with_ids(document.draft, under_way.ids), over, revision)
+        imported = await _save_cases(under_way, await _save(under_way, with_ids(document.draft, under_way.ids), over, revision))
         if dry_run:
             await session.rollback()
             return replace(imported, journey_id=None) if imported.outcome == "created" else imported
         await audit.append(session, under_way.entries)
     return imported
+
+
+def _require_good_cases(given: Sequence[Case]) -> None:
+    names: set[str] = set()
+    problems: list[Problem] = []
+    for index, case in enumerate(given):
+        path = f"document.cases[{index}]"
+        problems += cases.unstorable(case, path)
+        if case.name in names:
+            problems.append(Problem(f"{path}.name", "same_name", "Give each case a name of its own."))
+        names.add(case.name)
+    if problems:
+        raise Invalid(problems)
+
+
+async def _save_cases(under_way: _Import, imported: Imported) -> Imported:
+    """The journey has the document's cases and no others, if the document speaks of cases."""
+    given, caller, journey_id = under_way.document.cases, under_way.caller, imported.journey_id
+    if given is None or journey_id is None:
+        return imported
+    if not await simulation_cases.replace_all(under_way.session, journey_id, given, caller.person):
+        return imported
+    details = {"cases": len(given), "origin": "import"}
+    under_way.entries.append(NewEntry("journey.cases_replaced", "journey", str(journey_id), caller.actor, details))
+    return replace(imported, outcome="updated") if imported.outcome == "unchanged" else imported
 
 
 async def _resolve(under_way: _Import) -> None:
@@ -314,4 +344,5 @@ def _entry(caller: Caller, action: str, journey: Journey, **details: Any) -> New
 
 def document_json(document: Document) -> dict[str, Any]:
     """As it is written down."""
-    return asdict(document)
+    said = None if document.cases is None else [case.model_dump(mode="json", exclude_unset=True) for case in document.cases]
+    return {**asdict(replace(document, cases=None)), "cases": said}

@@ -9,12 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from api.commands import portable as commands
 from api.dependencies import Caller, authorize
+from api.rest.cases import CaseIn
 from api.rest.headers import IfMatch, OptionalIfMatch, etag
 from api.rest.journeys import JourneyView, Name, view
 from models.domain.errors import Invalid
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.draft import storable
 from models.domain.journey.portable import FORMAT, ordered
+from models.domain.simulation.case import MAX_CASES
 from models.domain.template import LIMIT, SUBJECT_LIMIT
 from models.store.portable import TopicWords
 
@@ -85,6 +87,9 @@ class JourneyDocument(Closed):
     templates: dict[Called, TemplateDocument] = Field(default_factory=dict, max_length=MAX_PARTS)
     topics: dict[TopicKey, TopicDocument] = Field(default_factory=dict, max_length=MAX_PARTS)
     segments: dict[Called, dict[str, Any]] = Field(default_factory=dict, max_length=MAX_PARTS, description="Their rules.")
+    cases: tuple[CaseIn, ...] | None = Field(
+        None, max_length=MAX_CASES, description="The journey has these and no others afterwards; left out: its cases stay as they are."
+    )
 
     def given(self) -> commands.Document:
         return commands.Document(
@@ -93,6 +98,7 @@ class JourneyDocument(Closed):
             templates={name: _template(template) for name, template in self.templates.items()},
             topics={key: TopicWords(topic.name, topic.description) for key, topic in self.topics.items()},
             segments=self.segments,
+            cases=self.cases,
         )
 
 

@@ -16,6 +16,10 @@ class PublicApi(Api):
         if transport is not None:
             self._client = httpx2.AsyncClient(transport=transport, base_url=address, headers=self._client.headers, timeout=60)
 
+    def be_patient(self, seconds: float) -> None:
+        """For so long a request is repeated while the server is away."""
+        self._patience = seconds
+
     async def every(self, path: str, **query: Any) -> AsyncIterator[dict[str, Any]]:
         """All items of all pages."""
         cursor: dict[str, str] = {}

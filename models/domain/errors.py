@@ -7,6 +7,7 @@ LeadStatsError
 ├── TooManyAttempts       slow down; carries `retry_after`
 ├── Invalid               the input breaks a rule; carries one `Problem` per field
 │   └── Unpublishable     a journey definition that `check` refuses
+│       └── CasesFailed   one whose saved cases come to something else
 ├── Conflict              the thing is in a state that does not allow this
 │   ├── ApprovalRequired  another person has to approve this first
 │   ├── PlanOutdated      what the plan was made from has changed
@@ -77,6 +78,10 @@ class Invalid(LeadStatsError):
 
 class Unpublishable(Invalid):
     code = "unpublishable"
+
+
+class CasesFailed(Unpublishable):
+    code = "cases_failed"
 
 
 class Conflict(LeadStatsError):

@@ -11,6 +11,14 @@ SUBJECT_LIMIT = 2_000
 SMS_LIMIT = 4_000
 
 
+class Unsendable(Exception):
+    """This message's content can never go. `reason` is a code, with the path of the field where there is one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason[:200]
+
+
 def shape_problems(content: TemplateContent) -> list[Problem]:
     """What is missing or too much for the channel, before any Liquid is read."""
     match content.channel:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from math import ceil
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,6 +15,7 @@ from models.domain.journey.steps.wait import WEEKDAYS, UntilDate, UntilTime, Wai
 from models.domain.quiet_hours import ChosenZone, choose_zone
 from models.domain.segment_values import DATE, parse_moment
 
+SHARED_INSTANT = 5  # seconds: retries are moved to a common instant, so that the runs of a batch share one timer
 DAYS_AHEAD = 15  # a weekday comes again within seven; a skipped day (the date line) or two more
 
 
@@ -99,6 +101,11 @@ def date_moment(wanted: UntilDate, value: Any, zone: ZoneInfo) -> datetime | Non
     day = date.fromisoformat(value) if dated else moment.astimezone(zone).date()
     days, rest = divmod(wanted.offset, timedelta(days=1))
     return local_instant(day + timedelta(days=days), time.fromisoformat(wanted.time or "00:00"), zone) + rest
+
+
+def shared_instant(at: datetime) -> datetime:
+    """The first common instant at or after `at` (aware)."""
+    return datetime.fromtimestamp(ceil(at.timestamp() / SHARED_INSTANT) * SHARED_INSTANT, at.tzinfo)
 
 
 def _zone_details(zone: ChosenZone) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from models.store.session import Database
 from tests.api import world as worlds
 from tests.api.conftest import PASSWORD, Person, anonymous, enroll, found
 from tests.api.rest.fake_temporal import FakeTemporal
-from tests.api.world import RULE, SMTP, World
+from tests.api.world import CASE, RULE, SMTP, World
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,12 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "GET /v1/journeys/{journey_id}/approvals": Stranger(),
     "GET /v1/journeys/{journey_id}/approvals/{approval_id}": Stranger(),
     "PUT /v1/journeys/{journey_id}/approvals/{approval_id}/decision": Stranger({"decision": "rejected"}),
+    "GET /v1/journeys/{journey_id}/cases": Stranger(),
+    "POST /v1/journeys/{journey_id}/cases": Stranger(CASE),
+    "POST /v1/journeys/{journey_id}/cases/runs": Stranger({"cases": [CASE]}),
+    "GET /v1/journeys/{journey_id}/cases/{case_id}": Stranger(),
+    "PUT /v1/journeys/{journey_id}/cases/{case_id}": Stranger(CASE | {"name": "mine now"}),
+    "DELETE /v1/journeys/{journey_id}/cases/{case_id}": Stranger(),
     "GET /v1/journeys/{journey_id}/check": Stranger(),
     "GET /v1/journeys/{journey_id}/differences": Stranger(query="from=1&to=1"),
     "PATCH /v1/journeys/{journey_id}/draft": Stranger({"name": "mine now"}),
@@ -135,6 +141,7 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "POST /v1/journeys/{journey_id}/runs": Stranger({"contact_id": "{contact_id}"}),
     "GET /v1/journeys/{journey_id}/settings": Stranger(),
     "PATCH /v1/journeys/{journey_id}/settings": Stranger({"brake": {"share": 0.5}}),
+    "POST /v1/journeys/{journey_id}/simulations": Stranger({"contacts": [{}]}),
     "POST /v1/journeys/{journey_id}/versions": Stranger(),
     "GET /v1/journeys/{journey_id}/versions": Stranger(),
     "GET /v1/journeys/{journey_id}/versions/{version}": Stranger(),

@@ -19,6 +19,7 @@ from tests.api.conftest import Person
 from tests.api.rest import acme
 
 RULE = {"field": "email", "is": "exists"}
+CASE = {"name": "gets nothing", "start": "2026-03-02T09:00:00Z", "expected": {"messages": []}}
 SMTP = {"name": "Mail server", "host": "127.0.0.1", "port": 1, "security": "none", "sender_address": "a@example.com"}
 
 
@@ -70,6 +71,7 @@ async def _over_the_api(person: Person, world: World, journey_id: str) -> None:
     world.add("preview_id", (await _post(person, "/v1/run-operations/previews", bulk))["id"])
     executed = (await _post(person, "/v1/run-operations/previews", bulk))["id"]
     world.add("operation_id", (await _post(person, "/v1/run-operations", {"preview_id": executed, "reason": "asked by phone"}))["id"])
+    world.add("case_id", (await _post(person, f"/v1/journeys/{journey_id}/cases", CASE))["id"])
     upload = await person.client.post("/v1/contact-imports", files={"file": ("people.csv", b"email\nada@example.com\n")})
     world.add("import_id", upload.json()["id"])
 

@@ -1,4 +1,4 @@
-"""docs/adding-a-step.md says what the code is: a kind of step lives in at most five files."""
+"""docs/adding-a-step.md says what the code is: a kind of step lives in at most seven files."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,7 @@ from activities.effects.registry import EFFECTS
 from deploy.environment import ROOT
 from models.domain.journey.definition import Step
 from models.domain.journey.steps.base import StepModel
+from models.domain.simulation.effects.registry import EFFECTS as SIMULATED
 
 GUIDE = (ROOT / "docs/adding-a-step.md").read_text()
 SOURCES = [path for package in ("models", "activities", "workflows", "api") for path in sorted((ROOT / package).rglob("*.py"))]
@@ -32,6 +33,10 @@ def test_every_kind_that_does_something_has_its_line_in_the_registry() -> None:
     assert {*EFFECTS} == {*EFFECT_KINDS}
 
 
+def test_and_one_among_what_is_simulated() -> None:
+    assert {*SIMULATED} == {*EFFECT_KINDS}
+
+
 @pytest.mark.parametrize("kind", sorted({*EFFECTS} - {"subscribe", "unsubscribe"}))  # everyday words, which other subjects use too
 def test_no_other_file_knows_a_kind_that_does_something(kind: str) -> None:
     allowed = {
@@ -39,13 +44,16 @@ def test_no_other_file_knows_a_kind_that_does_something(kind: str) -> None:
         "models/domain/journey/definition.py",
         f"activities/effects/{kind}.py",
         "activities/effects/registry.py",
+        f"models/domain/simulation/effects/{kind}.py",
+        "models/domain/simulation/effects/registry.py",
     }
     assert names(kind, KINDS[kind].__name__) <= allowed
 
 
 @pytest.mark.parametrize("kind", ["exit", "subscribe", "unsubscribe"])
 def test_no_other_file_knows_its_class(kind: str) -> None:
-    allowed = {f"models/domain/journey/steps/{home(kind)}.py", "models/domain/journey/definition.py", f"activities/effects/{home(kind)}.py"}
+    where = ("models/domain/journey/steps", "activities/effects", "models/domain/simulation/effects")
+    allowed = {"models/domain/journey/definition.py", *(f"{package}/{home(kind)}.py" for package in where)}
     assert names(KINDS[kind].__name__) <= allowed
 
 

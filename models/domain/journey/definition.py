@@ -80,6 +80,18 @@ class Definition(Model):
         return self.ends_at is not None and now >= self.ends_at
 
 
+def in_reading_order(definition: Definition) -> list[str]:
+    """The steps as one meets them from the start, and then those that nobody meets."""
+    found: dict[str, None] = {}
+    ahead = [definition.start]
+    while ahead:
+        step_id = ahead.pop(0)
+        if step_id in definition.steps and step_id not in found:
+            found[step_id] = None
+            ahead += targets(definition.steps[step_id])
+    return [*found, *(step_id for step_id in sorted(definition.steps) if step_id not in found)]
+
+
 KINDS: dict[str, type[StepModel]] = {step.model_fields["kind"].default: step for step in get_args(get_args(Step)[0])}
 
 

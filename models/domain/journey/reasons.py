@@ -115,6 +115,7 @@ _CLAUSES = {
     "version_replaced": "another version of the journey was published, and its plan said so",
     "exit_step": "the journey ends here for this contact",
     # of entries, waits and ends
+    "no_trigger": "no trigger of the journey fits the event",
     "entered_before": "the contact has entered this journey before",
     "under_way": "the contact is under way in this journey already",
     "cooling_down": "the contact entered this journey a short while ago, and its cool-down is not over",

@@ -1,0 +1,145 @@
+"""Cases of journeys: keeping them, and running them against a draft, a version, or what is about to be published."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from api.commands.facts import facts_of
+from api.commands.simulating import Stage, stage
+from api.commands.simulations import frozen
+from api.dependencies import Caller
+from models.domain.audit import NewEntry
+from models.domain.errors import CasesFailed, Invalid, Problem
+from models.domain.journey.definition import Definition
+from models.domain.journey.draft import storable
+from models.domain.simulation.case import Case, Difference, differences
+from models.domain.simulation.scenario import MAX_BYTES
+from models.domain.simulation.simulate import run_of
+from models.domain.simulation.trip import Trip, travel
+from models.store import audit, journeys, simulation_cases, simulation_facts
+from models.store.session import OrganizationSession
+from models.tables.simulations import SimulationCase
+
+SHOWN = 20  # differences of one case that a refusal to publish tells
+MAX_CASE_BYTES = MAX_BYTES * 4  # with its expectation
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a case came to. `trip` None: it could not even begin."""
+
+    case: Case
+    differences: Sequence[Difference]
+    trip: Trip | None
+
+    @property
+    def passed(self) -> bool:
+        return not self.differences
+
+
+async def add(caller: Caller, journey_id: UUID, case: Case) -> SimulationCase:
+    """The journey has this case, which need not pass (yet).
+
+    Raises:
+        NotFound, Conflict: no such journey; the name is taken, or there are too many.
+        Invalid: it is too large, or cannot be kept.
+    """
+    _require_storable(case)
+    async with caller.session() as session:
+        await journeys.get(session, journey_id, lock=True)
+        row = await simulation_cases.add(session, journey_id, case, caller.person)
+        await _append(session, caller, "journey.case_added", journey_id, row.id, case.name)
+    return row
+
+
+async def change(caller: Caller, journey_id: UUID, case_id: UUID, case: Case) -> SimulationCase:
+    """The case says this instead. Raises as `add`."""
+    _require_storable(case)
+    async with caller.session() as session:
+        await journeys.get(session, journey_id, lock=True)
+        row = await simulation_cases.change(session, journey_id, case_id, case, caller.person)
+        await _append(session, caller, "journey.case_changed", journey_id, case_id, case.name)
+    return row
+
+
+async def remove(caller: Caller, journey_id: UUID, case_id: UUID) -> None:
+    """Raises NotFound."""
+    async with caller.session() as session:
+        await journeys.get(session, journey_id, lock=True)
+        name = await simulation_cases.remove(session, journey_id, case_id)
+        await _append(session, caller, "journey.case_removed", journey_id, case_id, name)
+
+
+def _require_storable(case: Case) -> None:
+    if problems := unstorable(case, "case"):
+        raise Invalid(problems)
+
+
+def unstorable(case: Case, path: str) -> list[Problem]:
+    """Why the case cannot be kept."""
+    return storable(case.model_dump(mode="json", exclude_unset=True), path, MAX_CASE_BYTES)
+
+
+async def _append(session: OrganizationSession, caller: Caller, action: str, journey_id: UUID, case_id: UUID, name: str) -> None:
+    details = {"case_id": str(case_id), "name": name}
+    await audit.append(session, [NewEntry(action, "journey", str(journey_id), caller.actor, details)])
+
+
+# --- Running --------------------------------------------------------------------------------------------------------
+
+
+async def run(caller: Caller, journey_id: UUID, version: int | None, given: Sequence[Case] | None) -> list[Ran]:
+    """Every case of the journey (or those given instead), against its draft or a version. Nothing is sent, and nothing is written.
+
+    Raises:
+        NotFound: no such journey or version.
+        Unpublishable: the draft is no journey yet.
+    """
+    async with caller.session() as session:
+        await simulation_facts.read_only(session)
+        journey = await journeys.get(session, journey_id)
+        definition, facts, _ = await frozen(session, journey, version)
+        made = await stage(session, definition, facts)
+        cases = await simulation_cases.every(session, journey_id) if given is None else given
+    return await asyncio.to_thread(run_all, made, cases)
+
+
+async def require_passing(session: OrganizationSession, journey_id: UUID, definition: Definition) -> None:
+    """Every case of the journey passes with this (frozen) definition.
+
+    Raises:
+        CasesFailed: naming each case that does not, with how what happens differs from what it expects.
+    """
+    cases = await simulation_cases.every(session, journey_id)
+    if not cases:
+        return
+    made = await stage(session, definition, await facts_of(session, definition, journey_id))
+    failed = [ran for ran in await asyncio.to_thread(run_all, made, cases) if not ran.passed]
+    if failed:
+        problems = [_problem(ran.case.name, difference) for ran in failed for difference in ran.differences[:SHOWN]]
+        names = ", ".join(repr(ran.case.name) for ran in failed[:5]) + (", …" if len(failed) > 5 else "")
+        of = f"{len(failed)} of {len(cases)} case{'s'[: len(cases) > 1]}"
+        raise CasesFailed(problems, f"{of} failed ({names}): mend the journey, or change the cases if this is what it should do.")
+
+
+def _problem(name: str, difference: Difference) -> Problem:
+    return Problem(f"cases[{name}].{difference.where}", difference.code, difference.message)
+
+
+def run_all(made: Stage, cases: Sequence[Case]) -> list[Ran]:
+    return [_run(made, case) for case in cases]
+
+
+def _run(made: Stage, case: Case) -> Ran:
+    """The same answer whenever it runs: everything that it rests on stands in the case, the journey and the organization's settings."""
+    problems = [
+        *made.problems(case.given, case.script, "given"),
+        *made.contact_problems(case.given.contact, "given.contact"),
+    ]
+    if problems:
+        return Ran(case, [Difference(problem.path, problem.code, problem.message) for problem in problems], None)
+    plan = made.plan(case.given, case.script, case.start, case.until)
+    person = made.invent(case.given.contact, case.start)
+    trip = travel(plan, person, run_of(person))
+    return Ran(case, differences(case, made.definition, trip), trip)

@@ -1,0 +1,212 @@
+"""Cases beside a journey: kept, run, and in the way of whatever does not pass them."""
+
+import time
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from models.store.session import Database
+from tests.api.conftest import Person, anonymous
+from tests.api.rest import acme
+from tests.api.rest.acme import Surroundings, actions
+from tests.api.rest.fake_temporal import FakeTemporal
+
+START = "2026-03-02T09:00:00Z"
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def temporal() -> FakeTemporal:
+    return FakeTemporal()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def around(database: Database, alice: Person) -> Surroundings:
+    return await acme.surround(database, alice)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def journey(alice: Person, around: Surroundings) -> str:
+    created = await alice.client.post("/v1/journeys", json={"name": f"J {time.monotonic_ns()}", "draft": around.welcome()})
+    return f"/v1/journeys/{created.json()['id']}"
+
+
+def case(name: str = "who agreed is welcomed", **fields: Any) -> Document:
+    contact = {"timezone": "Europe/Berlin", "consents": [{"topic": "news"}]}
+    given: Document = {
+        "name": name,
+        "start": START,
+        "given": {"contact": contact},
+        "expected": {
+            "path": [
+                {"kind": "entered"},
+                {"kind": "sent", "step": "welcome"},
+                {"kind": "waiting", "until": "2026-03-05T09:00:00Z"},
+                {"kind": "woke"},
+                {"kind": "completed"},
+            ],
+            "messages": [{"step": "welcome", "subject": "Hello"}],
+            "end": {"phase": "completed"},
+        },
+    }
+    return {**given, **fields}
+
+
+async def add(person: Person, journey: str, document: Document) -> Document:
+    answer = await person.client.post(f"{journey}/cases", json=document)
+    assert answer.status_code == 201, answer.text
+    found: Document = answer.json()
+    return found
+
+
+async def results(person: Person, journey: str, **body: Any) -> list[Document]:
+    answer = await person.client.post(f"{journey}/cases/runs", json=body)
+    assert answer.status_code == 200, answer.text
+    found: list[Document] = answer.json()["results"]
+    return found
+
+
+async def save(person: Person, journey: str, draft: Document) -> None:
+    etag = (await person.client.get(journey)).headers["ETag"]
+    saved = await person.client.patch(f"{journey}/draft", json={"draft": draft}, headers={"If-Match": etag})
+    assert saved.status_code == 200, saved.text
+
+
+async def test_a_case_is_kept_as_it_was_given_and_passes(alice: Person, journey: str, database: Database) -> None:
+    made = await add(alice, journey, case())
+    assert made["case"] == case()
+    read = await alice.client.get(f"{journey}/cases/{made['id']}")
+    assert read.json() == made and (await alice.client.get(f"{journey}/cases")).json()["items"] == [made]
+    [result] = await results(alice, journey)
+    assert result["passed"] and result["differences"] == []
+    changed = await alice.client.put(f"{journey}/cases/{made['id']}", json=case("another name"))
+    assert changed.status_code == 200 and changed.json()["name"] == "another name"
+    assert (await alice.client.delete(f"{journey}/cases/{made['id']}")).status_code == 204
+    assert (await alice.client.get(f"{journey}/cases/{made['id']}")).status_code == 404
+    said = await actions(alice, database, journey.rpartition("/")[2])
+    assert said == ["journey.created", "journey.case_added", "journey.case_changed", "journey.case_removed"]
+
+
+async def test_a_name_stands_once(alice: Person, journey: str) -> None:
+    await add(alice, journey, case())
+    other = await add(alice, journey, case("other"))
+    assert (await alice.client.post(f"{journey}/cases", json=case())).status_code == 409
+    assert (await alice.client.put(f"{journey}/cases/{other['id']}", json=case())).status_code == 409
+
+
+async def test_what_a_simulation_answers_can_be_saved_as_a_case(alice: Person, journey: str) -> None:
+    contact = {"first_name": "Ada", "consents": [{"topic": "news"}]}
+    answer = await alice.client.post(f"{journey}/simulations", json={"start": START, "contacts": [contact]})
+    [trip] = answer.json()["contacts"]
+    made = {"name": "as it is", "start": START, "given": {"contact": contact}, "expected": trip["expected"]}
+    await add(alice, journey, made)
+    [result] = await results(alice, journey)
+    assert result["passed"] and result["got"] == trip["expected"]
+
+
+async def test_a_failing_case_keeps_the_journey_from_being_published_and_shows_the_difference(
+    alice: Person, around: Surroundings, journey: str
+) -> None:
+    await add(alice, journey, case())
+    await add(alice, journey, case("who never agreed gets nothing", given={"contact": {}}, expected={"messages": []}))
+    assert (await alice.client.post(f"{journey}/versions")).status_code == 201
+    draft = around.welcome()
+    draft["steps"]["pause"] |= {"duration": "P4D", "next": "once_more"}
+    draft["steps"]["once_more"] = {**draft["steps"]["welcome"], "next": None}
+    await save(alice, journey, draft)
+    refused = await alice.client.post(f"{journey}/versions")
+    assert refused.status_code == 422 and refused.headers["content-type"] == "application/problem+json"
+    document = refused.json()
+    assert document["code"] == "cases_failed" and document["detail"].startswith("1 of 2 cases failed ('who agreed is welcomed'): ")
+    told = {error["path"]: error["message"] for error in document["errors"]}
+    assert told == {
+        "cases[who agreed is welcomed].path[2].until": "Expected '2026-03-05T09:00:00+00:00', got '2026-03-06T09:00:00+00:00'.",
+        "cases[who agreed is welcomed].path[4]": "Nothing was expected here, but sent at once_more happened.",
+        "cases[who agreed is welcomed].messages[1]": "No message was expected here, but once_more sent one.",
+    }
+    assert [version["number"] for version in (await alice.client.get(f"{journey}/versions")).json()["items"]] == [1]
+    draft = around.welcome(name="Hello")
+    await save(alice, journey, draft)
+    assert (await alice.client.post(f"{journey}/versions")).status_code == 201
+
+
+async def test_every_way_of_publishing_runs_the_cases(alice: Person, around: Surroundings, journey: str) -> None:
+    assert (await alice.client.post(f"{journey}/versions")).status_code == 201
+    await save(alice, journey, around.welcome(name="Changed"))
+    plan = (await alice.client.post(f"{journey}/publish-plans")).json()
+    await add(alice, journey, case("fails", expected={"messages": []}))
+    body = {"fingerprint": plan["fingerprint"], "choices": []}
+    answer = await alice.client.put(f"{journey}/publish-plans/{plan['id']}/execution", json=body)
+    assert answer.status_code == 422 and answer.json()["code"] == "cases_failed"
+    await alice.client.patch("/v1/organization", json={"approval_required": True})
+    assert (await alice.client.post(f"{journey}/versions")).json()["code"] == "cases_failed"
+
+
+async def test_a_case_that_names_a_step_that_is_gone_fails_and_says_so(alice: Person, around: Surroundings, journey: str) -> None:
+    given = {**case()["given"], "sends": {"welcome": "bounced"}}
+    await add(alice, journey, case(given=given, expected={"messages": [{"step": "welcome"}]}))
+    draft = {"start": "hello", "steps": {"hello": {**around.welcome()["steps"]["welcome"], "next": None}}}
+    await save(alice, journey, draft)
+    [result] = await results(alice, journey)
+    assert [(one["where"], one["code"]) for one in result["differences"]] == [("given.sends.welcome", "unknown_step")]
+    expecting = case(expected={"messages": [{"step": "welcome"}, {"step": "hello"}], "path": [{"kind": "sent", "step": "welcome"}]})
+    [result] = await results(alice, journey, cases=[expecting])
+    assert ("path[0]", "unknown_step") in [(one["where"], one["code"]) for one in result["differences"]]
+
+
+async def test_the_wall_clock_does_not_matter(alice: Person, journey: str, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datetime import UTC, datetime
+
+    from models.tables import base
+
+    await add(alice, journey, case())
+    monkeypatch.setattr(base, "utc_now", lambda: datetime(2031, 7, 1, tzinfo=UTC))
+    first, second = [await results(alice, journey) for _ in range(2)]
+    assert first == second and first[0]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"name": ""}, "name"),
+        ({"start": "yesterday"}, "start"),
+        ({"start": "2026-03-02T09:00:00"}, "start"),
+        ({"expected": {}}, "expected"),
+        ({"given": {"contact": {"shoe": 44}}}, "given.contact.shoe"),
+        ({"script": [{"after": "P1D", "event": {"name": ""}}]}, "script[0].event.name"),
+    ],
+)
+async def test_a_malformed_case_is_refused_with_the_fields_path(alice: Person, journey: str, fields: Document, path: str) -> None:
+    answer = await alice.client.post(f"{journey}/cases", json=case(**fields))
+    assert answer.status_code == 422 and [error["path"] for error in answer.json()["errors"]] == [path]
+
+
+async def test_cases_need_a_login_and_belong_to_one_organization(alice: Person, charlie: Person, journey: str, app: Any) -> None:
+    made = await add(alice, journey, case())
+    async with anonymous(app) as nobody:
+        assert (await nobody.get(f"{journey}/cases")).status_code == 401
+        assert (await nobody.post(f"{journey}/cases", json=case())).status_code == 401
+        assert (await nobody.post(f"{journey}/cases/runs")).status_code == 401
+    assert (await charlie.client.get(f"{journey}/cases/{made['id']}")).status_code == 404
+    assert (await charlie.client.delete(f"{journey}/cases/{made['id']}")).status_code == 404
+
+
+async def test_cases_travel_with_the_journey(alice: Person, charlie: Person, journey: str) -> None:
+    await add(alice, journey, case())
+    exported = (await alice.client.get(f"{journey}/export")).json()
+    assert exported["cases"] == [case()]
+    connection = {"name": "Mail", "host": "127.0.0.1", "port": 1, "security": "none", "sender_address": "a@example.com"}
+    assert (await charlie.client.post("/v1/connections", json=connection)).status_code == 201
+    imported = await charlie.client.post("/v1/journey-imports", json={"document": exported})
+    assert imported.status_code == 201, imported.text
+    there = f"/v1/journeys/{imported.json()['journey_id']}"
+    assert [one["case"] for one in (await charlie.client.get(f"{there}/cases")).json()["items"]] == [case()]
+    again = await charlie.client.post("/v1/journey-imports", json={"document": exported, "replace": True})
+    assert again.json()["outcome"] == "unchanged"
+    fewer = await charlie.client.post("/v1/journey-imports", json={"document": {**exported, "cases": []}, "replace": True})
+    assert fewer.json()["outcome"] == "updated" and (await charlie.client.get(f"{there}/cases")).json()["items"] == []
+    without = {name: value for name, value in exported.items() if name != "cases"}
+    await add(charlie, there, case("mine"))
+    assert (await charlie.client.post("/v1/journey-imports", json={"document": without, "replace": True})).json()["outcome"] == "unchanged"
+    assert len((await charlie.client.get(f"{there}/cases")).json()["items"]) == 1
