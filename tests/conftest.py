@@ -11,12 +11,18 @@ from pathlib import Path
 import psycopg
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from sqlalchemy.engine import make_url
 
 from deploy.postgres import EmbeddedPostgres, free_port
 from models.migrations.run import application_url, migrate
 from models.settings import Settings
 from models.store.session import Database
+
+# Machines are shared: how long an example took to draw or to run says nothing.
+hypothesis_settings.register_profile("leadstats", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("leadstats")
 
 
 @pytest.fixture(scope="session")
