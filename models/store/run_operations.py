@@ -30,6 +30,8 @@ CONDITIONS: Mapping[str, str] = {
     "step_id": "r.step_id = :step_id",
     "statuses": "r.status = ANY(CAST(:statuses AS text[]))",
     "reasons": "(r.reason = ANY(CAST(:reasons AS text[])) OR split_part(r.reason, ':', 1) = ANY(CAST(:reasons AS text[])))",
+    "failure_classes": "r.failure_class = ANY(CAST(:failure_classes AS text[]))",
+    "failure_fingerprints": "r.failure_fingerprint = ANY(CAST(:failure_fingerprints AS text[]))",
     "run_ids": "r.id = ANY(CAST(:run_ids AS uuid[]))",
     "contact_ids": "r.contact_id = ANY(CAST(:contact_ids AS uuid[]))",
     "entered_from": "r.created_at >= CAST(:entered_from AS timestamptz)",

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from models.domain.journey.failures import FailureClass
 from models.domain.journey.run import FINISHED, Phase
 from models.domain.journey.steps.base import StepId, VariableName
 
@@ -39,7 +40,9 @@ class RunSelection(BaseModel):
     campaign_id: UUID | None = None
     step_id: str | None = Field(None, max_length=63)
     statuses: Annotated[list[Phase], Field(max_length=len(Phase))] | None = None
-    reasons: Codes | None = None  # a code, or its class: what stands before the first colon
+    reasons: Codes | None = None  # a code, or what stands before its first colon
+    failure_classes: Annotated[list[FailureClass], Field(max_length=len(FailureClass))] | None = None
+    failure_fingerprints: Codes | None = None  # as GET /v1/failures tells them
     run_ids: Ids | None = None
     contact_ids: Ids | None = None
     segment_id: UUID | None = None  # of contacts, as it selects at the moment of asking
