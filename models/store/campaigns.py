@@ -102,6 +102,14 @@ async def has_audience(session: OrganizationSession, rule: dict[str, Any] | None
     return found
 
 
+async def audience_size(session: OrganizationSession, rule: dict[str, Any] | None, exclusion: dict[str, Any] | None) -> int:
+    """How many contacts the rule (None: everybody) selects now whom the exclusion (None: nobody) does not."""
+    compiled = selection.fitting(rule, exclusion, utc_now())
+    query = f"SELECT count(*) FROM contacts c WHERE c.organization_id = :organization_id AND ({compiled.sql})"
+    found: int = (await session.execute(text(query), {"organization_id": session.organization_id, **compiled.parameters})).scalar_one()
+    return found
+
+
 async def get(session: OrganizationSession, campaign_id: UUID, *, lock: bool = False) -> Campaign:
     """The campaign; with `lock`, its status stands still until this transaction ends.
 
