@@ -1,5 +1,5 @@
-"""Random journeys, contacts, events, reviews, version moves and worker restarts: the pure interpreter and Temporal find the same path
-for each contact, and nobody is lost on the way.
+"""Random journeys, contacts, events, reviews, version moves and worker restarts: the pure interpreter, the simulator and Temporal find
+the same path for each contact, and nobody is lost on the way.
 
 What the world answers is drawn beforehand, as a function of who asks where for how many-th time. `LEADSTATS_PATHS=2000` walks more.
 """
@@ -41,6 +41,11 @@ from models.domain.journey.definition import Definition, ReviewStep
 from models.domain.journey.interpreter import Question, Send, WaitUntil
 from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer, fraction
+from models.domain.simulation.effects.effect import Heard
+from models.domain.simulation.person import Person
+from models.domain.simulation.scenario import World as Scenario
+from models.domain.simulation.surroundings import Surroundings
+from models.domain.simulation.trip import Plan, Traveller
 from tests.models.domain.journey.drawing import steps
 from tests.workflows.fakes import Fakes
 from workflows.journey import JourneyWorkflow
@@ -48,6 +53,7 @@ from workflows.journey import JourneyWorkflow
 EXAMPLES = int(os.environ.get("LEADSTATS_PATHS", "100"))
 AT_ONCE = 20  # journeys under way together
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+FAR = NOW + timedelta(days=36_600)
 Step = tuple[str, str | None, int | None]  # kind of change, step, visit
 
 
@@ -135,6 +141,50 @@ def walk(world: World, run: UUID) -> list[Step]:
                 progress = interpreter.wake(definition, state, NOW)
         path, state = path + _steps(progress), progress.state
     return path
+
+
+class Drawn(Traveller):
+    """The simulator's driver, in a world that answers as drawn."""
+
+    def __init__(self, world: World, run: UUID) -> None:
+        around = Plan(world.definition, Surroundings(), printer=None, world=Scenario(), script=(), start=NOW, until=FAR)  # type: ignore[arg-type]
+        super().__init__(around, Person(run, {}), run)
+        self.drawn, self.version = world, world.version_id
+
+    def answer(self, question: str) -> Heard:
+        state = self.state
+        return Heard(self.drawn.answer(state.run_id, self.version, question, state.step_id or "", state.visit, self.now))
+
+    def send(self) -> None:
+        state = self.state
+        sent = self.drawn.sends(state.run_id, self.version, state.step_id or "", state.visit)
+        definition, now = self.definition, self.now
+        self._apply(interpreter.sent(definition, state, now, {}) if sent else interpreter.not_sent(definition, state, now, "no_consent"))
+
+    def next_turn(self) -> datetime | None:
+        return None  # the drawn conditions are no rules
+
+    def rest(self, wake_at: datetime | None) -> bool:
+        """A person looks at once at whoever waits for a review."""
+        if wake_at is not None:
+            return super().rest(wake_at)
+        state, at = self.state, self.state.step_id or ""
+        match self.drawn.review(state.run_id, self.version, at, state.visit):
+            case "move":
+                self.definition, self.version = self.drawn.successor, self.drawn.next_version_id
+                self._apply(interpreter.enter(self.definition, interpreter.moving(state, self.drawn.target(at)), self.now))
+            case "exit":
+                self._leave("exit_rule:drawn")
+            case word:
+                self._apply(interpreter.reviewed(self.definition, state, self.now, word == "approve") or interpreter.Progress(state))
+        return True
+
+
+def simulated(world: World, run: UUID) -> list[Step]:
+    """The path that the simulator takes."""
+    trip = Drawn(world, run).travel()
+    assert not trip.cut
+    return [(line.change.kind, line.change.step_id, line.change.visit) for line in trip.lines]
 
 
 def _steps(progress: interpreter.Progress) -> list[Step]:
@@ -287,6 +337,19 @@ async def travel(server: WorkflowEnvironment, drawn: list[World]) -> Scripted:
     return fakes
 
 
+@given(worlds())
+@settings(
+    max_examples=max(1, EXAMPLES // 2),
+    deadline=None,
+    phases=(hypothesis.Phase.generate,),
+    derandomize="LEADSTATS_PATHS" not in os.environ,
+    database=None,
+)
+def test_the_simulator_takes_the_interpreters_path(world: World) -> None:
+    for run in world.contacts:
+        assert simulated(world, run) == walk(world, run)
+
+
 @given(st.lists(worlds(), min_size=AT_ONCE, max_size=AT_ONCE))
 @settings(
     max_examples=max(1, EXAMPLES // AT_ONCE),
@@ -301,7 +364,7 @@ async def test_the_interpreter_and_temporal_find_the_same_path_for_each_contact(
     fakes = await travel(server, drawn)
     for world in drawn:
         for run in world.contacts:
-            assert fakes.path(run) == walk(world, run)
+            assert fakes.path(run) == walk(world, run) == simulated(world, run)
             numbers = sorted(each.sequence for each in fakes.transitions if each.run_id == run)
             assert numbers == list(range(1, len(numbers) + 1))
     phases = list(fakes.phases().values())

@@ -126,10 +126,12 @@ _ANSWERS: Mapping[str, tuple[str, bool]] = {
 
 def travel(plan: Plan, person: Person, run_id: UUID) -> Trip:
     """The whole trip of a person, who is changed on the way."""
-    return _Traveller(plan, person, run_id).travel()
+    return Traveller(plan, person, run_id).travel()
 
 
-class _Traveller:
+class Traveller:
+    """Drives one run. What the world is asked for are `answer`, `send`, `rest` and `next_turn`: a test may have others answer."""
+
     def __init__(self, plan: Plan, person: Person, run_id: UUID) -> None:
         self.plan = plan
         self.definition = plan.definition
@@ -194,7 +196,7 @@ class _Traveller:
                 self._perform(command)
             elif self.changed:
                 self._look_again()
-            elif not self._pass_time(command.at if isinstance(command, WaitUntil) else None):
+            elif not self.rest(command.at if isinstance(command, WaitUntil) else None):
                 self.trip.ended_at = self.now
                 return
 
@@ -204,9 +206,9 @@ class _Traveller:
     def _perform(self, command: Command) -> None:
         match command:
             case Send():
-                self._send()
+                self.send()
             case Question():
-                self._hear(command.name, self._answer(command.name))
+                self._hear(command.name, self.answer(command.name))
             case WaitUntil():
                 self.trip.wakes.append(self.now)
                 self._apply(interpreter.wake(self.definition, self.state, self.now))
@@ -217,10 +219,10 @@ class _Traveller:
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    def _pass_time(self, wake_at: datetime | None) -> bool:
+    def rest(self, wake_at: datetime | None) -> bool:
         """The next moment at which anything happens has come. False: there is none before the end."""
         script_at = self.plan.script[self.ahead][0] if self.ahead < len(self.plan.script) else None
-        moments = [moment for moment in (script_at, self._next_turn(), wake_at) if moment is not None]
+        moments = [moment for moment in (script_at, self.next_turn(), wake_at) if moment is not None]
         if not moments or (nearest := min(moments)) > self.plan.until:
             return False
         self.now = max(nearest, self.now)
@@ -232,7 +234,7 @@ class _Traveller:
             self._look_again()
         return True
 
-    def _next_turn(self) -> datetime | None:
+    def next_turn(self) -> datetime | None:
         """When the passing of time alone may make a rule true that is looked at while the run rests."""
         rules = [rule.when for rule in self.definition.exits if rule.when is not None]
         rules += [goal.when for goal in self.definition.goals if goal.when is not None and goal.name not in self.trip.goals]
@@ -361,7 +363,7 @@ class _Traveller:
         else:
             self._apply(interpreter.answered(self.definition, self.state, answer.answer, self.now))
 
-    def _answer(self, question: str) -> Heard:
+    def answer(self, question: str) -> Heard:
         step = self._step()
         match question, step:
             case "choose_branches", BranchStep():
@@ -430,7 +432,7 @@ class _Traveller:
 
     # --- a message ----------------------------------------------------------------------------------------------------
 
-    def _send(self) -> None:
+    def send(self) -> None:
         """consent-check → quiet-hours → send."""
         step = self._step()
         assert isinstance(step, SendStep)
