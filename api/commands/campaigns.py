@@ -19,6 +19,7 @@ from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Invalid, NotFound, Problem
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
+from models.domain.journey.resumption import AT_ONCE, Manner
 from models.domain.schedule import NEXT_SHOWN, Once, Recurring, Timing, read_timing, require_ahead, warnings
 from models.store import audit, campaigns, controls, journeys, selection
 from models.store.selection import Wanted
@@ -258,20 +259,24 @@ async def pause(caller: Caller, campaign_id: UUID, reason: str | None, key: str 
     return campaign
 
 
-async def resume(caller: Caller, campaign_id: UUID, key: str | None) -> Campaign:
-    """A workflow lifts the pause and tells every run. Of a campaign that is not paused nothing is asked.
+async def resume(caller: Caller, campaign_id: UUID, key: str | None, manner: Manner = AT_ONCE, reason: str | None = None) -> Campaign:
+    """A workflow lifts the pause, leaves out who is to be left out, and tells every run. Of a campaign that is not paused nothing is asked.
 
     Raises:
+        Invalid: the manner is out of range.
         Conflict: the campaign has ended.
         Unavailable: still paused: repeat.
     """
+    manner.check()
     async with caller.session() as session:
         campaign = await campaigns.get(session, campaign_id, lock=True)
         _refuse_ended(campaign, "resume")
         if campaign.paused_at is None:
             return campaign
-        await _append(session, caller, "campaign.resume_requested", campaign_id)
-    await _control(caller, campaign, "resume", None, key)
+        await _append(
+            session, caller, "campaign.resume_requested", campaign_id, **manner.audited(), **({"reason": reason} if reason else {})
+        )
+    await _control(caller, campaign, "resume", reason, key, manner)
     return campaign
 
 
@@ -298,7 +303,9 @@ def _refuse_ended(campaign: Campaign, verb: str) -> None:
         raise Conflict(f"The campaign is {campaign.status} already; there is nothing left to {verb}.")
 
 
-async def _control(caller: Caller, campaign: Campaign, command: Command, reason: str | None, key: str | None) -> None:
+async def _control(
+    caller: Caller, campaign: Campaign, command: Command, reason: str | None, key: str | None, manner: Manner = AT_ONCE
+) -> None:
     """A resume names the pauses it knew of: one that is said after it is not lifted by it."""
     organization_id = caller.organization_id
     request = temporal.request_id(key or f"after {campaign.pauses} pauses", organization_id, caller.actor.id, campaign.id, command)
@@ -312,6 +319,7 @@ async def _control(caller: Caller, campaign: Campaign, command: Command, reason:
         reason=reason,
         request_id=request,
         pauses=campaign.pauses,
+        **vars(manner),
     )
     await temporal.control_all(caller.services, control, _found_by(campaign))
 

@@ -276,3 +276,9 @@ async def page(session: OrganizationSession, journey_id: UUID | None, contact_id
         "after": after or UUID(int=0),
     }
     return list((await session.execute(query, wanted)).mappings())
+
+
+async def count_pending(session: OrganizationSession, journey_id: UUID) -> int:
+    """How many contacts wait to be let into the journey."""
+    query = text("SELECT count(*) FROM entries WHERE organization_id = :o AND journey_id = :id AND outcome = 'pending'")
+    return int(await session.scalar(query, {"o": session.organization_id, "id": journey_id}) or 0)
