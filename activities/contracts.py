@@ -33,6 +33,7 @@ class Scope(Payload):
     journey_id: UUID
     version_id: UUID
     campaign_id: UUID | None = None
+    replay: bool = False  # they take the place of other runs: what those have done is not repeated
 
 
 class StepVisit(Payload):
@@ -59,16 +60,6 @@ class Verdict(StrEnum):
     REFUSE = "refuse"
 
 
-class Judgement(Payload):
-    """The answer of consent-check or quiet-hours for one run."""
-
-    run_id: UUID
-    verdict: Verdict
-    reason: str | None = None
-    hold_until: datetime | None = None  # with HOLD
-    allowed_until: datetime | None = None  # with SEND from quiet-hours: when the permitted hours end, None: never
-
-
 class SendOutcome(StrEnum):
     """The taxonomy of DESIGN.md section 7, plus what our own last check says."""
 
@@ -91,6 +82,19 @@ class SendResult(Payload):
     reason: str | None = None
     retry_at: datetime | None = None
     delivery_id: UUID | None = None
+    kept_from: UUID | None = None  # the run of a replay's chain that had sent it before, or may have
+    kept_at: datetime | None = None  # when that was
+
+
+class Judgement(Payload):
+    """The answer of consent-check or quiet-hours for one run."""
+
+    run_id: UUID
+    verdict: Verdict
+    reason: str | None = None
+    hold_until: datetime | None = None  # with HOLD
+    allowed_until: datetime | None = None  # with SEND from quiet-hours: when the permitted hours end, None: never
+    kept: SendResult | None = None  # there is nothing to ask: it was sent, or may have been, by the run that this one replays
 
 
 class StepAnswer(Payload):

@@ -12,13 +12,13 @@ from temporalio.service import RPCError
 
 from activities.clock import Clock
 from activities.contracts import StepAnswer, StepVisit, VisitBatch
-from activities.effects.effect import Answers, Effect, Tools, Work
+from activities.effects.effect import Answers, Effect, Tools, Work, claims
 from activities.effects.registry import EFFECTS
 from activities.heartbeat import heartbeating
 from activities.poking import poke
 from models.domain.errors import NotFound
 from models.domain.journey.steps.base import StepModel
-from models.store import changes
+from models.store import changes, kept
 
 
 class StepActivities:
@@ -43,10 +43,17 @@ class StepActivities:
         answers: Answers = {}
         async with heartbeating():
             steps = await self._steps(batch)
+            await self._keep(batch)
             for kind, visits in _by_kind(batch.visits, steps).items():
                 answers |= await self._effect(kind).perform(Work(batch.scope, batch.now, clock, visits, steps))
             await self._wake_routing(batch.scope.organization_id)
         return [answers[visit.run_id] for visit in batch.visits]
+
+    async def _keep(self, batch: VisitBatch) -> None:
+        """What the runs that these replay have done is settled, so that it is not done again."""
+        if batch.scope.replay:
+            async with self.tools.database.organization(batch.scope.organization_id) as session:
+                await kept.adopt_effects(session, claims(batch.visits))
 
     async def _wake_routing(self, organization_id: UUID) -> None:
         """Where what was done is to be looked at: somebody changed, or is to enter a journey. Failing that, upkeep does."""

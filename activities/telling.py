@@ -102,7 +102,7 @@ class Teller:
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
-            return [message.id for message in messages if message.kind == "start"]
+            return [message.id for message in messages if message.kind == "start" or message.replayed]
         return [message.id for message in messages]
 
 

@@ -32,7 +32,7 @@ PERMISSIONS: dict[str, str] = {
     "campaigns.launch": "launch, pause, resume and cancel campaigns",
     "runs.read": "see runs and their timelines",
     "runs.start": "start a run for a contact",
-    "runs.control": "pause, resume, retry and cancel runs",
+    "runs.control": "pause, resume, retry, cancel and replay runs",
     "runs.review": "decide about runs that wait for a person's review",
     "deliveries.read": "see deliveries and what became of them",
     "sandbox.read": "read the sandbox's inboxes",

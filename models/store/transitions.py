@@ -47,15 +47,17 @@ _EVENTS = text(
     RETURNING id
     """
 )
-# Runs are found one by one by their key, whatever the planner believes of a table that has just grown.
+# Runs are found one by one by their key, whatever the planner believes of a table that has just grown. One that its replay has closed
+# stays closed, whatever its workflow said before it heard of that.
 _PROJECTION = text(
     """
     WITH told AS MATERIALIZED (
       SELECT a.*
       FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, sequence int, phase text, step_id text, wake_at timestamptz,
         reason text, occurred_at timestamptz, cancel_requested boolean)
-      CROSS JOIN LATERAL (SELECT r.sequence FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR UPDATE) r
-      WHERE a.sequence > r.sequence
+      CROSS JOIN LATERAL (
+        SELECT r.sequence, r.replayed_by FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR UPDATE) r
+      WHERE a.sequence > r.sequence AND r.replayed_by IS NULL
       ORDER BY a.run_id)
     UPDATE runs r SET status = a.phase, step_id = a.step_id, wake_at = a.wake_at, reason = a.reason, sequence = a.sequence,
       cancel_requested_at = coalesce(r.cancel_requested_at, CASE WHEN a.cancel_requested THEN a.occurred_at END),

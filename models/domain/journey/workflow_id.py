@@ -41,3 +41,8 @@ def publish_plan(organization_id: UUID, plan_id: UUID) -> str:
 def moved_runs(organization_id: UUID, plan_id: UUID, first_run_id: UUID) -> str:
     """The workflow of the new version that carries runs which a publish plan has moved, named by the first of them."""
     return f"{organization_id}/publish-plan/{plan_id}/from/{first_run_id}"
+
+
+def replay(organization_id: UUID, first_run_id: UUID) -> str:
+    """The workflow that carries replays which were asked for together, named by the first of them."""
+    return f"{organization_id}/replay/{first_run_id}"

@@ -1,0 +1,402 @@
+"""Replays: a new run that takes an old one's place, from a step on. Each run is replayed once, so a chain has one end.
+
+The old run is closed in the transaction that makes the new one: from its commit on, nothing of the old one is sent or done (see
+`fence`, `effects` and `kept`), whatever its workflow still tries.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import text
+
+from models.domain.audit import Actor, NewEntry
+from models.domain.journey import workflow_id
+from models.domain.journey.definition import Definition
+from models.domain.journey.replay import Ahead, Arrival, Past, Place, Standing, Trip, better, forecast, visits_before
+from models.domain.journey.run import FINISHED, Phase
+from models.store import journey_versions, outbox
+from models.store.outbox import Told
+from models.store.rowset import rowset
+from models.store.session import OrganizationSession
+from models.tables.base import new_id
+from models.tables.journeys import JourneyVersion
+
+VersionChoice = Literal["original", "current"]
+REPLAYED = "replayed"  # why the old run ends
+REPLAYABLE = FINISHED | {Phase.NEEDS_ATTENTION}
+RUNS_PER_WORKFLOW = 200
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for. `from_step` None: each run's, where it stopped. `resend`: steps whose effect is to be done again although it
+    was done, or may have been."""
+
+    from_step: str | None = None
+    version: VersionChoice = "original"
+    resend: frozenset[str] = frozenset()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Old:
+    """A run that is to be replayed, as it stands."""
+
+    id: UUID
+    journey_id: UUID
+    version_id: UUID
+    campaign_id: UUID | None
+    contact_id: UUID
+    status: str
+    step_id: str | None
+    root_id: UUID
+    replayed_by: UUID | None
+    journey_archived: bool
+    campaign_cancelled: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one run is replayed. `visits`: how often each step counts as visited; `ahead`: what becomes of every effect."""
+
+    old: Old
+    version: JourneyVersion
+    original: JourneyVersion
+    definition: Definition
+    from_step: str
+    visits: Mapping[str, int]
+    ahead: Sequence[Ahead]
+    again: Mapping[str, int]  # steps that are asked for once more, with the visit
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a run cannot be replayed: under_way, replayed_already, journey_archived, campaign_cancelled, unknown_step or nothing_to_resend.
+    `steps`: that there are, or that can be sent again."""
+
+    old: Old
+    code: str
+    version: JourneyVersion | None = None
+    original: JourneyVersion | None = None
+    step: str | None = None
+    steps: Sequence[str] = ()
+
+
+_LOAD = """
+    SELECT r.id, r.journey_id, r.version_id, r.campaign_id, r.contact_id, r.status, r.step_id, coalesce(r.root_run_id, r.id) AS root_id,
+      r.replayed_by, j.archived_at IS NOT NULL AS journey_archived, c.cancelled_at IS NOT NULL AS campaign_cancelled
+    FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
+    LEFT JOIN campaigns c ON c.organization_id = :o AND c.id = r.campaign_id
+    WHERE r.organization_id = :o AND r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.id"""
+
+
+async def load(session: OrganizationSession, run_ids: Sequence[UUID], *, lock: bool) -> list[Old]:
+    """The runs, by id. With `lock`, nobody else replays them before this transaction ends, and whoever is doing something for one of
+    them in a transaction of its own (see `effects.claim`) is waited for."""
+    query = text(f"{_LOAD} FOR UPDATE OF r" if lock else _LOAD)
+    rows = await session.execute(query, {"o": session.organization_id, "ids": list(run_ids)})
+    return [Old(**row) for row in rows.mappings()]
+
+
+async def plan(session: OrganizationSession, olds: Sequence[Old], wanted: Wanted) -> list[Plan | Refusal]:
+    """How each of the runs is replayed, or why it cannot be; in their order. A constant number of statements. Writes nothing."""
+    versions = await _Versions.load(session, olds, wanted.version)
+    roots = sorted({old.root_id for old in olds})
+    chains, pasts = await _chains(session, roots), await _pasts(session, roots)
+    return [_plan(old, wanted, versions, chains[old.root_id], pasts[old.root_id]) for old in olds]
+
+
+def _plan(old: Old, wanted: Wanted, versions: "_Versions", chain: Sequence[Trip], pasts: Mapping[Place, Past]) -> Plan | Refusal:
+    if (code := _refusal(old)) is not None:
+        return Refusal(old, code)
+    original, version = versions.original(old), versions.chosen(old)
+    definition = versions.definition(version)
+    step_id = wanted.from_step or old.step_id or definition.start
+    if step_id not in definition.steps:
+        return Refusal(old, "unknown_step", version, original, step_id, sorted(definition.steps))
+    visits = visits_before(chain, step_id, definition.looping)
+    ahead = forecast(definition, step_id, visits, pasts, wanted.resend)
+    again = {each.step_id: each.visit for each in ahead if each.standing is Standing.RESENT}
+    if missing := sorted(wanted.resend - again.keys()):
+        done = [each.step_id for each in ahead if each.standing in (Standing.KEPT, Standing.UNCERTAIN, Standing.RESENT)]
+        return Refusal(old, "nothing_to_resend", version, original, missing[0], done)
+    return Plan(old, version, original, definition, step_id, visits, ahead, again)
+
+
+def _refusal(old: Old) -> str | None:
+    if old.replayed_by is not None:
+        return "replayed_already"
+    if old.status not in REPLAYABLE:
+        return "under_way"
+    if old.journey_archived:
+        return "journey_archived"
+    return "campaign_cancelled" if old.campaign_cancelled else None
+
+
+class _Versions:
+    def __init__(self, by_id: Mapping[UUID, JourneyVersion], current: Mapping[UUID, UUID]) -> None:
+        self._by_id = by_id
+        self._current = current  # by journey; empty where the original is asked for
+        self._definitions: dict[UUID, Definition] = {}
+
+    @classmethod
+    async def load(cls, session: OrganizationSession, olds: Sequence[Old], choice: VersionChoice) -> "_Versions":
+        journeys = sorted({old.journey_id for old in olds})
+        current = await journey_versions.newest_ids(session, journeys) if choice == "current" else {}
+        return cls(await journey_versions.by_id(session, [*(old.version_id for old in olds), *current.values()]), current)
+
+    def original(self, old: Old) -> JourneyVersion:
+        return self._by_id[old.version_id]
+
+    def chosen(self, old: Old) -> JourneyVersion:
+        return self._by_id[self._current.get(old.journey_id, old.version_id)]
+
+    def definition(self, version: JourneyVersion) -> Definition:
+        if version.id not in self._definitions:
+            self._definitions[version.id] = Definition.model_validate(version.definition)
+        return self._definitions[version.id]
+
+
+# --- what the chains have done ----------------------------------------------------------------------------------------
+
+_CHAIN = """FROM runs r {join}
+    WHERE r.organization_id = :o AND (r.id = ANY(CAST(:roots AS uuid[])) OR r.root_run_id = ANY(CAST(:roots AS uuid[])))"""
+# The newest run of each chain first.
+_ARRIVALS = text(
+    f"""
+    SELECT coalesce(r.root_run_id, r.id) AS root, r.id, r.created_at, r.replay, e.step_id, e.visit, min(e.sequence) AS sequence
+    {
+        _CHAIN.format(
+            join='''LEFT JOIN run_events e
+      ON e.organization_id = :o AND e.run_id = r.id AND e.step_id IS NOT NULL AND e.visit IS NOT NULL'''
+        )
+    }
+    GROUP BY r.id, e.step_id, e.visit ORDER BY r.created_at DESC, r.id DESC
+    """
+)
+# An effect that a replay has found done is a row of its own, which says whose it was: see `kept`.
+_PASTS = text(
+    f"""
+    SELECT coalesce(r.root_run_id, r.id) AS root, d.step_id, d.visit, r.id AS run_id, d.state = 'accepted' AS certain, d.reason,
+      coalesce(d.settled_at, d.transmitting_at, d.claimed_at) AS at
+    {_CHAIN.format(join="JOIN deliveries d ON d.organization_id = :o AND d.run_id = r.id")}
+      AND d.state IN ('accepted', 'unknown', 'transmitting')
+    UNION ALL
+    SELECT coalesce(r.root_run_id, r.id), e.step_id, e.visit, r.id, e.state = 'done', e.reason, coalesce(e.settled_at, e.created_at)
+    {_CHAIN.format(join="JOIN effects e ON e.organization_id = :o AND e.run_id = r.id")}
+      AND e.state IN ('done', 'unknown', 'transmitting') AND NOT e.details ? 'kept_from'
+    """
+)
+
+
+async def _chains(session: OrganizationSession, roots: Sequence[UUID]) -> dict[UUID, list[Trip]]:
+    arrivals: defaultdict[UUID, list[Arrival]] = defaultdict(list)
+    begun: dict[UUID, tuple[UUID, Mapping[str, int]]] = {}  # by run: the root, and what it began with
+    for row in await session.execute(_ARRIVALS, {"o": session.organization_id, "roots": list(roots)}):
+        begun.setdefault(row.id, (row.root, (row.replay or {}).get("visits", {})))
+        if row.step_id is not None:
+            arrivals[row.id].append(Arrival(row.step_id, row.visit, row.sequence))
+    found: defaultdict[UUID, list[Trip]] = defaultdict(list)
+    for run_id, (root, visits) in begun.items():
+        found[root].append(Trip(run_id, visits, arrivals[run_id]))
+    return found
+
+
+async def _pasts(session: OrganizationSession, roots: Sequence[UUID]) -> dict[UUID, dict[Place, Past]]:
+    found: defaultdict[UUID, dict[Place, Past]] = defaultdict(dict)
+    for row in await session.execute(_PASTS, {"o": session.organization_id, "roots": list(roots)}):
+        here, place = found[row.root], (row.step_id, row.visit)
+        here[place] = better(here.get(place), Past(row.run_id, row.certain, row.at, row.reason))
+    return found
+
+
+# --- making them ------------------------------------------------------------------------------------------------------
+
+_INSERT = text(
+    """
+    INSERT INTO runs (id, organization_id, journey_id, version_id, campaign_id, contact_id, workflow_id, page, status, step_id, sequence,
+      variables, entry_source, entry_key, entry_event_id, entry_seq, parent_run_id, hidden, request_id, replay_of, root_run_id, entered_at,
+      replay, created_at, updated_at)
+    SELECT a.id, :o, r.journey_id, a.version_id, r.campaign_id, r.contact_id, a.workflow_id, r.page, 'active', a.step_id, 0,
+      r.variables, r.entry_source, r.entry_key, r.entry_event_id, r.entry_seq, r.parent_run_id, r.hidden, a.request_id, r.id,
+      coalesce(r.root_run_id, r.id), coalesce(r.entered_at, r.created_at), a.terms, clock_timestamp(), clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, old_id uuid, version_id uuid, workflow_id text, step_id text, terms jsonb,
+      request_id uuid)
+    CROSS JOIN LATERAL (SELECT * FROM runs r WHERE r.organization_id = :o AND r.id = a.old_id LIMIT 1) r
+    ORDER BY a.id
+    """
+)
+# A run that needs attention is over with this; one that has finished stays as it ended.
+_CLOSE = text(
+    """
+    UPDATE runs r SET replayed_by = a.id, updated_at = clock_timestamp(),
+      status = CASE WHEN r.finished_at IS NULL THEN 'exited' ELSE r.status END,
+      reason = CASE WHEN r.finished_at IS NULL THEN :reason ELSE r.reason END,
+      exit_reason = CASE WHEN r.finished_at IS NULL THEN :reason ELSE r.exit_reason END,
+      exit_requested_at = CASE WHEN r.finished_at IS NULL THEN clock_timestamp() ELSE r.exit_requested_at END,
+      finished_at = coalesce(r.finished_at, clock_timestamp())
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, old_id uuid)
+    WHERE r.organization_id = :o AND r.id = a.old_id
+    """
+)
+_CLOSE_WAITS = text(
+    """
+    UPDATE waits SET state = 'closed', closed_at = clock_timestamp()
+    WHERE organization_id = :o AND run_id = ANY(CAST(:ids AS uuid[])) AND state = 'open'
+    """
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A replay that exists now, active, with no transition recorded: its workflow may be started."""
+
+    id: UUID
+    old_id: UUID
+    workflow_id: str
+
+
+async def make(
+    session: OrganizationSession, plans: Sequence[Plan], wanted: Wanted, actor: Actor, request_id: UUID | None = None
+) -> tuple[list[Made], list[NewEntry]]:
+    """A new run for each plan, up to `RUNS_PER_WORKFLOW` of one version and campaign in a workflow, and the old ones closed; and what the
+    audit chain is to be told, last in the transaction. `plans`: of runs that `load(…, lock=True)` gave. A constant number of statements.
+
+    The old runs' workflows, where there still are any, are told by the outbox. `request_id`: only for a single plan.
+    """
+    if not plans:
+        return [], []
+    made = _places(session.organization_id, plans)
+    rows = [_row(one, each, wanted, actor, request_id) for one, each in zip(made, plans, strict=True)]
+    await session.execute(_INSERT, {"o": session.organization_id, "rows": rowset(rows)})
+    closing = rowset([{"id": one.id, "old_id": one.old_id} for one in made])
+    await session.execute(_CLOSE, {"o": session.organization_id, "rows": closing, "reason": REPLAYED})
+    closed = [each.old.id for each in plans if each.old.status not in FINISHED]
+    await session.execute(_CLOSE_WAITS, {"o": session.organization_id, "ids": closed})
+    await outbox.put(session, [Told(run_id, "exit", {"reason": REPLAYED}) for run_id in closed])
+    return made, [entry for one, each in zip(made, plans, strict=True) for entry in _entries(one, each, wanted, actor)]
+
+
+def _places(organization_id: UUID, plans: Sequence[Plan]) -> list[Made]:
+    """An id for each, and the workflow that carries it."""
+    filling: dict[tuple[UUID, UUID | None], tuple[str, int]] = {}
+    made = []
+    for each in plans:
+        run_id, key = new_id(), (each.version.id, each.old.campaign_id)
+        name, runs = filling.get(key, ("", RUNS_PER_WORKFLOW))
+        if runs == RUNS_PER_WORKFLOW:
+            name, runs = workflow_id.replay(organization_id, run_id), 0
+        filling[key] = (name, runs + 1)
+        made.append(Made(run_id, each.old.id, name))
+    return made
+
+
+def _row(one: Made, plan: Plan, wanted: Wanted, actor: Actor, request_id: UUID | None) -> dict[str, Any]:
+    terms = {
+        "from_step": plan.from_step,
+        "visits": dict(plan.visits),
+        "version": wanted.version,
+        "resend": dict(plan.again),
+        "reason": wanted.reason,
+        "actor_kind": actor.kind,
+        "actor_id": None if actor.id is None else str(actor.id),
+    }
+    return {
+        "id": one.id,
+        "old_id": one.old_id,
+        "version_id": plan.version.id,
+        "workflow_id": one.workflow_id,
+        "step_id": plan.from_step,
+        "terms": terms,
+        "request_id": request_id,
+    }
+
+
+def _entries(one: Made, plan: Plan, wanted: Wanted, actor: Actor) -> list[NewEntry]:
+    old = plan.old
+    how = {"from_step": plan.from_step, "version_id": str(plan.version.id), "resend": sorted(plan.again), "reason": wanted.reason}
+    started = {"journey_id": str(old.journey_id), "version_id": str(plan.version.id), "contact_id": str(old.contact_id)}
+    return [
+        NewEntry("run.replayed", "run", str(old.id), actor, {**how, "replay_id": str(one.id)}),
+        NewEntry("run.started", "run", str(one.id), actor, {**started, "replay_of": str(old.id)}),
+    ]
+
+
+# --- starting their workflows -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StartingRun:
+    id: UUID
+    contact_id: UUID
+    step_id: str
+    visits: Mapping[str, int]
+    cancelled: bool  # asked for before its workflow was started
+
+
+@dataclass(frozen=True)
+class StartingWorkflow:
+    """A workflow that is to carry replays, none of which has begun."""
+
+    name: str
+    journey_id: UUID
+    version_id: UUID
+    campaign_id: UUID | None
+    runs: list[StartingRun] = field(default_factory=list)
+
+
+_STARTING = text(
+    """
+    SELECT workflow_id, journey_id, version_id, campaign_id, id, contact_id, step_id, replay, cancel_requested_at IS NOT NULL AS cancelled
+    FROM runs WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND replay_of IS NOT NULL AND sequence = 0
+      AND status = 'active' ORDER BY workflow_id, id
+    """
+)
+_OVERDUE = text(
+    """
+    SELECT workflow_id FROM runs
+    WHERE organization_id = :o AND replay_of IS NOT NULL AND status = 'active' AND sequence = 0
+      AND created_at < clock_timestamp() - CAST(:older_than AS interval)
+    GROUP BY workflow_id ORDER BY min(created_at) LIMIT :limit
+    """
+)
+
+
+async def starting(session: OrganizationSession, names: Sequence[str]) -> list[StartingWorkflow]:
+    """Of these workflows those whose replays have not begun."""
+    found: dict[str, StartingWorkflow] = {}
+    for row in await session.execute(_STARTING, {"o": session.organization_id, "names": list(names)}):
+        one = found.setdefault(row.workflow_id, StartingWorkflow(row.workflow_id, row.journey_id, row.version_id, row.campaign_id))
+        one.runs.append(StartingRun(row.id, row.contact_id, row.step_id, row.replay.get("visits", {}), row.cancelled))
+    return list(found.values())
+
+
+async def overdue(session: OrganizationSession, older_than: timedelta, limit: int) -> list[str]:
+    """Workflows whose replays have recorded nothing for longer than `older_than`: their start may have failed."""
+    wanted = {"o": session.organization_id, "older_than": older_than, "limit": limit}
+    return list((await session.execute(_OVERDUE, wanted)).scalars())
+
+
+# --- telling of them --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Link:
+    """From a run to its replay, or back."""
+
+    run_id: UUID
+    at: datetime
+    terms: dict[str, Any]
+
+
+_REPLAY_OF = text("SELECT id, created_at, replay FROM runs WHERE organization_id = :o AND id = :id")
+
+
+async def replay_of_run(session: OrganizationSession, replayed_by: UUID) -> Link | None:
+    """The replay of this id; None: its contact was erased."""
+    row = (await session.execute(_REPLAY_OF, {"o": session.organization_id, "id": replayed_by})).one_or_none()
+    return None if row is None else Link(row.id, row.created_at, row.replay or {})

@@ -1,0 +1,243 @@
+"""Replaying runs, end to end through the public API: nothing is sent twice, and what was missed is sent once."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.journeys.conftest import Stack
+from tests.journeys.organization import Document, Organization
+from tests.journeys.test_effects import working
+from tests.receiver import Receiver, receiving
+
+REASON = "the mail server was down"
+
+
+async def preview(acme: Organization, run_id: str, **asked: Any) -> Document:
+    return await acme.post(f"/runs/{run_id}/replays/preview", asked)
+
+
+async def replay(acme: Organization, run_id: str, **asked: Any) -> str:
+    return str((await acme.post(f"/runs/{run_id}/replays", {"reason": REASON, **asked}))["id"])
+
+
+def numbers(found: Document) -> dict[str, int]:
+    return {name: found[name] for name in ("kept", "to_do", "possible", "uncertain", "resent") if found[name]}
+
+
+async def subjects(acme: Organization) -> Counter[str]:
+    return Counter(message["subject"] for message in await acme.every("/sandbox/messages"))
+
+
+async def two_mails(acme: Organization, topic: str, between: Document | None = None) -> str:
+    """A journey of two mails, "First" and "Second", with a short wait, or whatever is given, in between."""
+    send = {"kind": "send", "topic_id": topic}
+    steps = {
+        "first": {**send, "template_id": await acme.template("First"), "next": "between"},
+        "between": {**(between or {"kind": "wait", "duration": "PT1H"}), "next": "second"},
+        "second": {**send, "template_id": await acme.template("Second")},
+    }
+    return await acme.publish("first", steps)
+
+
+async def refuse_content(acme: Organization) -> None:
+    """From now on the mail server takes nothing, and says that it never will: runs park at once."""
+    await acme.post("/sandbox/faults", {"phase": "data", "action": "refuse"})
+    await asyncio.sleep(0.6)  # the inbox looks for its faults every half second
+
+
+async def mend(acme: Organization) -> None:
+    await acme.call("DELETE", "/sandbox/faults")
+    await asyncio.sleep(0.6)
+
+
+async def consenting(acme: Organization) -> tuple[str, str]:
+    """A topic, and a contact that agreed to it."""
+    topic, contact = await acme.topic(), await acme.contact()
+    await acme.consent([contact], topic)
+    return topic, contact
+
+
+async def test_scenario_44_a_rerun_repeats_neither_mails_nor_webhooks_and_a_rerun_of_it_still_works(
+    stack: Stack, acme: Organization
+) -> None:
+    topic, contact = await consenting(acme)
+    async with receiving() as receiver, working(stack, receiver):
+        webhook = {"kind": "call_webhook", "url": receiver.url, "body": {"x": "1"}, "save": {"order_id": {"path": "id", "type": "string"}}}
+        receiver.says(200, {"id": "A-1"})
+        journey = await two_mails(acme, topic, webhook)
+        first = await broken_at_second(acme, receiver, journey, contact)
+        seen = await preview(acme, first, from_step="first")
+        assert numbers(seen) == {"kept": 2, "to_do": 1} and not seen["content_differs"]
+        assert (seen["first_send"], [check["outcome"] for check in seen["checks"]]) == ("second", ["send", "send"])
+        second = await replay(acme, first, from_step="first")
+        await acme.until_run(second, "needs_attention")  # the server is still down: nothing is repeated by that either
+        assert numbers(await preview(acme, second)) == {"to_do": 1}  # where it stopped
+        await mend(acme)
+        third = await replay(acme, second, from_step="first")
+        ended = await acme.until_run(third, "completed")
+    assert await subjects(acme) == {"First": 1, "Second": 1} and len(receiver.received) == 1
+    assert (ended["replay_of"], ended["root_run_id"], ended["variables"]) == (second, first, {"order_id": "A-1"})
+    closed = [await acme.run(run) for run in (first, second)]
+    assert [(run["status"], run["reason"], run["replayed_by"]) for run in closed] == [
+        ("exited", "replayed", second),
+        ("exited", "replayed", third),
+    ]
+    told = [entry["sentence"] for entry in await acme.timeline(third) if entry["source"] == "event"]
+    assert told[0].startswith(f'Goes on in the place of the run {second} at "first", on the same version') and told[0].endswith(REASON)
+    assert [sentence.split(":")[0] for sentence in told[2:4]] == ['Kept "first"', 'Kept "between"']
+    assert all(f"by the run {first} on " in sentence for sentence in told[2:4])
+    assert any(
+        entry["sentence"].startswith(f'Replayed at "first" by the run {second}') for entry in await acme.timeline(first)
+    )
+    history = await stack.services.temporal.get_workflow_handle(closed[0]["workflow_id"]).describe()
+    assert history.status is not None and history.status.name == "COMPLETED"  # the first run's workflow was told
+
+
+async def broken_at_second(acme: Organization, receiver: Receiver, journey: str, contact: str) -> str:
+    """A run that got its first mail and its webhook, and parked at the second mail."""
+    hear = asyncio.Event()
+
+    async def wait(received: object) -> None:
+        await refuse_content(acme)
+        hear.set()
+
+    receiver.before = wait
+    run = await acme.start_run(journey, contact)
+    await acme.until_run(run, "needs_attention")
+    receiver.before = None
+    assert hear.is_set() and await subjects(acme) == {"First": 1}
+    return run
+
+
+@pytest.mark.parametrize("version", ["original", "current"])
+async def test_scenario_45_the_original_version_says_what_it_said_and_the_current_one_the_new(
+    stack: Stack, acme: Organization, version: str
+) -> None:
+    topic, contact = await consenting(acme)
+    journey = await two_mails(acme, topic)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            run = await acme.start_run(journey, contact)
+            await acme.until_run(run, "waiting")
+        await refuse_content(acme)
+        await acme.call("PUT", f"/runs/{run}/cancellation", {"reason": "wrong words"})
+        old = (await acme.get(f"/journeys/{journey}"))["draft"]
+        steps = {**old["steps"], "second": {**old["steps"]["second"], "template_id": await acme.template("Better")}}
+        await acme.call("PATCH", f"/journeys/{journey}/draft", {"draft": {**old, "steps": steps}}, headers={"If-Match": '"1"'})
+        await acme.post(f"/journeys/{journey}/versions", None)
+        await mend(acme)
+        seen = await preview(acme, run, from_step="first", version=version)
+        new = await replay(acme, run, from_step="first", version=version)
+        await acme.until_run(new, "completed")
+    is_new = version == "current"
+    assert (seen["content_differs"], seen["version"]["number"], seen["original"]["number"]) == (is_new, 2 if is_new else 1, 1)
+    assert {each["step_id"]: (each["standing"], each["content_differs"]) for each in seen["effects"]} == {
+        "first": ("kept", False),
+        "second": ("to_do", is_new),
+    }
+    assert await subjects(acme) == {"First": 1, "Better" if is_new else "Second": 1}
+
+
+async def test_a_message_that_may_have_been_sent_is_left_to_a_person(stack: Stack, acme: Organization) -> None:
+    """Not sent by a replay, nor by trying again; only when somebody asks for exactly that."""
+    topic, contact = await consenting(acme)
+    journey = await two_mails(acme, topic)
+    await acme.post("/sandbox/faults", {"phase": "data", "action": "drop_after_dot", "remaining": 1})
+    await asyncio.sleep(0.6)
+    async with stack.working():
+        run = await acme.start_run(journey, contact)
+        await acme.until_run(run, "needs_attention")
+        seen = await preview(acme, run)
+        assert numbers(seen) == {"uncertain": 1, "to_do": 1} and seen["first_send"] == "second"
+        new = await replay(acme, run)
+        parked = await acme.until_run(new, "needs_attention")
+        assert parked["step_id"] == "first"
+        await acme.call("PUT", f"/runs/{new}/retry", {"reason": "perhaps now"})
+        await acme.until(lambda: kinds(acme, new), lambda found: found["kinds"]["parked"] == 2)
+        assert await subjects(acme) == {"First": 1}  # the one that was kept when the line dropped
+        wrong = await acme.client.post(f"/v1/runs/{new}/replays", json={"reason": REASON, "resend": ["second"]})
+        assert (wrong.status_code, wrong.json()["errors"][0]["code"]) == (422, "nothing_to_resend")
+        asked = {"resend": ["first"]}
+        assert numbers(await preview(acme, new, **asked)) == {"resent": 1, "to_do": 1}
+        again = await replay(acme, new, **asked)
+        await acme.until_run(again, "completed")
+    assert await subjects(acme) == {"First": 2, "Second": 1}
+    [entry] = [entry for entry in await acme.every("/audit-entries", action="run.replayed", subject_id=new)]
+    assert (entry["details"]["resend"], entry["details"]["reason"], entry["details"]["replay_id"]) == (["first"], REASON, again)
+
+
+async def kinds(acme: Organization, run_id: str) -> Document:
+    return {"kinds": Counter(entry["kind"] for entry in await acme.timeline(run_id))}
+
+
+async def test_consent_is_asked_again_for_what_is_sent_and_not_for_what_is_kept(stack: Stack, acme: Organization) -> None:
+    topic, contact = await consenting(acme)
+    journey = await two_mails(acme, topic)
+    async with stack.working():
+        run = await acme.start_run(journey, contact)
+        await acme.until_run(run, "completed")
+        with stack.temporal.with_time_skipping_disabled():
+            other = await acme.start_run(journey, contact)
+            await acme.until_run(other, "waiting")
+        await acme.call("PUT", f"/runs/{other}/cancellation", {"reason": "x"})
+        await acme.consent([contact], topic, "withdrawn")
+        seen = await preview(acme, other, from_step="first")
+        new = await replay(acme, other, from_step="first")
+        await acme.until_run(new, "completed")
+    assert numbers(seen) == {"kept": 1, "to_do": 1}
+    assert [(check["check"], check["outcome"], check["reason"]) for check in seen["checks"]][0] == ("consent", "refuse", "consent_withdrawn")
+    told = {entry["step_id"]: entry["kind"] for entry in await acme.timeline(new) if entry["kind"] in ("sent", "not_sent")}
+    assert told == {"first": "sent", "second": "not_sent"}
+    assert await subjects(acme) == {"First": 2, "Second": 1}
+    numbers_of = (await acme.get(f"/journeys/{journey}/goals"))["items"]
+    assert numbers_of == []
+
+
+async def test_of_two_replays_of_one_run_one_wins_and_the_other_is_told_which(stack: Stack, acme: Organization) -> None:
+    topic, contact = await consenting(acme)
+    journey = await two_mails(acme, topic)
+    async with stack.working():
+        run = await acme.start_run(journey, contact)
+        await acme.until_run(run, "completed")
+        asked = {"reason": REASON, "from_step": "second", "resend": ["second"]}
+        answers = await asyncio.gather(*(acme.client.post(f"/v1/runs/{run}/replays", json=asked) for _ in range(5)))
+        [won] = [answer.json() for answer in answers if answer.status_code == 201]
+        lost = [answer for answer in answers if answer.status_code != 201]
+        assert [answer.status_code for answer in lost] == [409] * 4 and all(won["id"] in answer.text for answer in lost)
+        await acme.until_run(won["id"], "completed")
+        assert (await acme.run(run))["status"] == "completed"  # as it ended
+    assert await subjects(acme) == {"First": 1, "Second": 2}
+
+
+async def test_each_visit_of_a_loop_is_kept_for_itself(stack: Stack, acme: Organization) -> None:
+    """The third time round failed: the replay begins with the third, and neither repeats nor skips one."""
+    topic, contact = await consenting(acme)
+    again = {"kind": "branch", "conditions": [{"when": {"tag": "enough"}, "next": None}], "otherwise": "mail"}
+    steps = {
+        "mail": {"kind": "send", "topic_id": topic, "template_id": await acme.template("Round"), "next": "pause"},
+        "pause": {"kind": "wait_for", "events": [{"event": "go", "next": "again"}]},
+        "again": again,
+    }
+    journey = await acme.publish("mail", steps)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            run = await acme.start_run(journey, contact)
+            for rounds in (1, 2):
+                await acme.until(lambda: kinds(acme, run), lambda found, rounds=rounds: found["kinds"]["waiting"] == rounds)
+                if rounds == 2:
+                    await refuse_content(acme)
+                await acme.post("/events", {"name": "go", "contact_id": contact})
+            await acme.until_run(run, "needs_attention")
+            assert await subjects(acme) == {"Round": 2}
+            await mend(acme)
+            seen = await preview(acme, run)
+            assert [(each["visit"], each["standing"]) for each in seen["effects"]] == [(3, "to_do")]
+            new = await replay(acme, run)
+            await acme.until_run(new, "waiting")
+            assert await subjects(acme) == {"Round": 3}
+            await acme.call("PATCH", f"/contacts/{contact}", {"tags": ["enough"]})
+            await acme.post("/events", {"name": "go", "contact_id": contact})
+            await acme.until_run(new, "completed")
+    assert await subjects(acme) == {"Round": 3}
