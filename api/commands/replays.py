@@ -13,7 +13,7 @@ from models.domain.errors import Conflict, Invalid, LeadStatsError, NotFound
 from models.domain.journey.definition import SendStep
 from models.domain.journey.replay import Ahead, Standing, counts
 from models.domain.quiet_hours import choose_zone, read_window
-from models.store import audit, replays, runs
+from models.store import audit, replays, runs, timelines
 from models.store.eligibility import Asked, load_consent_facts, load_places
 from models.store.replays import Old, Plan, Refusal, Wanted
 from models.store.session import OrganizationSession
@@ -102,13 +102,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a replay would do. `checks`: before the first message that would be sent; that is of `first_send`."""
+    """What a replay would do. `checks`: before the first message that would be sent; that is of `first_send`. `topics`: their names."""
 
     plan: Plan
     numbers: Mapping[str, int]
     first_send: str | None
     checks: Sequence[Check]
-    at: datetime
+    topics: Mapping[str, str]
 
     @property
     def differs(self) -> bool:
@@ -127,7 +127,8 @@ async def preview(caller: Caller, run_id: UUID, wanted: Wanted) -> Preview:
         plan = await _plan(session, run_id, wanted, lock=False)
         first = next((each.step_id for each in plan.ahead if _is_sent(plan, each)), None)
         checks = [] if first is None else await _checks(session, caller.services, plan, first, now)
-    return Preview(plan, counts(plan.ahead), first, checks, now)
+        topics = await timelines.topic_names(session)
+    return Preview(plan, counts(plan.ahead), first, checks, topics)
 
 
 def _is_sent(plan: Plan, ahead: Ahead) -> bool:

@@ -157,7 +157,7 @@ def _check(found: Preview, check: Check) -> dict[str, Any]:
 
 
 def _names(found: Preview) -> Names:
-    return Names(steps={step_id: step.name for step_id, step in found.plan.definition.steps.items() if step.name})
+    return Names(steps={step_id: step.name for step_id, step in found.plan.definition.steps.items() if step.name}, topics=found.topics)
 
 
 _COUNTED = {

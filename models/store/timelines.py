@@ -91,6 +91,11 @@ async def _deliveries(session: OrganizationSession, run_id: UUID) -> list[Delive
     ]
 
 
+async def topic_names(session: OrganizationSession) -> dict[str, str]:
+    """What the organization calls its topics, by id as text."""
+    return {str(id): name for id, name in await session.execute(_TOPICS, {"organization_id": session.organization_id})}
+
+
 async def _names(session: OrganizationSession, run: Run, events: list[Event]) -> Names:
     mine = {"organization_id": session.organization_id}
     version = select(col(JourneyVersion.definition)).where(
@@ -100,6 +105,6 @@ async def _names(session: OrganizationSession, run: Run, events: list[Event]) ->
     actors = [UUID(str(event.details["actor_id"])) for event in events if event.details.get("actor_id")]
     return Names(
         steps={step_id: step.name for step_id, step in definition.steps.items() if step.name},
-        topics={str(id): name for id, name in await session.execute(_TOPICS, mine)},
+        topics=await topic_names(session),
         actors={str(id): name for id, name in await session.execute(_ACTORS, {**mine, "ids": actors})} if actors else {},
     )
