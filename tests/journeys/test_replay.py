@@ -162,7 +162,7 @@ async def test_a_message_that_may_have_been_sent_is_left_to_a_person(stack: Stac
         again = await replay(acme, new, **asked)
         await acme.until_run(again, "completed")
     assert await subjects(acme) == {"First": 2, "Second": 1}
-    [entry] = [entry for entry in await acme.every("/audit-entries", action="run.replayed", subject_id=new)]
+    [entry] = await acme.every("/audit-entries", action="run.replayed", subject_id=new)
     assert (entry["details"]["resend"], entry["details"]["reason"], entry["details"]["replay_id"]) == (["first"], REASON, again)
 
 

@@ -102,7 +102,7 @@ def past(certain: bool = True, at: datetime = NOW, run_id: UUID | None = None) -
 
 
 def standings(definition: Definition, step_id: str, pasts: dict[Place, Past], resend: frozenset[str] = frozenset()) -> list[object]:
-    visits = {step: 2 for step in definition.looping}
+    visits = dict.fromkeys(definition.looping, 2)
     return [(each.step_id, each.visit, each.standing) for each in forecast(definition, step_id, visits, pasts, resend)]
 
 
