@@ -21,10 +21,12 @@ from activities.control import ControlActivities
 from activities.effects.effect import Tools
 from activities.handover import HandOverActivities
 from activities.moves import MoveActivities
+from activities.operations import OperationActivities
 from activities.providers.destination import Destinations
 from activities.providers.registry import Providers
 from activities.providers.webhook import Webhooks
 from activities.quiet_hours import QuietHoursActivities
+from activities.replaying import ReplayActivities
 from activities.routing import RoutingActivities
 from activities.send import SendActivities
 from activities.steps import StepActivities
@@ -39,6 +41,7 @@ from workflows.connection import connect
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
+from workflows.operations import OperationWorkflow
 from workflows.routing import RoutingWorkflow
 from workflows.schedules import ensure_upkeep
 from workflows.upkeep import UpkeepWorkflow
@@ -50,6 +53,7 @@ WORKFLOWS = (
     ControlWorkflow,
     RoutingWorkflow,
     MovePlanWorkflow,
+    OperationWorkflow,
     UpkeepWorkflow,
 )
 DEPLOYMENT = "leadstats"  # as Temporal's worker versioning knows us
@@ -84,6 +88,8 @@ class Parts:
             ControlActivities(database, temporal),
             HandOverActivities(database, settings, versions, temporal),
             MoveActivities(database, settings, temporal),
+            OperationActivities(database, temporal),
+            ReplayActivities(database, temporal),
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
         webhooks = Webhooks(Destinations(settings))

@@ -36,6 +36,7 @@ def _new(told: Transition) -> NewTransition:
         sequence=told.sequence,
         kind=told.kind,
         phase=told.phase,
+        beneath=told.beneath,
         occurred_at=told.occurred_at,
         step_id=told.step_id,
         visit=told.visit,

@@ -78,7 +78,8 @@ class Claimer:
         """One transaction, in a constant number of statements per connection: rows are claimed and all is read that
         sending needs."""
         async with self._database.organization(batch.scope.organization_id) as session:
-            kept, entries = await kept_messages(session, batch)
+            definition = await self._versions.definition(session, batch.scope.version_id)
+            kept, entries = await kept_messages(session, batch, definition)
             wanted = [one for one in await self._want(session, batch) if one.run_id not in kept]
             claims = [one.claim for one in wanted if one.sendable]
             claimed = {one.run_id: one for one in await deliveries.claim(session, _owner(batch.scope, attempt), claims)}

@@ -36,7 +36,7 @@ class ConsentActivities:
         """
         async with heartbeating(), self.database.organization(batch.scope.organization_id) as session:
             definition = await self.versions.definition(session, batch.scope.version_id)
-            kept, entries = await kept_messages(session, batch)
+            kept, entries = await kept_messages(session, batch, definition)
             visits = [visit for visit in batch.visits if visit.run_id not in kept]
             asked = [_asked(visit, send_step(definition, visit.step_id)) for visit in visits]
             facts = await load_consent_facts(session, asked, self.suppression_key)

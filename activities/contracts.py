@@ -122,6 +122,7 @@ class Transition(Payload):
     kind: str  # entered, sent, not_sent, held, waiting, woke, chose, parked, paused, resumed, retried, skipped, or the last phase
     phase: str  # the run's phase after it
     occurred_at: datetime
+    beneath: str | None = None  # while it is paused: the phase underneath
     step_id: str | None = None
     visit: int | None = None
     wake_at: datetime | None = None
@@ -140,11 +141,15 @@ class RunMessage(Payload):
     """Something outside a run that concerns it. Heard twice, or too late, it changes nothing."""
 
     run_id: UUID
-    kind: Literal["matched", "exit", "reconsider"]
+    kind: Literal["matched", "exit", "reconsider", "variables"]
     step_id: str | None = None  # matched: of the wait
     visit: int | None = None
     index: int | None = None  # matched: of the way
-    reason: str | None = None  # exit
+    reason: str | None = None  # exit, variables
+    names: Sequence[str] = ()  # variables: of those that have changed
+    actor_kind: str = "system"
+    actor_id: UUID | None = None
+    operation_id: UUID | None = None
     details: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -202,6 +207,35 @@ class PlanProgress(Payload):
     finished: bool
 
 
+class OperationRef(Payload):
+    """An operation on many runs under way. `passes`: how often those that did not answer have been asked. `after`: how far this pass has
+    come."""
+
+    organization_id: UUID
+    operation_id: UUID
+    command: str
+    passes: int = 0
+    after: int = 0
+
+
+class OperationPage(Payload):
+    operation: OperationRef
+    after: int = 0  # the position behind which the page begins
+
+
+class OperationPageDone(Payload):
+    after: int | None = None  # pass it back for the next page; None: that was the last
+
+
+class OperationEnd(Payload):
+    operation: OperationRef
+    last: bool = False  # nobody is asked again: runs that have not answered failed
+
+
+class OperationProgress(Payload):
+    finished: bool
+
+
 class ControlledKind(StrEnum):
     CAMPAIGN = "campaign"
     JOURNEY = "journey"
@@ -217,6 +251,9 @@ class Control(Payload):
     command: Literal["pause", "resume", "cancel"]
     request_id: UUID | None = None  # the same word said twice has the same
     pauses: int | None = None  # how often a pause had been said: a resume lifts no later one
+    spread: timedelta | None = None  # resume: each run goes on at a moment of its own within it
+    drop_older_than: timedelta | None = None  # resume: runs that were due longer ago exit instead
+    recheck_entry: bool = False  # resume: runs that could not enter now exit instead
     actor_kind: str = "system"
     actor_id: UUID | None = None
     reason: str | None = None
@@ -314,22 +351,33 @@ class JourneyInput(Payload):
     cancelled: bool = False  # the campaign, or every run of the journey, was cancelled before this workflow started
 
 
+class Place(Payload):
+    """Where a run stands. `visit` None: any."""
+
+    step_id: str
+    visit: int | None = None
+
+
 class RunControl(Payload):
     """An operator's word about some runs of one workflow; sent as the update `control_runs`."""
 
-    command: Literal["pause", "resume", "cancel", "retry", "skip", "approve", "reject"]
+    command: Literal["pause", "resume", "cancel", "retry", "skip", "jump", "cancel_step", "restore_step", "approve", "reject"]
     run_ids: Sequence[UUID]
     actor_kind: str = "user"
     actor_id: UUID | None = None
     reason: str | None = None
+    places: Mapping[str, Place] = Field(default_factory=dict)  # by run id: obeyed only by a run that (still) stands there
+    to_step: str | None = None  # jump: where it arrives; cancel_step and restore_step: which
+    operation_id: UUID | None = None  # said to many runs at once
 
 
 class RunControlled(Payload):
-    """What `control_runs` answers for one run: its phase now, and whether the command changed anything."""
+    """What `control_runs` answers for one run: its phase now, and whether the command changed anything; `why` not, as a code."""
 
     run_id: UUID
     phase: str
     changed: bool
+    why: str | None = None
 
 
 # Search attributes: ids only, for they are not encrypted.
@@ -345,9 +393,11 @@ CAMPAIGN_WORKFLOW = "CampaignWorkflow"
 OCCURRENCE_WORKFLOW = "OccurrenceWorkflow"
 CONTROL_WORKFLOW = "ControlWorkflow"
 MOVE_PLAN_WORKFLOW = "MovePlanWorkflow"
+OPERATION_WORKFLOW = "OperationWorkflow"
 UPKEEP_WORKFLOW = "UpkeepWorkflow"
 ROUTING_WORKFLOW = "RoutingWorkflow"
-MOVE_RUNS = "move_runs"  # the update of JourneyWorkflow
+MOVE_RUNS = "move_runs"  # the updates of JourneyWorkflow
+CONTROL_RUNS = "control_runs"
 UPKEEP_EVERY = timedelta(minutes=1)
 
 
@@ -460,6 +510,24 @@ async def finish_plan(plan: PlanRef) -> PlanProgress:
     raise NotImplementedError
 
 
+@activity.defn(name="control_page")
+async def control_page(page: OperationPage) -> OperationPageDone:
+    """The workflows of the operation's next runs have been told, and what each answered is on record."""
+    raise NotImplementedError
+
+
+@activity.defn(name="replay_page")
+async def replay_page(page: OperationPage) -> OperationPageDone:
+    """The operation's next runs are replayed by new ones, and what became of each is on record."""
+    raise NotImplementedError
+
+
+@activity.defn(name="finish_operation")
+async def finish_operation(end: OperationEnd) -> OperationProgress:
+    """The operation is marked completed when every run of it is settled, or cancelled."""
+    raise NotImplementedError
+
+
 @activity.defn(name="send_messages")
 async def send_messages(batch: VisitBatch) -> list[SendResult]:
     """Each message is claimed, handed to the provider at most once, and its outcome settled."""
@@ -553,3 +621,8 @@ async def start_missing_workflows(upkeep: Upkeep) -> int:
 STEP_QUESTIONS: Mapping[str, Callable[[VisitBatch], Awaitable[list[StepAnswer]]]] = {
     each.__name__: each for each in (choose_branches, plan_waits, open_waits, close_waits, perform_steps)
 }
+
+
+# --- How operations on many runs are carried out, page by page: those that are not named here by `control_page` ----------
+
+OPERATION_PAGES: Mapping[str, Callable[[OperationPage], Awaitable[OperationPageDone]]] = {"replay": replay_page}

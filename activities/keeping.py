@@ -5,21 +5,26 @@ from uuid import UUID
 
 from activities.contracts import TRANSMIT_LEASE, SendOutcome, SendResult, StepVisit, VisitBatch
 from models.domain.audit import NewEntry
+from models.domain.journey.definition import Definition
 from models.store import kept
 from models.store.kept import Asked, Message
 from models.store.session import OrganizationSession
 
 
 async def kept_messages(
-    session: OrganizationSession, batch: VisitBatch, visits: Sequence[StepVisit] | None = None
+    session: OrganizationSession, batch: VisitBatch, definition: Definition
 ) -> tuple[dict[UUID, SendResult], list[NewEntry]]:
     """By run, the result of its message without any sending, and what the audit chain is to be told, last in the transaction. Nothing,
     and no statement, for runs that are no replays."""
     if not batch.scope.replay:
         return {}, []
-    asked = [Asked(each.run_id, each.contact_id, each.step_id, each.visit) for each in (batch.visits if visits is None else visits)]
-    found, entries = await kept.sent(session, asked, TRANSMIT_LEASE)
+    found, entries = await kept.sent(session, asked_of(batch.visits, definition), TRANSMIT_LEASE)
     return {run_id: _result(run_id, message, batch) for run_id, message in found.items()}, entries
+
+
+def asked_of(visits: Sequence[StepVisit], definition: Definition) -> list[Asked]:
+    """The visits, as chains are asked about them."""
+    return [Asked(each.run_id, each.contact_id, each.step_id, each.visit, each.step_id in definition.looping) for each in visits]
 
 
 def _result(run_id: UUID, message: Message, batch: VisitBatch) -> SendResult:

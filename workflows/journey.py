@@ -22,6 +22,7 @@ from activities.contracts import (
     JourneyInput,
     Judgement,
     MoveOrder,
+    Place,
     RunControl,
     RunControlled,
     RunMessage,
@@ -104,6 +105,7 @@ class JourneyWorkflow:
         self.questions: dict[tuple[str, str], Batch[StepVisit, StepAnswer]] = {}
         self.records = Batch(self._record_all)
         self.moves = Batch(self._hand_over_all)
+        self.late: dict[UUID, RunControl] = {}  # by run: skips and jumps to be obeyed when what is in flight for it has come back
         for trip in self.trips.values():  # here and not in run: a handler may come first, and must find every run entered
             self._apply(trip, interpreter.enter(self.definition, trip.state, workflow.now()))
             if given.cancelled:
@@ -140,6 +142,8 @@ class JourneyWorkflow:
             if trip.state.leaving is not None:
                 self._apply(trip, interpreter.leave(trip.state, trip.state.leaving))
                 continue
+            if self._obey_late(trip):
+                continue
             if trip.move is not None and await self._moved(trip, trip.move):
                 continue
             command = interpreter.next_command(self.definition, trip.state)
@@ -155,7 +159,10 @@ class JourneyWorkflow:
     def _must_rest(self, trip: Trip, command: Command) -> bool:
         if self._is_held(trip) or self.draining or isinstance(command, AwaitOperator):
             return True
-        return isinstance(command, WaitUntil) and (command.at is None or command.at > workflow.now())
+        if isinstance(command, WaitUntil) and command.at is None:
+            return True
+        at = interpreter.goes_on_at(command, trip.state)
+        return at is not None and at > workflow.now()
 
     def _is_held(self, trip: Trip) -> bool:
         return trip.state.paused or bool(self.held_by)
@@ -163,7 +170,10 @@ class JourneyWorkflow:
     async def _rest(self, trip: Trip, command: Command) -> None:
         """Until the time has come, an operator speaks or a pause is lifted."""
         trip.resting = asyncio.get_running_loop().create_future()
-        at = command.at if isinstance(command, WaitUntil) and command.at and command.at > workflow.now() else None
+        for_ever = isinstance(command, AwaitOperator) or (isinstance(command, WaitUntil) and command.at is None)
+        at = None if for_ever else interpreter.goes_on_at(command, trip.state)
+        if at is not None and at <= workflow.now():
+            at = None
         if at is not None:
             self.clock.set(trip, at, trip.nudge)
         try:
@@ -268,11 +278,13 @@ class JourneyWorkflow:
 
     def _transition(self, trip: Trip, state: RunState, change: interpreter.Change, sequence: int) -> Transition:
         phase = Phase.PAUSED if self._is_held(trip) and change.phase not in FINISHED else change.phase
+        by = trip.actor.operation_id if trip.actor else None
         return Transition(
             run_id=state.run_id,
             sequence=sequence,
             kind=change.kind,
             phase=phase,
+            beneath=change.phase if phase is Phase.PAUSED else None,
             occurred_at=workflow.now(),
             step_id=change.step_id,
             visit=change.visit,
@@ -280,7 +292,7 @@ class JourneyWorkflow:
             reason=change.reason,
             actor_kind=trip.actor.actor_kind if trip.actor else "system",
             actor_id=trip.actor.actor_id if trip.actor else None,
-            details=change.details,
+            details=change.details if by is None else {**change.details, "operation_id": str(by)},
         )
 
     async def _record(self, trip: Trip) -> None:
@@ -341,7 +353,10 @@ class JourneyWorkflow:
         by = _said(control, ())
         trips = [trip for trip in self.trips.values() if not trip.finished]
         for trip in trips:
-            self._note(trip, kind, by, None if self._is_held(trip) else interpreter.unhold(trip.state, workflow.now()))
+            state = trip.state if self._is_held(trip) else interpreter.unhold(trip.state, workflow.now())
+            if kind == "resumed":
+                state = interpreter.resumed(state, workflow.now(), control.spread, control.request_id)
+            self._note(trip, kind, by, state)
             trip.nudge()
         await asyncio.gather(*(self._record(trip) for trip in trips))
 
@@ -359,13 +374,28 @@ class JourneyWorkflow:
         trips = [self.trips[run_id] for run_id in control.run_ids]
         changed = [not trip.finished and self._obey_operator(trip, control) for trip in trips]
         await asyncio.gather(*(self._record(trip) for trip in trips))
-        return [
-            RunControlled(run_id=trip.state.run_id, phase=self._shown(trip), changed=did) for trip, did in zip(trips, changed, strict=True)
-        ]
+        return [self._answer(trip, control, did) for trip, did in zip(trips, changed, strict=True)]
+
+    def _answer(self, trip: Trip, control: RunControl, changed: bool) -> RunControlled:
+        why = None if changed else self._why_not(trip, control)
+        return RunControlled(run_id=trip.state.run_id, phase=self._shown(trip), changed=changed, why=why)
+
+    def _why_not(self, trip: Trip, control: RunControl) -> str:
+        if trip.finished:
+            return "finished"
+        if not _meant(control, trip.state):
+            return "moved_on"
+        if control.to_step is not None and control.to_step not in self.definition.steps:
+            return "unknown_step"
+        if control.command == "resume" and self.held_by:
+            return f"paused_with_{self.held_by[0]}"
+        return "wrong_phase" if control.command in ("retry", "approve", "reject") else "already"
 
     def _obey_operator(self, trip: Trip, control: RunControl) -> bool:
         """Whether the command changed anything."""
         state, now = trip.state, workflow.now()
+        if not _meant(control, state):
+            return False
         trip.actor = control
         match control.command:
             case "pause" if not state.paused:
@@ -373,9 +403,17 @@ class JourneyWorkflow:
             case "resume" if state.paused:
                 self._note(trip, "resumed", control, interpreter.unhold(state.model_copy(update={"paused": False}), now))
             case "retry" if state.phase is Phase.NEEDS_ATTENTION:
-                self._apply(trip, interpreter.retry(state))
-            case "skip" if state.phase is Phase.NEEDS_ATTENTION:
-                self._apply(trip, interpreter.skip(self.definition, state, now))
+                self._apply(trip, interpreter.retry(state, control.reason))
+            case "skip":
+                self._steer(trip, control)
+            case "jump" if control.to_step in self.definition.steps:
+                self._steer(trip, control)
+            case "cancel_step" if control.to_step == state.step_id and state.starts_at is None:
+                self._steer(trip, control)
+            case "cancel_step" if control.to_step in self.definition.steps and control.to_step not in state.skips:
+                self._apply(trip, interpreter.cancel_step(state, control.to_step, control.reason))
+            case "restore_step" if control.to_step in state.skips:
+                self._apply(trip, interpreter.restore_step(state, control.to_step, control.reason))
             case "approve" | "reject":
                 progress = interpreter.reviewed(self.definition, state, now, control.command == "approve")
                 if progress is None:
@@ -393,13 +431,42 @@ class JourneyWorkflow:
         trip.nudge()
         return True
 
+    def _steer(self, trip: Trip, control: RunControl) -> None:
+        """Skips or jumps now, or, while something is in flight for it, when that has come back: a skip only if the run still stands at
+        this visit then."""
+        state = trip.state
+        if state.phase is not Phase.ACTIVE or trip.resting is not None:
+            self._apply(trip, self._steered(state, control))
+            return
+        here = {str(state.run_id): Place(step_id=state.step_id or "", visit=state.visit)}
+        self.late[state.run_id] = control.model_copy(update={"places": {} if control.command == "jump" else here})
+        asked = "jump_requested" if control.command == "jump" else "skip_requested"
+        to = {"to": control.to_step} if control.command == "jump" else {}
+        self._apply(trip, interpreter.remarked(state, asked, control.reason, to))
+
+    def _steered(self, state: RunState, control: RunControl) -> Progress:
+        if control.command == "jump":
+            assert control.to_step is not None
+            return interpreter.jump(self.definition, state, control.to_step, workflow.now(), control.reason)
+        return interpreter.skip(self.definition, state, workflow.now(), control.reason)
+
+    def _obey_late(self, trip: Trip) -> bool:
+        """Nothing is in flight for the run. Whether it skips or jumps as it was told meanwhile."""
+        control = self.late.pop(trip.state.run_id, None)
+        if control is None or not _meant(control, trip.state):
+            return False
+        trip.actor = control
+        self._apply(trip, self._steered(trip.state, control))
+        return True
+
     def _note(self, trip: Trip, kind: str, control: RunControl, state: RunState | None = None) -> None:
         """A change of the pause, which leaves the phase underneath, and the reason for it, as they are."""
         trip.state = state or trip.state
         trip.actor = control
         here = trip.state
         reason = here.reason if kind == "resumed" else control.reason
-        change = interpreter.Change(kind, here.phase, here.step_id, here.visit, here.wake_at, reason)
+        details = {"why": control.reason} if kind == "resumed" and control.reason else {}
+        change = interpreter.Change(kind, here.phase, here.step_id, here.visit, here.wake_at, reason, details)
         self._apply(trip, Progress(here, (change,)))
 
     def _shown(self, trip: Trip) -> Phase:
@@ -428,6 +495,9 @@ class JourneyWorkflow:
                 trip.state = trip.state.model_copy(update={"leaving": trip.state.leaving or message.reason or "exit_rule"})
             case "reconsider":
                 trip.state = interpreter.reconsidered(self.definition, trip.state)
+            case "variables":
+                trip.actor = _teller(message)
+                self._apply(trip, interpreter.variables_changed(self.definition, trip.state, list(message.names), message.reason))
 
     def _match(self, trip: Trip, message: RunMessage) -> None:
         state = trip.state
@@ -525,6 +595,18 @@ def _delivered(result: SendResult) -> dict[str, Any]:
     if result.kept_from is not None and result.kept_at is not None:
         details |= {"kept_from": str(result.kept_from), "kept_at": result.kept_at.isoformat()}
     return details
+
+
+def _meant(control: RunControl, state: RunState) -> bool:
+    """Whether the word is for a run that stands where this one does."""
+    place = control.places.get(str(state.run_id))
+    return place is None or interpreter.stands_at(state, place.step_id, place.visit)
+
+
+def _teller(message: RunMessage) -> RunControl:
+    return RunControl(
+        command="skip", run_ids=(), actor_kind=message.actor_kind, actor_id=message.actor_id, operation_id=message.operation_id
+    )
 
 
 def _patience(outcome: SendOutcome, round: int) -> timedelta:

@@ -1,4 +1,4 @@
-"""Replaying runs: previewed without writing anything; done by a new run, whose row comes first and its workflow second."""
+"""Replaying runs: previewed without writing anything; done by a new run, whose row comes first, and whose workflow the outbox starts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from datetime import datetime
 from uuid import UUID
 
 from api.commands import routing, temporal
-from api.commands.replay_starts import start_workflows
 from api.dependencies import Caller, Services
 from models.domain.decision import Decision, HourFacts, decide_consent, decide_hours
 from models.domain.errors import Conflict, Invalid, LeadStatsError, NotFound
@@ -22,16 +21,17 @@ from models.tables.journeys import Run
 
 
 async def replay_run(caller: Caller, run_id: UUID, wanted: Wanted, key: str | None) -> Run:
-    """A new run goes on in the old one's place: it exists, and its workflow is started. The same Idempotency-Key finds the same run.
+    """A new run goes on in the old one's place: it exists, and its workflow is being started. The same Idempotency-Key finds the same run.
 
-    Whoever is first wins: the old run is closed in the transaction that makes the new one, and its workflow, if there is any, is told.
+    Whoever is first wins: the old run is closed in the transaction that makes the new one. Its workflow, if there is any, is told by the
+    outbox, which starts the new one's, too.
 
     Raises:
         NotFound: no such run.
         Conflict: it is under way, has been replayed already, or its journey or campaign takes nothing any more.
         Invalid: there is no such step, or nothing there to be sent again.
-        Unavailable: the replay exists but its workflow could not be started yet. Repeat with the same key; without, it is started by
-            `replay_starts.start_missing_workflows`.
+        Unavailable: the replay exists, but routing could not be woken to start its workflow. Repeat with the same key; without, upkeep
+            does that within a minute.
     """
     request = None if key is None else temporal.request_id(key, caller.organization_id, caller.actor.id, "replay", run_id)
     async with caller.session() as session:
@@ -41,8 +41,7 @@ async def replay_run(caller: Caller, run_id: UUID, wanted: Wanted, key: str | No
             [made], entries = await replays.make(session, [plan], wanted, caller.actor, request)
             run = await runs.get(session, made.id)
             await audit.append(session, entries)
-    routing.poke_soon(caller.services, caller.organization_id)  # the old run's workflow is told
-    await start_workflows(caller.services, caller.organization_id, [run.workflow_id])
+    await routing.poke(caller.services, caller.organization_id)
     return run
 
 
@@ -59,7 +58,7 @@ async def _plan(session: OrganizationSession, run_id: UUID, wanted: Wanted, *, l
 def _refused(refusal: Refusal) -> LeadStatsError:
     old = refusal.old
     match refusal.code:
-        case "under_way":
+        case "not_over":
             return Conflict(f"The run is {old.status}: {_WAY_OUT.get(old.status, _UNDER_WAY)}.")
         case "replayed_already":
             return Conflict(f"This run has been replayed already, by the run {old.replayed_by}; replay that one.")

@@ -20,6 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import (
     CAMPAIGN_ID,
+    CONTROL_RUNS,
     CONTROL_WORKFLOW,
     JOURNEY_ID,
     ORGANIZATION_ID,
@@ -35,7 +36,6 @@ from models.domain.errors import Unavailable
 from models.domain.journey import workflow_id
 
 PATIENCE = timedelta(seconds=5)
-CONTROL_RUNS = "control_runs"
 _REQUESTS = UUID("6f1c5b0e-8a43-4a6e-9d0c-6f2b7a1c9e55")  # the name space of ids made from Idempotency-Keys
 
 

@@ -9,7 +9,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.contracts import Upkeep
-from api.commands import campaigns, publish_plans, replay_starts, routing, runs
+from api.commands import campaigns, publish_plans, routing, run_operations, runs
 from api.dependencies import Services
 from models.store import access
 
@@ -27,7 +27,7 @@ class UpkeepActivities:
 
     @activity.defn(name="start_missing_workflows")
     async def start_missing_workflows(self, upkeep: Upkeep) -> int:
-        """A campaign, run, replay or publish plan whose API process died between its row and its workflow is started.
+        """A campaign, run, publish plan or operation whose API process died between its row and its workflow is started.
 
         Safe to run twice, and beside the request that repeats it: a workflow id starts once. One organization's trouble is
         not another's: all are looked at.
@@ -66,5 +66,5 @@ class UpkeepActivities:
     async def _start_in(self, organization_id: UUID) -> int:
         found = await campaigns.start_missing_workflows(self.services, organization_id, activity.heartbeat)
         found += await publish_plans.start_missing_workflows(self.services, organization_id, activity.heartbeat)
-        found += await replay_starts.start_missing_workflows(self.services, organization_id, activity.heartbeat)
+        found += await run_operations.start_missing_workflows(self.services, organization_id, activity.heartbeat)
         return found + await runs.start_missing_workflows(self.services, organization_id, activity.heartbeat)

@@ -10,6 +10,7 @@ LeadStatsError
 ├── Conflict              the thing is in a state that does not allow this
 │   ├── ApprovalRequired  another person has to approve this first
 │   ├── PlanOutdated      what the plan was made from has changed
+│   ├── PreviewOutdated   what the preview counted has changed
 │   └── StaleRevision     somebody else saved first
 └── Unavailable           a part we depend on (Temporal, database, provider) cannot answer now
 """
@@ -92,6 +93,10 @@ class ApprovalRequired(Conflict):
 
 class PlanOutdated(Conflict):
     code = "plan_outdated"
+
+
+class PreviewOutdated(Conflict):
+    code = "preview_outdated"
 
 
 class StaleRevision(Conflict):

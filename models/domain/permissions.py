@@ -32,7 +32,8 @@ PERMISSIONS: dict[str, str] = {
     "campaigns.launch": "launch, pause, resume and cancel campaigns",
     "runs.read": "see runs and their timelines",
     "runs.start": "start a run for a contact",
-    "runs.control": "pause, resume, retry, cancel and replay runs",
+    "runs.control": "pause, resume, retry, skip, redirect, replay and cancel runs, and change their variables",
+    "runs.bulk": "do to many runs at once what one may do to one",
     "runs.review": "decide about runs that wait for a person's review",
     "deliveries.read": "see deliveries and what became of them",
     "sandbox.read": "read the sandbox's inboxes",
@@ -93,6 +94,7 @@ ROLE_PERMISSIONS = MappingProxyType(
             "campaigns.launch",
             "runs.start",
             "runs.control",
+            "runs.bulk",
             "runs.review",
             "events.write",
             "sandbox.write",
@@ -102,7 +104,7 @@ ROLE_PERMISSIONS = MappingProxyType(
         | {"connections.read", "audit.read", "journeys.approve", "journeys.publish", "campaigns.launch", "runs.review"},
         Role.SUPPORT: _VIEW
         | _PEOPLE
-        | {"connections.read", "audit.read", "consents.write", "events.write", "runs.start", "runs.control", "runs.review"},
+        | {"connections.read", "audit.read", "consents.write", "events.write", "runs.start", "runs.control", "runs.bulk", "runs.review"},
         Role.AUDITOR: _READ,
         Role.VIEWER: _VIEW,
     }

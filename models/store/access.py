@@ -93,9 +93,11 @@ async def organizations_to_route(session: AsyncSession) -> list[UUID]:
 
 
 async def organizations_with_unstarted(session: AsyncSession, older_than: timedelta) -> list[UUID]:
-    """The organizations in which a campaign, run or publish plan may have been waiting for its workflow for longer than this."""
+    """The organizations in which a campaign, run, publish plan or operation may have been waiting for its workflow for longer than
+    this."""
     # The second names organizations with publish plans under way, among others: to look there in vain costs one query.
-    query = "SELECT organizations_with_unstarted(:older_than) UNION SELECT organizations_to_route()"
+    query = """SELECT organizations_with_unstarted(:older_than) UNION SELECT organizations_to_route()
+               UNION SELECT organizations_operating()"""
     rows = await session.execute(text(query), {"older_than": older_than})
     return list(rows.scalars())
 

@@ -245,7 +245,8 @@ class StartingRuns:
 _STARTING = text(
     """
     SELECT workflow_id, journey_id, version_id, id, contact_id FROM runs
-    WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND sequence = 0 ORDER BY workflow_id, id
+    WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND sequence = 0 AND replay_of IS NULL
+    ORDER BY workflow_id, id
     """
 )
 

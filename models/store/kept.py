@@ -2,6 +2,8 @@
 
 A row of another run that is still `claimed` was certainly not handed over: it is taken from its owner here, under the row's lock, so
 that nobody hands it over any more. One that is being handed over counts as uncertain. So of two runs of a chain never both send.
+
+What was done for a later visit counts as well, as `models.domain.journey.replay.met` says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,6 @@ from sqlalchemy import text
 
 from models.domain.audit import NewEntry
 from models.store.deliveries import entry
-from models.store.effects import Visit
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
@@ -24,8 +25,8 @@ REPLAYED = "replayed"
 # For each place the other runs of the chain, unless somebody has asked for exactly this to be done again. In the order of runs.
 _OTHERS = """
     asked AS MATERIALIZED (
-      SELECT a.run_id, a.contact_id, a.step_id, a.visit, r.root_run_id
-      FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, contact_id uuid, step_id text, visit int)
+      SELECT a.run_id, a.contact_id, a.step_id, a.visit, a.loops, r.root_run_id
+      FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, contact_id uuid, step_id text, visit int, loops boolean)
       CROSS JOIN LATERAL (
         SELECT r.root_run_id, r.replay FROM runs r
         WHERE r.organization_id = :o AND r.id = a.run_id AND r.replay_of IS NOT NULL LIMIT 1) r
@@ -40,19 +41,22 @@ _SENT = text(
     f"""
     WITH {_OTHERS},
     found AS MATERIALIZED (
-      SELECT o.run_id, d.* FROM others o CROSS JOIN LATERAL (
-        SELECT d.id, d.run_id AS other_id, d.state, d.reason, coalesce(d.settled_at, d.transmitting_at, d.claimed_at) AS at,
+      SELECT o.run_id, o.loops, d.* FROM others o CROSS JOIN LATERAL (
+        SELECT d.id, d.run_id AS other_id, d.visit, d.visit = o.visit AS exact, d.state, d.reason,
+          coalesce(d.settled_at, d.transmitting_at, d.claimed_at) AS at,
           coalesce(d.transmitting_at > clock_timestamp() - CAST(:lease AS interval), false) AS fresh
         FROM deliveries d
-        WHERE d.organization_id = :o AND d.run_id = o.other_id AND d.step_id = o.step_id AND d.visit = o.visit LIMIT 1 FOR UPDATE) d),
+        WHERE d.organization_id = :o AND d.run_id = o.other_id AND d.step_id = o.step_id AND d.visit >= o.visit
+        ORDER BY d.id FOR UPDATE) d),
     taken AS (
       UPDATE deliveries d SET state = 'failed', outcome = 'refused', reason = '{REPLAYED}', attempt = NULL, settled_at = clock_timestamp()
       WHERE d.organization_id = :o AND d.id = ANY(ARRAY(SELECT id FROM found WHERE state = 'claimed'))
       RETURNING d.id, d.run_id, d.contact_id, d.step_id, d.visit, d.state, d.outcome, d.reason)
     SELECT f.run_id AS asking, f.id, f.other_id, f.state, f.reason, f.at, f.fresh, t.contact_id, t.step_id, t.visit, t.outcome
     FROM found f LEFT JOIN taken t ON t.id = f.id
-    WHERE f.state IN ('claimed', 'accepted', 'unknown', 'transmitting')
-    ORDER BY f.run_id, f.state <> 'accepted', f.at
+    WHERE f.state = 'claimed' OR (f.state IN ('accepted', 'unknown', 'transmitting')
+      AND (f.exact OR NOT f.loops OR NOT EXISTS (SELECT 1 FROM found x WHERE x.run_id = f.run_id AND x.exact)))
+    ORDER BY f.run_id, f.state <> 'accepted', f.visit, f.at
     """
 )
 
@@ -71,10 +75,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Asked:
+    """`loops`: the step can be come to twice."""
+
     run_id: UUID
     contact_id: UUID
     step_id: str
     visit: int
+    loops: bool
 
 
 async def sent(session: OrganizationSession, asked: Sequence[Asked], lease: timedelta) -> tuple[dict[UUID, Message], list[NewEntry]]:
@@ -100,7 +107,7 @@ _TAKE_EFFECTS = text(
     found AS MATERIALIZED (
       SELECT e.id FROM others o CROSS JOIN LATERAL (
         SELECT e.id, e.state FROM effects e
-        WHERE e.organization_id = :o AND e.run_id = o.other_id AND e.step_id = o.step_id AND e.visit = o.visit LIMIT 1 FOR UPDATE) e
+        WHERE e.organization_id = :o AND e.run_id = o.other_id AND e.step_id = o.step_id AND e.visit >= o.visit ORDER BY e.id FOR UPDATE) e
       WHERE e.state = 'claimed')
     UPDATE effects e SET state = 'failed', reason = '{REPLAYED}', attempts = e.attempts + 1, settled_at = clock_timestamp()
     WHERE e.organization_id = :o AND e.id = ANY(ARRAY(SELECT id FROM found))
@@ -110,18 +117,22 @@ _TAKE_EFFECTS = text(
 _ADOPT = text(
     f"""
     WITH {_OTHERS},
+    here AS MATERIALIZED (
+      SELECT DISTINCT o.run_id, o.step_id, o.visit FROM others o JOIN effects e
+        ON e.organization_id = :o AND e.run_id = o.other_id AND e.step_id = o.step_id AND e.visit = o.visit),
     found AS MATERIALIZED (
       SELECT DISTINCT ON (o.run_id, o.step_id, o.visit) o.run_id, o.contact_id, o.step_id, o.visit, e.*
       FROM others o CROSS JOIN LATERAL (
-        SELECT e.kind, CASE e.state WHEN 'done' THEN 'done' ELSE 'unknown' END AS state, e.reason, e.attempts,
+        SELECT e.visit AS done_at, e.kind, CASE e.state WHEN 'done' THEN 'done' ELSE 'unknown' END AS state, e.reason, e.attempts,
           e.details || jsonb_build_object(
             'kept_from', coalesce(e.details ->> 'kept_from', CAST(e.run_id AS text)),
             'kept_at', coalesce(e.details ->> 'kept_at', to_char(coalesce(e.settled_at, e.created_at) AT TIME ZONE 'UTC',
                                                                  'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'))) AS details
         FROM effects e
-        WHERE e.organization_id = :o AND e.run_id = o.other_id AND e.step_id = o.step_id AND e.visit = o.visit
-          AND e.state IN ('done', 'unknown', 'transmitting') LIMIT 1) e
-      ORDER BY o.run_id, o.step_id, o.visit, e.state)
+        WHERE e.organization_id = :o AND e.run_id = o.other_id AND e.step_id = o.step_id AND e.visit >= o.visit
+          AND e.state IN ('done', 'unknown', 'transmitting')) e
+      WHERE e.done_at = o.visit OR NOT o.loops OR (o.run_id, o.step_id, o.visit) NOT IN (SELECT run_id, step_id, visit FROM here)
+      ORDER BY o.run_id, o.step_id, o.visit, e.state, e.done_at)
     INSERT INTO effects AS mine (id, organization_id, run_id, contact_id, step_id, visit, kind, state, reason, details, attempts,
       settled_at)
     SELECT a.id, :o, f.run_id, f.contact_id, f.step_id, f.visit, f.kind, f.state,
@@ -134,12 +145,12 @@ _ADOPT = text(
 )
 
 
-async def adopt_effects(session: OrganizationSession, visits: Sequence[Visit]) -> None:
+async def adopt_effects(session: OrganizationSession, asked: Sequence[Asked]) -> None:
     """What another run of the chain did at these places is settled as the run's own, so that its claim finds it settled. Two statements.
 
     Safe to repeat; what was uncertain becomes what is known by then.
     """
-    parameters = {"o": session.organization_id, "rows": _rows(visits)}
+    parameters = {"o": session.organization_id, "rows": _rows(asked)}
     await session.execute(_TAKE_EFFECTS, parameters)
     await session.execute(_ADOPT, parameters)
 
@@ -166,6 +177,6 @@ async def roots(session: OrganizationSession, run_ids: Sequence[UUID]) -> dict[U
     return {row.id: Root(row.root_run_id, row.resend or {}) for row in rows}
 
 
-def _rows(asked: Sequence[Asked] | Sequence[Visit]) -> str:
+def _rows(asked: Sequence[Asked]) -> str:
     rows: list[dict[str, Any]] = [{"id": new_id(), **vars(one)} for one in sorted(asked, key=lambda one: one.run_id)]
     return rowset(rows)

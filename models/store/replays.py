@@ -4,10 +4,10 @@ The old run is closed in the transaction that makes the new one: from its commit
 `fence`, `effects` and `kept`), whatever its workflow still tries.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -16,7 +16,20 @@ from sqlalchemy import text
 from models.domain.audit import Actor, NewEntry
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
-from models.domain.journey.replay import Ahead, Arrival, Past, Place, Standing, Trip, better, forecast, visits_before
+from models.domain.journey.replay import (
+    Ahead,
+    Arrival,
+    Begun,
+    Deed,
+    Past,
+    Place,
+    Remark,
+    Standing,
+    Trip,
+    begin_at,
+    better,
+    forecast,
+)
 from models.domain.journey.run import FINISHED, Phase
 from models.store import journey_versions, outbox
 from models.store.outbox import Told
@@ -34,12 +47,19 @@ RUNS_PER_WORKFLOW = 200
 @dataclass(frozen=True)
 class Wanted:
     """What is asked for. `from_step` None: each run's, where it stopped. `resend`: steps whose effect is to be done again although it
-    was done, or may have been."""
+    was done, or may have been; `strict`: a run of which nothing was done there is refused."""
 
     from_step: str | None = None
     version: VersionChoice = "original"
     resend: frozenset[str] = frozenset()
     reason: str = ""
+    strict: bool = True
+
+
+def wanted_of(arguments: Mapping[str, Any], reason: str) -> Wanted:
+    """What an operation on many runs asks of each: what was done there is done again, the rest anyway."""
+    version: VersionChoice = "current" if arguments.get("version") == "current" else "original"
+    return Wanted(arguments.get("from_step"), version, frozenset(arguments.get("resend", ())), reason, strict=False)
 
 
 @dataclass(frozen=True)
@@ -61,21 +81,21 @@ class Old:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one run is replayed. `visits`: how often each step counts as visited; `ahead`: what becomes of every effect."""
+    """How one run is replayed. `ahead`: what becomes of every effect."""
 
     old: Old
     version: JourneyVersion
     original: JourneyVersion
     definition: Definition
     from_step: str
-    visits: Mapping[str, int]
+    begun: Begun
     ahead: Sequence[Ahead]
     again: Mapping[str, int]  # steps that are asked for once more, with the visit
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a run cannot be replayed: under_way, replayed_already, journey_archived, campaign_cancelled, unknown_step or nothing_to_resend.
+    """Why a run cannot be replayed: not_over, replayed_already, journey_archived, campaign_cancelled, unknown_step or nothing_to_resend.
     `steps`: that there are, or that can be sent again."""
 
     old: Old
@@ -118,20 +138,20 @@ def _plan(old: Old, wanted: Wanted, versions: "_Versions", chain: Sequence[Trip]
     step_id = wanted.from_step or old.step_id or definition.start
     if step_id not in definition.steps:
         return Refusal(old, "unknown_step", version, original, step_id, sorted(definition.steps))
-    visits = visits_before(chain, step_id, definition.looping)
-    ahead = forecast(definition, step_id, visits, pasts, wanted.resend)
+    begun = begin_at(chain, step_id, definition.looping)
+    ahead = forecast(definition, step_id, begun, pasts, wanted.resend)
     again = {each.step_id: each.visit for each in ahead if each.standing is Standing.RESENT}
-    if missing := sorted(wanted.resend - again.keys()):
+    if wanted.strict and (missing := sorted(wanted.resend - again.keys())):
         done = [each.step_id for each in ahead if each.standing in (Standing.KEPT, Standing.UNCERTAIN, Standing.RESENT)]
         return Refusal(old, "nothing_to_resend", version, original, missing[0], done)
-    return Plan(old, version, original, definition, step_id, visits, ahead, again)
+    return Plan(old, version, original, definition, step_id, begun, ahead, again)
 
 
 def _refusal(old: Old) -> str | None:
     if old.replayed_by is not None:
         return "replayed_already"
     if old.status not in REPLAYABLE:
-        return "under_way"
+        return "not_over"
     if old.journey_archived:
         return "journey_archived"
     return "campaign_cancelled" if old.campaign_cancelled else None
@@ -181,36 +201,62 @@ _ARRIVALS = text(
 # An effect that a replay has found done is a row of its own, which says whose it was: see `kept`.
 _PASTS = text(
     f"""
-    SELECT coalesce(r.root_run_id, r.id) AS root, d.step_id, d.visit, r.id AS run_id, d.state = 'accepted' AS certain, d.reason,
+    SELECT coalesce(r.root_run_id, r.id) AS root, d.step_id, d.visit, r.id AS run_id, d.state, d.reason,
       coalesce(d.settled_at, d.transmitting_at, d.claimed_at) AS at
     {_CHAIN.format(join="JOIN deliveries d ON d.organization_id = :o AND d.run_id = r.id")}
-      AND d.state IN ('accepted', 'unknown', 'transmitting')
     UNION ALL
-    SELECT coalesce(r.root_run_id, r.id), e.step_id, e.visit, r.id, e.state = 'done', e.reason, coalesce(e.settled_at, e.created_at)
+    SELECT coalesce(r.root_run_id, r.id), e.step_id, e.visit, r.id, e.state, e.reason, coalesce(e.settled_at, e.created_at)
     {_CHAIN.format(join="JOIN effects e ON e.organization_id = :o AND e.run_id = r.id")}
-      AND e.state IN ('done', 'unknown', 'transmitting') AND NOT e.details ? 'kept_from'
+      AND NOT jsonb_exists(e.details, 'kept_from')
     """
 )
 
 
+# The lines that say how visits and cancelled steps are counted.
+_REMARKS = text(
+    f"""
+    SELECT r.id, e.kind, e.sequence, coalesce(e.details ->> 'to', e.step_id, '') AS step_id
+    {
+        _CHAIN.format(
+            join='''JOIN run_events e ON e.organization_id = :o AND e.run_id = r.id
+      AND (e.kind IN ('jumped', 'step_cancelled', 'step_restored')
+           OR (e.kind = 'skipped' AND e.details ->> 'reason' = 'step_cancelled'))'''
+        )
+    }
+    ORDER BY r.id, e.sequence
+    """
+)
+_DEEDS = {"accepted": Deed.DONE, "done": Deed.DONE, "unknown": Deed.UNCERTAIN, "transmitting": Deed.UNCERTAIN}
+
+
 async def _chains(session: OrganizationSession, roots: Sequence[UUID]) -> dict[UUID, list[Trip]]:
+    wanted = {"o": session.organization_id, "roots": list(roots)}
     arrivals: defaultdict[UUID, list[Arrival]] = defaultdict(list)
-    begun: dict[UUID, tuple[UUID, Mapping[str, int]]] = {}  # by run: the root, and what it began with
-    for row in await session.execute(_ARRIVALS, {"o": session.organization_id, "roots": list(roots)}):
-        begun.setdefault(row.id, (row.root, (row.replay or {}).get("visits", {})))
+    remarks: defaultdict[UUID, list[Remark]] = defaultdict(list)
+    begun: dict[UUID, tuple[UUID, Begun]] = {}  # by run: the root, and what it began with
+    for row in await session.execute(_ARRIVALS, wanted):
+        begun.setdefault(row.id, (row.root, begun_with(row.replay)))
         if row.step_id is not None:
             arrivals[row.id].append(Arrival(row.step_id, row.visit, row.sequence))
+    for row in await session.execute(_REMARKS, wanted):
+        remarks[row.id].append(Remark(row.kind, row.sequence, row.step_id))
     found: defaultdict[UUID, list[Trip]] = defaultdict(list)
-    for run_id, (root, visits) in begun.items():
-        found[root].append(Trip(run_id, visits, arrivals[run_id]))
+    for run_id, (root, began) in begun.items():
+        found[root].append(Trip(run_id, began, arrivals[run_id], remarks[run_id]))
     return found
+
+
+def begun_with(terms: Mapping[str, Any] | None) -> Begun:
+    """As a replay's row keeps it; a run that is none began with nothing."""
+    kept = terms or {}
+    return Begun(kept.get("visits", {}), kept.get("visits_before", 0), tuple(kept.get("skips", ())))
 
 
 async def _pasts(session: OrganizationSession, roots: Sequence[UUID]) -> dict[UUID, dict[Place, Past]]:
     found: defaultdict[UUID, dict[Place, Past]] = defaultdict(dict)
     for row in await session.execute(_PASTS, {"o": session.organization_id, "roots": list(roots)}):
         here, place = found[row.root], (row.step_id, row.visit)
-        here[place] = better(here.get(place), Past(row.run_id, row.certain, row.at, row.reason))
+        here[place] = better(here.get(place), Past(row.run_id, _DEEDS.get(row.state, Deed.NOT_DONE), row.at, row.reason))
     return found
 
 
@@ -266,7 +312,8 @@ async def make(
     """A new run for each plan, up to `RUNS_PER_WORKFLOW` of one version and campaign in a workflow, and the old ones closed; and what the
     audit chain is to be told, last in the transaction. `plans`: of runs that `load(…, lock=True)` gave. A constant number of statements.
 
-    The old runs' workflows, where there still are any, are told by the outbox. `request_id`: only for a single plan.
+    The outbox tells the old runs' workflows, where there still are any, and starts those of the new: routing is to be woken after the
+    commit. `request_id`: only for a single plan.
     """
     if not plans:
         return [], []
@@ -277,7 +324,9 @@ async def make(
     await session.execute(_CLOSE, {"o": session.organization_id, "rows": closing, "reason": REPLAYED})
     closed = [each.old.id for each in plans if each.old.status not in FINISHED]
     await session.execute(_CLOSE_WAITS, {"o": session.organization_id, "ids": closed})
-    await outbox.put(session, [Told(run_id, "exit", {"reason": REPLAYED}) for run_id in closed])
+    first = {one.workflow_id: one.id for one in reversed(made)}
+    starts = [Told(run_id, "start") for run_id in first.values()]
+    await outbox.put(session, [*(Told(run_id, "exit", {"reason": REPLAYED}) for run_id in closed), *starts])
     return made, [entry for one, each in zip(made, plans, strict=True) for entry in _entries(one, each, wanted, actor)]
 
 
@@ -298,7 +347,9 @@ def _places(organization_id: UUID, plans: Sequence[Plan]) -> list[Made]:
 def _row(one: Made, plan: Plan, wanted: Wanted, actor: Actor, request_id: UUID | None) -> dict[str, Any]:
     terms = {
         "from_step": plan.from_step,
-        "visits": dict(plan.visits),
+        "visits": dict(plan.begun.visits),
+        "visits_before": plan.begun.visits_before,
+        "skips": list(plan.begun.skips),
         "version": wanted.version,
         "resend": dict(plan.again),
         "reason": wanted.reason,
@@ -334,7 +385,7 @@ class StartingRun:
     id: UUID
     contact_id: UUID
     step_id: str
-    visits: Mapping[str, int]
+    begun: Begun
     cancelled: bool  # asked for before its workflow was started
 
 
@@ -356,14 +407,6 @@ _STARTING = text(
       AND status = 'active' ORDER BY workflow_id, id
     """
 )
-_OVERDUE = text(
-    """
-    SELECT workflow_id FROM runs
-    WHERE organization_id = :o AND replay_of IS NOT NULL AND status = 'active' AND sequence = 0
-      AND created_at < clock_timestamp() - CAST(:older_than AS interval)
-    GROUP BY workflow_id ORDER BY min(created_at) LIMIT :limit
-    """
-)
 
 
 async def starting(session: OrganizationSession, names: Sequence[str]) -> list[StartingWorkflow]:
@@ -371,14 +414,8 @@ async def starting(session: OrganizationSession, names: Sequence[str]) -> list[S
     found: dict[str, StartingWorkflow] = {}
     for row in await session.execute(_STARTING, {"o": session.organization_id, "names": list(names)}):
         one = found.setdefault(row.workflow_id, StartingWorkflow(row.workflow_id, row.journey_id, row.version_id, row.campaign_id))
-        one.runs.append(StartingRun(row.id, row.contact_id, row.step_id, row.replay.get("visits", {}), row.cancelled))
+        one.runs.append(StartingRun(row.id, row.contact_id, row.step_id, begun_with(row.replay), row.cancelled))
     return list(found.values())
-
-
-async def overdue(session: OrganizationSession, older_than: timedelta, limit: int) -> list[str]:
-    """Workflows whose replays have recorded nothing for longer than `older_than`: their start may have failed."""
-    wanted = {"o": session.organization_id, "older_than": older_than, "limit": limit}
-    return list((await session.execute(_OVERDUE, wanted)).scalars())
 
 
 # --- telling of them --------------------------------------------------------------------------------------------------
@@ -391,6 +428,34 @@ class Link:
     run_id: UUID
     at: datetime
     terms: dict[str, Any]
+
+
+RUNS_LOOKED_AT = 500  # in one go
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a replay of many runs would come to. `by_step`: how many effects, by step and standing; `refused`: how many runs, by why."""
+
+    by_step: Mapping[str, Mapping[str, int]]
+    refused: Mapping[str, int]
+    numbers: Mapping[str, int]
+
+
+async def dry_run(session: OrganizationSession, run_ids: Sequence[UUID], wanted: Wanted) -> DryRun:
+    """The sums over all of these runs. Writes nothing."""
+    by_step: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    refused: Counter[str] = Counter()
+    numbers: Counter[str] = Counter({str(standing): 0 for standing in Standing})
+    for first in range(0, len(run_ids), RUNS_LOOKED_AT):
+        for each in await plan(session, await load(session, run_ids[first : first + RUNS_LOOKED_AT], lock=False), wanted):
+            if isinstance(each, Refusal):
+                refused[each.code] += 1
+                continue
+            for effect in each.ahead:
+                by_step[effect.step_id][effect.standing] += 1
+                numbers[effect.standing] += 1
+    return DryRun(by_step, refused, numbers)
 
 
 _REPLAY_OF = text("SELECT id, created_at, replay FROM runs WHERE organization_id = :o AND id = :id")

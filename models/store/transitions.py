@@ -16,7 +16,12 @@ from models.store.session import OrganizationSession
 from models.tables.base import new_id
 
 # What auditors look for. The rest (entered, woke, chose, sent, …) is in the timeline, and sends are in the chain as deliveries.
-AUDITED = frozenset({"parked", "cancel_requested", "paused", "resumed", "retried", "skipped", "moved", "cancelled", "exited", "completed"})
+AUDITED = frozenset(
+    {
+        *("parked", "cancel_requested", "paused", "resumed", "retried", "skipped", "moved", "cancelled", "exited", "completed"),
+        *("jumped", "skip_requested", "jump_requested", "step_cancelled", "step_restored", "variables_changed"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class NewTransition:
     sequence: int
     kind: str
     phase: str
+    beneath: str | None  # the phase underneath a pause
     occurred_at: datetime
     step_id: str | None
     visit: int | None
@@ -53,13 +59,14 @@ _PROJECTION = text(
     """
     WITH told AS MATERIALIZED (
       SELECT a.*
-      FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, sequence int, phase text, step_id text, wake_at timestamptz,
-        reason text, occurred_at timestamptz, cancel_requested boolean)
+      FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, sequence int, phase text, beneath text, step_id text,
+        wake_at timestamptz, reason text, occurred_at timestamptz, cancel_requested boolean)
       CROSS JOIN LATERAL (
         SELECT r.sequence, r.replayed_by FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR UPDATE) r
       WHERE a.sequence > r.sequence AND r.replayed_by IS NULL
       ORDER BY a.run_id)
-    UPDATE runs r SET status = a.phase, step_id = a.step_id, wake_at = a.wake_at, reason = a.reason, sequence = a.sequence,
+    UPDATE runs r SET status = a.phase, beneath = a.beneath, step_id = a.step_id, wake_at = a.wake_at, reason = a.reason,
+      sequence = a.sequence,
       cancel_requested_at = coalesce(r.cancel_requested_at, CASE WHEN a.cancel_requested THEN a.occurred_at END),
       finished_at = CASE WHEN a.phase = ANY(CAST(:finished AS text[])) THEN a.occurred_at END, updated_at = clock_timestamp()
     FROM told a WHERE r.organization_id = :o AND r.id = a.run_id
@@ -123,6 +130,7 @@ def _projected(one: NewTransition, cancel_requested: bool) -> dict[str, Any]:
         "run_id": one.run_id,
         "sequence": one.sequence,
         "phase": one.phase,
+        "beneath": one.beneath,
         "step_id": one.step_id,
         "wake_at": one.wake_at,
         "reason": one.reason,
@@ -131,6 +139,6 @@ def _projected(one: NewTransition, cancel_requested: bool) -> dict[str, Any]:
 
 
 def _entry(one: NewTransition) -> NewEntry:
-    details = {"sequence": one.sequence, "step_id": one.step_id, "visit": one.visit, "reason": one.reason}
+    details = {"sequence": one.sequence, "step_id": one.step_id, "visit": one.visit, "reason": one.details.get("why", one.reason)}
     known = {name: value for name, value in details.items() if value is not None}
     return NewEntry(f"run.{one.kind}", "run", str(one.run_id), one.actor, known, one.occurred_at)

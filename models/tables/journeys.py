@@ -96,12 +96,6 @@ class Run(OrganizationRow, table=True):
         Index("uq_runs_campaign_contact", "campaign_id", "contact_id", unique=True, postgresql_where=text("replay_of IS NULL")),
         Index("uq_runs_replay_of", "replay_of", unique=True, postgresql_where=text("replay_of IS NOT NULL")),
         Index("ix_runs_root", "root_run_id", postgresql_where=text("root_run_id IS NOT NULL")),
-        Index(
-            "ix_runs_unstarted_replays",
-            "organization_id",
-            "created_at",
-            postgresql_where=text("replay_of IS NOT NULL AND status = 'active' AND sequence = 0"),
-        ),
         Index("uq_runs_request", "organization_id", "request_id", unique=True, postgresql_where=text("request_id IS NOT NULL")),
     )
 
@@ -112,6 +106,7 @@ class Run(OrganizationRow, table=True):
     workflow_id: str
     page: int = 0  # of the campaign's audience
     status: str = "active"  # active | waiting | held | paused | needs_attention | completed | exited | cancelled
+    beneath: str | None = None  # while it is paused: the phase underneath
     step_id: str | None = None
     wake_at: datetime | None = moment(nullable=True)
     reason: str | None = None

@@ -64,6 +64,10 @@ async def _over_the_api(person: Person, world: World, journey_id: str) -> None:
     event = await _post(person, "/v1/events", {"name": "ordered", "contact_id": world.ids["contact_id"]})
     world.add("event_id", event["items"][0]["id"])
     world.add("plan_id", (await _post(person, f"/v1/journeys/{journey_id}/publish-plans", None))["id"])
+    bulk = {"command": "pause", "filter": {"run_ids": [world.ids["run_id"]]}}
+    world.add("preview_id", (await _post(person, "/v1/run-operations/previews", bulk))["id"])
+    executed = (await _post(person, "/v1/run-operations/previews", bulk))["id"]
+    world.add("operation_id", (await _post(person, "/v1/run-operations", {"preview_id": executed, "reason": "asked by phone"}))["id"])
     upload = await person.client.post("/v1/contact-imports", files={"file": ("people.csv", b"email\nada@example.com\n")})
     world.add("import_id", upload.json()["id"])
 

@@ -1,7 +1,9 @@
 """Replaying runs, end to end through the public API: nothing is sent twice, and what was missed is sent once."""
 
 import asyncio
+import os
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from tests.journeys.test_effects import working
 from tests.receiver import Receiver, receiving
 
 REASON = "the mail server was down"
+RUNS = int(os.environ.get("LEADSTATS_REPLAYS", "60"))  # of the bulk replay
 
 
 async def preview(acme: Organization, run_id: str, **asked: Any) -> Document:
@@ -35,7 +38,7 @@ async def two_mails(acme: Organization, topic: str, between: Document | None = N
     send = {"kind": "send", "topic_id": topic}
     steps = {
         "first": {**send, "template_id": await acme.template("First"), "next": "between"},
-        "between": {**(between or {"kind": "wait", "duration": "PT1H"}), "next": "second"},
+        "between": between or {"kind": "wait", "duration": "PT1H", "next": "second"},
         "second": {**send, "template_id": await acme.template("Second")},
     }
     return await acme.publish("first", steps)
@@ -64,7 +67,8 @@ async def test_scenario_44_a_rerun_repeats_neither_mails_nor_webhooks_and_a_reru
 ) -> None:
     topic, contact = await consenting(acme)
     async with receiving() as receiver, working(stack, receiver):
-        webhook = {"kind": "call_webhook", "url": receiver.url, "body": {"x": "1"}, "save": {"order_id": {"path": "id", "type": "string"}}}
+        save = {"order_id": {"path": "id", "type": "string"}}
+        webhook = {"kind": "call_webhook", "url": receiver.url, "body": {"x": "1"}, "save": save, "next": "second"}
         receiver.says(200, {"id": "A-1"})
         journey = await two_mails(acme, topic, webhook)
         first = await broken_at_second(acme, receiver, journey, contact)
@@ -185,11 +189,8 @@ async def test_consent_is_asked_again_for_what_is_sent_and_not_for_what_is_kept(
         new = await replay(acme, other, from_step="first")
         await acme.until_run(new, "completed")
     assert numbers(seen) == {"kept": 1, "to_do": 1}
-    assert [(check["check"], check["outcome"], check["reason"]) for check in seen["checks"]][0] == (
-        "consent",
-        "refuse",
-        "consent_withdrawn",
-    )
+    consent = seen["checks"][0]
+    assert (consent["check"], consent["outcome"], consent["reason"]) == ("consent", "refuse", "consent_withdrawn")
     told = {entry["step_id"]: entry["kind"] for entry in await acme.timeline(new) if entry["kind"] in ("sent", "not_sent")}
     assert told == {"first": "sent", "second": "not_sent"}
     assert await subjects(acme) == {"First": 2, "Second": 1}
@@ -245,3 +246,95 @@ async def test_each_visit_of_a_loop_is_kept_for_itself(stack: Stack, acme: Organ
             await acme.post("/events", {"name": "go", "contact_id": contact})
             await acme.until_run(new, "completed")
     assert await subjects(acme) == {"Round": 3}
+
+
+async def operate(acme: Organization, filter: Document, limit: int | None = None, **arguments: Any) -> tuple[Document, Document]:
+    """A replay of many runs: its preview, and the operation once it is completed."""
+    asked = {"command": "replay", "filter": filter, "arguments": arguments, **({"limit": limit} if limit else {})}
+    seen = await acme.post("/run-operations/previews", asked)
+    await acme.post("/run-operations", {"preview_id": seen["id"], "reason": REASON})
+    path = f"/run-operations/{seen['id']}"
+    return seen, await acme.until(lambda: acme.get(path), lambda found: found["status"] == "completed")
+
+
+async def in_attention(acme: Organization, campaign_id: str, count: int, **others: int) -> Document:
+    wanted = {"needs_attention": count, **others}
+    return await acme.until(
+        lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {k: v for k, v in wanted.items() if v}
+    )
+
+
+async def until_given_up(stack: Stack, acme: Organization, campaign_id: str, count: int) -> Document:
+    """Time goes on until every run of the campaign has tried its message as often as it does."""
+
+    async def look() -> Document:
+        return (await acme.campaign(campaign_id))["progress"]["runs"]
+
+    pages = {run["workflow_id"] for run in await acme.every("/runs", campaign_id=campaign_id)}
+    [page, *_] = [stack.services.temporal.get_workflow_handle(name) for name in sorted(pages)]
+    for _ in range(60):
+        runs = await look()
+        if runs.get("needs_attention", 0) == count:
+            break
+        if runs.get("active", 0) == 0:
+            await stack.temporal.fast_forward(page, timedelta(minutes=5))
+        await asyncio.sleep(0.2)
+    return await in_attention(acme, campaign_id, count)
+
+
+async def test_a_bulk_replay_after_an_outage_sends_what_was_missed_once_and_repeats_nothing(stack: Stack, acme: Organization) -> None:
+    """Acceptance: the second mail of every run met a server that was down; `LEADSTATS_REPLAYS=1000` replays as many."""
+    topic, people = await acme.topic(), await crowd(acme, RUNS)
+    await acme.consent(people, topic)
+    journey = await two_mails(acme, topic, {"kind": "wait_for", "events": [{"event": "go", "next": "second"}]})
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            campaign = await acme.launch(journey, page_size=200)
+            await acme.until(lambda: acme.campaign(campaign), lambda found: found["progress"]["runs"] == {"waiting": RUNS})
+        await acme.post("/sandbox/faults", {"phase": "mail", "action": "reply", "code": 421})  # the outage
+        await asyncio.sleep(0.6)
+        await tell_all(acme, people)
+        await until_given_up(stack, acme, campaign, RUNS)
+        assert await subjects(acme) == {"First": RUNS}
+
+        here = {"campaign_id": campaign, "statuses": ["needs_attention"], "reasons": ["gave_up"]}
+        part = RUNS * 2 // 5
+        seen, done = await operate(acme, here, limit=part, from_step="first")  # still down: a replay that fails again
+        assert numbers_of(seen) == {"kept": part, "to_do": part, "possible": 0, "uncertain": 0}
+        assert done["progress"]["done"] == part
+        await until_given_up(stack, acme, campaign, RUNS)
+        assert await subjects(acme) == {"First": RUNS}
+        await mend(acme)
+
+        chains = {"replayed": part, "first": RUNS - part}
+        seen, done = await operate(acme, here, limit=chains["first"], from_step="first")
+        rest, rest_done = await operate(acme, here, from_step="first")  # the remainder
+        assert (done["progress"]["done"], rest_done["progress"]["done"]) == (chains["first"], chains["replayed"])
+        assert numbers_of(seen) == {"kept": chains["first"], "to_do": chains["first"], "possible": 0, "uncertain": 0}
+        assert numbers_of(rest) == {"kept": part, "to_do": part, "possible": 0, "uncertain": 0}
+        ended = await acme.until_campaign(campaign)
+    assert ended["progress"]["runs"] == {"completed": RUNS} and ended["progress"]["conservation"]["holds"]
+    assert await subjects(acme) == {"First": RUNS, "Second": RUNS}
+    assert set((await acme.mails()).values()) == {2}
+    again = await acme.post("/run-operations/previews", {"command": "replay", "filter": {"campaign_id": campaign}, "arguments": {}})
+    assert again["preview"]["not_applicable"] == {"replayed_already": RUNS + part} and again["runs"] == RUNS
+
+
+EFFECTS = ("kept", "to_do", "possible", "uncertain")
+
+
+def numbers_of(operation: Document) -> dict[str, int]:
+    return {name: operation["preview"]["effects"][name] for name in EFFECTS}
+
+
+async def crowd(acme: Organization, count: int) -> list[str]:
+    lines = "".join(f"crowd{number}@example.com\n" for number in range(count))
+    made = await acme.client.post("/v1/contact-imports", files={"file": ("people.csv", f"email\n{lines}".encode())})
+    assert made.is_success, made.text
+    await acme.until(lambda: acme.get(f"/contact-imports/{made.json()['id']}"), lambda found: found["status"] == "completed")
+    return [contact["id"] for contact in await acme.every("/contacts")]
+
+
+async def tell_all(acme: Organization, people: list[str]) -> None:
+    for first in range(0, len(people), 500):
+        await acme.post("/events", [{"name": "go", "contact_id": contact} for contact in people[first : first + 500]])

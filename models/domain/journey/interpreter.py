@@ -11,15 +11,17 @@ What a kind of step does is said by its class (`models.domain.journey.steps`). A
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from models.domain.connection import BROKEN_REASONS
 from models.domain.journey.definition import Definition, ReviewStep, SendStep, Step, WaitForStep, WaitStep
 from models.domain.journey.run import FINISHED, Phase, RunState
-from models.domain.journey.steps.base import Answer, Ask, Go, Leave, Outcome, Rest
+from models.domain.journey.steps.base import Answer, Ask, Go, Leave, Outcome, Rest, fraction
 
 ROUNDS_PER_VERSION = 1_000  # a run that was moved asks everything anew: its rounds do not meet those before
+STEP_CANCELLED = "step_cancelled"  # why a step was skipped that somebody had cancelled before
 PAUSES = ("campaign_paused", "journey_paused", "run_paused")  # as the last check before a send calls them
 
 
@@ -195,15 +197,81 @@ def park(state: RunState, reason: str) -> Progress:
     return Progress(new, (Change("parked", Phase.NEEDS_ATTENTION, state.step_id, state.visit, reason=reason),))
 
 
-def retry(state: RunState) -> Progress:
+def retry(state: RunState, reason: str | None = None) -> Progress:
     """A parked run tries its step again."""
     new = state.model_copy(update={"phase": Phase.ACTIVE, "reason": None, "round": state.round + 1})
-    return Progress(new, (Change("retried", Phase.ACTIVE, state.step_id, state.visit),))
+    return Progress(new, (Change("retried", Phase.ACTIVE, state.step_id, state.visit, reason=reason),))
 
 
-def skip(definition: Definition, state: RunState, now: datetime) -> Progress:
-    """The run leaves its step undone. A branch goes its `otherwise` way."""
-    return _follow(definition, state, Go(_step(definition, state).skipped(), "skipped"), now)
+def stands_at(state: RunState, step_id: str, visit: int | None) -> bool:
+    """Whether the run is still where somebody saw it (None: at whichever visit), and not finished."""
+    return state.phase not in FINISHED and state.step_id == step_id and visit in (None, state.visit)
+
+
+def skip(definition: Definition, state: RunState, now: datetime, reason: str | None = None) -> Progress:
+    """The run leaves its step undone, whatever it does there. A branch goes its `otherwise` way, a wait for events the first of its
+    ways. A run that starts later will leave its first step undone."""
+    if state.starts_at is not None:
+        return cancel_step(state, state.step_id or "", reason)
+    return _follow(definition, state, Go(_step(definition, state).skipped(), "skipped", reason), now)
+
+
+def jump(definition: Definition, state: RunState, step_id: str, now: datetime, reason: str | None = None) -> Progress:
+    """The run arrives at the step anew, and what it does from there on is done anew, even where it was done before: its visits are
+    counted on from the highest so far. One that was to start later starts now."""
+    most = max((state.visits_before + 1, *state.visits.values()))
+    fresh = state.model_copy(update={"starts_at": None, "visits_before": most, "visits": {}})
+    jumped = Change("jumped", Phase.ACTIVE, state.step_id, state.visit, reason=reason, details={"to": step_id})
+    return _after(_arrive(definition, fresh, step_id, now), jumped)
+
+
+def cancel_step(state: RunState, step_id: str, reason: str | None = None) -> Progress:
+    """The run leaves the step undone when it comes to it next."""
+    new = state.model_copy(update={"skips": (*state.skips, step_id)})
+    return Progress(new, (_remark(state, "step_cancelled", reason, {"to": step_id}),))
+
+
+def restore_step(state: RunState, step_id: str, reason: str | None = None) -> Progress:
+    """The step that was cancelled is done after all."""
+    new = state.model_copy(update={"skips": tuple(each for each in state.skips if each != step_id)})
+    return Progress(new, (_remark(state, "step_restored", reason, {"to": step_id}),))
+
+
+def variables_changed(definition: Definition, state: RunState, names: list[str], reason: str | None = None) -> Progress:
+    """The run's row holds other values under these names. A wait that may depend on them asks anew; the old end stands until the answer.
+    What is in flight may have read the old ones."""
+    told = _remark(state, "variables_changed", reason, {"names": names})
+    if state.phase is not Phase.WAITING or state.starts_at is not None:
+        return Progress(state, (told,))
+    step = _step(definition, state)
+    if not isinstance(step, WaitForStep) and not (isinstance(step, WaitStep) and step.planned):
+        return Progress(state, (told,))
+    return Progress(state.model_copy(update={"phase": Phase.ACTIVE, "round": state.round + 1}), (told,))
+
+
+def resumed(state: RunState, now: datetime, spread: timedelta | None, word: UUID | None) -> RunState:
+    """A pause of all runs is lifted. With `spread`, each run goes on at a moment of its own within that period, the same whenever it is
+    computed for the same `word`, and evenly spread over different runs; without, at once. The last resumption decides."""
+    seconds = 0 if not spread else int(spread.total_seconds() * fraction(state.run_id, word or ""))  # whole ones: runs share timers
+    moment = now + timedelta(seconds=seconds) if spread else None
+    return state if moment == state.not_before else state.model_copy(update={"not_before": moment})
+
+
+def goes_on_at(command: Command, state: RunState) -> datetime | None:
+    """The earliest moment for the command, None: at once. Not for commands that wait for somebody's word."""
+    moments = [at for at in (state.not_before, command.at if isinstance(command, WaitUntil) else None) if at is not None]
+    return max(moments, default=None)
+
+
+def remarked(state: RunState, kind: str, why: str | None, details: dict[str, Any]) -> Progress:
+    """Something was said about the run that changes nothing yet."""
+    return Progress(state, (_remark(state, kind, why, details),))
+
+
+def _remark(state: RunState, kind: str, why: str | None, details: dict[str, Any]) -> Change:
+    """A line that leaves phase, wake time and the reason for them as they are; `why` is the operator's."""
+    said = details if why is None else {**details, "why": why}
+    return Change(kind, state.phase, state.step_id, state.visit, state.wake_at, state.reason, said)
 
 
 def cancel(state: RunState, reason: str | None) -> Progress:
@@ -269,8 +337,13 @@ def _arrive(definition: Definition, state: RunState, step_id: str | None, now: d
         if definition.at_end == "exit" and definition.has_ended(now):
             return _after(_finish(state, Phase.EXITED, "journey_ended"), *changes)
         state = _at(definition, state, step_id, now, keep_arrival)
-        if state.visit > definition.max_visits:
+        if state.visit - state.visits_before > definition.max_visits:
             return _after(_finish(state, Phase.EXITED, "loop_limit"), *changes)
+        if step_id in state.skips:
+            changes = (*changes, Change("skipped", Phase.ACTIVE, step_id, state.visit, reason=STEP_CANCELLED))
+            state = state.model_copy(update={"skips": tuple(each for each in state.skips if each != step_id)})
+            step_id, keep_arrival = _step(definition, state).skipped(), False
+            continue
         outcome = _step(definition, state).arrive(state, now)
         if not isinstance(outcome, Go):
             return _after(_follow(definition, state, outcome, now), *changes)
@@ -279,7 +352,7 @@ def _arrive(definition: Definition, state: RunState, step_id: str | None, now: d
 
 
 def _at(definition: Definition, state: RunState, step_id: str, now: datetime, keep_arrival: bool) -> RunState:
-    visit = state.visits.get(step_id, 0) + 1
+    visit = state.visits.get(step_id, state.visits_before) + 1
     arrived_at = state.arrived_at if keep_arrival and state.arrived_at is not None else now
     return state.model_copy(
         update={

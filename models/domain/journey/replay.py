@@ -28,37 +28,94 @@ class Arrival:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """A line about a step other than an arrival: jumped, step_cancelled, step_restored, or skipped because it had been cancelled."""
+
+    kind: str
+    sequence: int
+    step_id: str = ""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a run counts as having been through when it begins; as in `RunState`. `visits_before`: the most visits of any step before its
+    last jump. `skips`: steps that somebody has cancelled for it."""
+
+    visits: Mapping[str, int] = field(default_factory=dict)
+    visits_before: int = 0
+    skips: tuple[str, ...] = ()
+
+    def next_visit(self, step_id: str) -> int:
+        return self.visits.get(step_id, self.visits_before) + 1
+
+
+@dataclass(frozen=True)
 class Trip:
-    """One run of a chain. `visits`: how often each step counted as visited before it began."""
+    """One run of a chain: what it began with, and what its record says of it."""
 
     run_id: UUID
-    visits: Mapping[str, int] = field(default_factory=dict)
+    begun: Begun = Begun()
     arrivals: Sequence[Arrival] = ()
+    remarks: Sequence[Remark] = ()
 
 
-def visits_before(chain: Sequence[Trip], step_id: str, looping: frozenset[str]) -> dict[str, int]:
-    """How often each step counts as visited by a run that is to come to `step_id` once more as when the chain, newest run first, last did:
-    so it meets what was done then. `looping`: of the version that it goes on.
+def begin_at(chain: Sequence[Trip], step_id: str, looping: frozenset[str]) -> Begun:
+    """With what a run begins that is to come to `step_id` once more as when the chain, newest run first, last did: so it meets what was
+    done then. `looping`: of the version that it goes on. Steps that somebody has cancelled stay cancelled, but for `step_id` itself.
 
     A step that it can pass but that cannot be passed twice counts as not visited, whatever another version's order of steps was: what
     was done there is kept.
     """
-    for trip in chain:
+    for number, trip in enumerate(chain):
         last = max((each for each in trip.arrivals if each.step_id == step_id), key=lambda each: each.sequence, default=None)
         if last is not None:
-            again = {each.step_id for each in trip.arrivals if each.sequence >= last.sequence}
-            counts = _counts(trip, last.sequence) | {step_id: last.visit - 1}
-            return {step: visits for step, visits in counts.items() if visits > 0 and step in looping | again}
-    counts = _counts(chain[0], None) if chain else {}
-    return {step: visits for step, visits in counts.items() if step in looping}
+            before = _counts(trip, last.sequence)
+            visits = {step: visits for step, visits in before.visits.items() if step in looping} | {step_id: last.visit - 1}
+            skips = _skips(chain[: number + 1], last.sequence) - {step_id}
+            return Begun(_above(visits, before.visits_before), before.visits_before, tuple(sorted(skips)))
+    if not chain:
+        return Begun()
+    before = _counts(chain[0], None)
+    visits = {step: visits for step, visits in before.visits.items() if step in looping}
+    skips = _skips(chain[:1], None) - {step_id}
+    return Begun(_above(visits, before.visits_before), before.visits_before, tuple(sorted(skips)))
 
 
-def _counts(trip: Trip, before: int | None) -> dict[str, int]:
-    counts = dict(trip.visits)
-    for each in trip.arrivals:
-        if before is None or each.sequence < before:
-            counts[each.step_id] = max(counts.get(each.step_id, 0), each.visit)
-    return counts
+def _above(visits: Mapping[str, int], floor: int) -> dict[str, int]:
+    return {step: count for step, count in visits.items() if count > floor}
+
+
+def _counts(trip: Trip, before: int | None) -> Begun:
+    """As it counted before that line of its record (None: at its end). A jump counts everything on from the highest so far."""
+    counts, floor = dict(trip.begun.visits), trip.begun.visits_before
+    jumps = [each.sequence for each in trip.remarks if each.kind == "jumped"]
+    for sequence, arrival in sorted([(each.sequence, each) for each in trip.arrivals], key=lambda pair: pair[0]):
+        if before is not None and sequence >= before:
+            break
+        while jumps and jumps[0] < sequence:
+            floor, counts = max((floor + 1, *counts.values())), {}
+            jumps.pop(0)
+        counts[arrival.step_id] = max(counts.get(arrival.step_id, 0), arrival.visit)
+    while jumps and (before is None or jumps[0] < before):
+        floor, counts = max((floor + 1, *counts.values())), {}
+        jumps.pop(0)
+    return Begun(counts, floor)
+
+
+def _skips(chain: Sequence[Trip], before: int | None) -> set[str]:
+    """The steps that are cancelled for a run that comes back to where the last of these (the oldest) was before that line: what was left
+    undone for that since is left undone again."""
+    oldest, *_ = reversed(chain)
+    skips = set(oldest.begun.skips)
+    for trip in reversed(chain):
+        for remark in sorted(trip.remarks, key=lambda each: each.sequence):
+            if remark.kind == "step_cancelled":
+                skips.add(remark.step_id)
+            elif remark.kind == "step_restored" or (
+                remark.kind == "skipped" and trip is oldest and (before is None or remark.sequence < before)
+            ):
+                skips.discard(remark.step_id)
+    return skips
 
 
 # --- what lies ahead -------------------------------------------------------------------------------------------------
@@ -106,12 +163,18 @@ class Standing(StrEnum):
     UNCERTAIN = "uncertain"  # nobody knows whether it was done: the run parks there
 
 
+class Deed(StrEnum):
+    DONE = "done"
+    UNCERTAIN = "uncertain"  # it may have been done
+    NOT_DONE = "not_done"  # tried or refused, and certainly not done
+
+
 @dataclass(frozen=True)
 class Past:
-    """What a run of the chain did at a place. Not `certain`: it may have been done."""
+    """What a run of the chain did at a place."""
 
     run_id: UUID
-    certain: bool
+    deed: Deed
     at: datetime
     reason: str | None = None
 
@@ -126,26 +189,41 @@ class Ahead:
     past: Past | None = None
 
 
+def met(pasts: Mapping[Place, Past], step_id: str, visit: int, loops: bool) -> Past | None:
+    """What the chain has done, or may have, of what a run is to do at this place; None: nothing.
+
+    What was done for a later visit counts as well: a jump counts visits on, so that a run which begins before one comes to the same
+    step with a lower number. Not where the step lies on a loop and something is known of exactly this visit.
+    """
+    here = pasts.get((step_id, visit))
+    if loops and here is not None:
+        return None if here.deed is Deed.NOT_DONE else here
+    later = [(number, past) for (step, number), past in pasts.items() if step == step_id and number >= visit]
+    done = [(past.deed is not Deed.DONE, number, past) for number, past in later if past.deed is not Deed.NOT_DONE]
+    return min(done, key=lambda each: each[:2])[2] if done else None
+
+
 def forecast(
-    definition: Definition, step_id: str, visits: Mapping[str, int], pasts: Mapping[Place, Past], resend: frozenset[str] = frozenset()
+    definition: Definition, step_id: str, begun: Begun, pasts: Mapping[Place, Past], resend: frozenset[str] = frozenset()
 ) -> list[Ahead]:
-    """What becomes of every effect from `step_id` on, the nearest first. `visits`: as `visits_before` says."""
+    """What becomes of every effect from `step_id` on, the nearest first. `begun`: as `begin_at` says. Steps that are cancelled do
+    nothing."""
     certain = on_every_way(definition, step_id)
     found: list[Ahead] = []
     for each in steps_ahead(definition, step_id):
-        if has_effect(definition.steps[each]):
-            found += _at(each, visits.get(each, 0) + 1, pasts, each in resend, each in certain, each in definition.looping)
+        if has_effect(definition.steps[each]) and each not in begun.skips:
+            found += _at(each, begun.next_visit(each), pasts, each in resend, each in certain, each in definition.looping)
     return found
 
 
 def _at(step_id: str, visit: int, pasts: Mapping[Place, Past], resend: bool, certain: bool, loops: bool) -> Iterator[Ahead]:
     """One effect, or, where a loop has done several, those and the next."""
-    past = pasts.get((step_id, visit))
+    past = met(pasts, step_id, visit, loops)
     if resend and past is not None:
         yield Ahead(step_id, visit, Standing.RESENT, past)
     elif past is None:
         yield Ahead(step_id, visit, Standing.TO_DO if certain else Standing.POSSIBLE)
-    elif not past.certain:
+    elif past.deed is Deed.UNCERTAIN:
         yield Ahead(step_id, visit, Standing.UNCERTAIN, past)
     else:
         yield Ahead(step_id, visit, Standing.KEPT, past)
@@ -159,8 +237,11 @@ def counts(ahead: Sequence[Ahead]) -> dict[str, int]:
     return {str(standing): found[standing] for standing in Standing}
 
 
+_RANK = {Deed.DONE: 2, Deed.UNCERTAIN: 1, Deed.NOT_DONE: 0}
+
+
 def better(one: Past | None, other: Past) -> Past:
     """Of two runs' deeds at one place the one that counts: what was certainly done, and of two such the first."""
-    if one is None or (other.certain, -other.at.timestamp()) > (one.certain, -one.at.timestamp()):
+    if one is None or (_RANK[other.deed], -other.at.timestamp()) > (_RANK[one.deed], -one.at.timestamp()):
         return other
     return one

@@ -47,6 +47,9 @@ class RunState(BaseModel):
     moved: bool = False  # it has just come from another version, and has not arrived at step_id yet
     moves: int = 0  # how often it has come from another version: questions asked before do not count
     leaving: str | None = None  # a rule of the journey ends it as soon as nothing is in flight; the reason
+    skips: tuple[str, ...] = ()  # steps that it leaves undone when it comes to them next
+    visits_before: int = 0  # the most visits of any step before the last jump: later ones are counted on from there
+    not_before: datetime | None = None  # aware UTC: a resumption was spread, and this is its moment
 
     @property
     def shown_phase(self) -> Phase:

@@ -186,9 +186,31 @@ def _by(verb: str, *, at_step: bool = False) -> Callable[[Happening], str]:
     def tell(happening: Happening) -> str:
         actor = happening.names.actor(happening.details)
         words = happening.reason if actor or not is_known(happening.reason or "") else reason_words(happening)
+        if actor and verb in _REMARKS:  # the run's own reason stays what it was
+            words = happening.details.get("why")
         return f"{verb}{_at_step(happening) if at_step else ''}{actor}{f': {words}' if words else ''}"
 
     return tell
+
+
+_REMARKS = ("Resumed", "Asked to skip the step")
+
+
+def _about_step(verb: str) -> Callable[[Happening], str]:
+    """Somebody's word about another step than the one at which the run stands."""
+
+    def tell(happening: Happening) -> str:
+        why = happening.details.get("why") or (happening.reason if happening.kind == "jumped" else None)
+        step = happening.names.step(str(happening.details.get("to")))
+        return f"{verb} {step}{happening.names.actor(happening.details)}{f': {why}' if why else ''}"
+
+    return tell
+
+
+def _variables_changed(happening: Happening) -> str:
+    names, why = happening.details.get("names"), happening.details.get("why")
+    which = f" {', '.join(map(str, names))}" if isinstance(names, list) else ""
+    return f"Changed the run's variables{which}{happening.names.actor(happening.details)}{f': {why}' if why else ''}"
 
 
 def _decided(happening: Happening) -> str:
@@ -257,6 +279,12 @@ _TELLERS: Mapping[str, Callable[[Happening], str]] = {
     "resumed": _by("Resumed"),
     "retried": _by("Tried again"),
     "skipped": _by("The step was skipped"),
+    "skip_requested": _by("Asked to skip the step", at_step=True),
+    "jumped": _about_step("Jumped to"),
+    "jump_requested": _about_step("Asked to jump to"),
+    "step_cancelled": _about_step("Cancelled the step"),
+    "step_restored": _about_step("Took back that the step was cancelled:"),
+    "variables_changed": _variables_changed,
     "cancel_requested": _by("Asked to cancel"),
     "cancelled": _by("Cancelled"),
     "goal_reached": _goal_reached,

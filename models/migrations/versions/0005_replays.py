@@ -1,13 +1,11 @@
 """Replays: which run replays which, and from where."""
 
-from pathlib import Path
-
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0005"
-down_revision = "0002"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
@@ -23,14 +21,6 @@ def upgrade() -> None:
     )
     op.create_index("uq_runs_replay_of", "runs", ["replay_of"], unique=True, postgresql_where=sa.text("replay_of IS NOT NULL"))
     op.create_index("ix_runs_root", "runs", ["root_run_id"], unique=False, postgresql_where=sa.text("root_run_id IS NOT NULL"))
-    op.create_index(
-        "ix_runs_unstarted_replays",
-        "runs",
-        ["organization_id", "created_at"],
-        unique=False,
-        postgresql_where=sa.text("replay_of IS NOT NULL AND status = 'active' AND sequence = 0"),
-    )
-    op.execute(Path(__file__).with_name("0005_replays.sql").read_text())
 
 
 def downgrade() -> None:

@@ -1,6 +1,5 @@
 """`/v1/runs/{id}/replays` without a worker: what is refused and why, what is written, and what upkeep starts."""
 
-from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,8 +9,10 @@ from httpx2 import AsyncClient
 from sqlalchemy import text
 
 from activities.contracts import JourneyInput
-from api.commands import replay_starts
+from activities.telling import Teller
+from activities.versions import Versions
 from api.dependencies import Services
+from models.store import outbox
 from models.store.session import Database
 from tests.api.conftest import Person
 from tests.api.rest import acme
@@ -51,8 +52,19 @@ async def replay(person: Person, run_id: str, key: str | None = None, **asked: A
     return await person.client.post(f"/v1/runs/{run_id}/replays", json={**REASON, **asked}, headers=headers)
 
 
+async def started(person: Person, services: Services, temporal: FakeTemporal, workflow_id: str) -> JourneyInput:
+    """What the outbox starts the workflow with."""
+    async with services.database.organization(person.organization_id) as session:
+        waiting = [message for message in await outbox.waiting(session, 100) if message.kind == "start"]
+    teller = Teller(services.database, Versions(), services.temporal, "queue")
+    assert await teller.tell(person.organization_id, waiting) == [message.id for message in waiting]
+    given = temporal.started[workflow_id].argument
+    assert isinstance(given, JourneyInput)
+    return given
+
+
 async def test_a_replay_is_a_run_of_its_own_linked_to_the_old_one(
-    alice: Person, run: dict[str, Any], around: Surroundings, temporal: FakeTemporal, database: Database
+    alice: Person, run: dict[str, Any], services: Services, temporal: FakeTemporal, database: Database
 ) -> None:
     answer = await replay(alice, run["id"])
     assert (answer.status_code, answer.headers["Location"]) == (201, f"/v1/runs/{answer.json()['id']}")
@@ -62,8 +74,8 @@ async def test_a_replay_is_a_run_of_its_own_linked_to_the_old_one(
     assert {name: new[name] for name in same} == {name: run[name] for name in same}
     old = (await alice.client.get(f"/v1/runs/{run['id']}")).json()
     assert (old["status"], old["reason"], old["replayed_by"]) == ("exited", "replayed", new["id"])
-    given = temporal.started[new["workflow_id"]].argument
-    assert isinstance(given, JourneyInput) and given.scope.replay
+    given = await started(alice, services, temporal, new["workflow_id"])
+    assert given.scope.replay
     assert [(str(state.run_id), state.step_id, state.visits) for state in given.runs] == [(new["id"], "welcome", {})]
     assert "A-1" not in given.model_dump_json()
     assert await actions(alice, database, run["id"]) == ["run.started", "run.replayed"]
@@ -139,13 +151,18 @@ async def test_a_run_is_replayed_once_and_the_second_is_told_by_which(alice: Per
     assert again.status_code == 409 and new["id"] in again.json()["detail"]
 
 
-async def test_the_same_key_finds_the_same_replay(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
+async def test_the_same_key_finds_the_same_replay(
+    alice: Person, run: dict[str, Any], services: Services, temporal: FakeTemporal, database: Database
+) -> None:
     temporal.away()
     assert (await replay(alice, run["id"], "k")).status_code == 503
     temporal.back()
     first, second = await replay(alice, run["id"], "k"), await replay(alice, run["id"], "k")
     assert first.status_code == second.status_code == 201 and first.json()["id"] == second.json()["id"]
-    assert first.json()["workflow_id"] in temporal.started
+    assert await started(alice, services, temporal, first.json()["workflow_id"])
+    async with database.organization(alice.organization_id) as session:  # upkeep would have woken routing
+        organizations = set((await session.execute(text("SELECT organizations_to_route()"))).scalars())
+    assert alice.organization_id in organizations
 
 
 async def test_a_step_that_is_not_there_is_refused_with_the_ways_out(
@@ -178,14 +195,14 @@ async def test_a_replay_has_a_reason_and_nothing_unknown(alice: Person, run: dic
 
 
 async def test_an_archived_journey_replays_nothing_and_a_paused_one_holds_its_replays(
-    alice: Person, run: dict[str, Any], journey: str, temporal: FakeTemporal
+    alice: Person, run: dict[str, Any], journey: str, services: Services, temporal: FakeTemporal
 ) -> None:
     await alice.client.put(f"/v1/journeys/{journey}/archive")
     assert (await replay(alice, run["id"])).status_code == 409
     await alice.client.delete(f"/v1/journeys/{journey}/archive")
     await alice.client.put(f"/v1/journeys/{journey}/pause")
     new = (await replay(alice, run["id"])).json()
-    assert temporal.started[new["workflow_id"]].argument.held_by == ["journey"]
+    assert (await started(alice, services, temporal, new["workflow_id"])).held_by == ["journey"]
 
 
 async def test_an_unknown_run_is_404(alice: Person) -> None:
@@ -202,12 +219,12 @@ async def campaign_of(alice: Person, journey: str, run_id: str, database: Databa
 
 
 async def test_a_campaign_counts_each_contact_once_whatever_was_replayed(
-    alice: Person, run: dict[str, Any], journey: str, database: Database, temporal: FakeTemporal
+    alice: Person, run: dict[str, Any], journey: str, database: Database, services: Services, temporal: FakeTemporal
 ) -> None:
     campaign_id = await campaign_of(alice, journey, run["id"], database)
     new = (await replay(alice, run["id"])).json()
     assert new["campaign_id"] == str(campaign_id)
-    assert temporal.started[new["workflow_id"]].argument.scope.campaign_id == campaign_id
+    assert (await started(alice, services, temporal, new["workflow_id"])).scope.campaign_id == campaign_id
     progress = (await alice.client.get(f"/v1/campaigns/{campaign_id}")).json()["progress"]
     assert progress["conservation"] == {"entered": 1, "accounted_for": 1, "holds": True}
     assert progress["runs"]["active"] == 1 and progress["runs"]["exited"] == 0
@@ -220,21 +237,12 @@ async def test_nothing_of_a_cancelled_campaign_is_replayed(alice: Person, run: d
     assert answer.status_code == 409 and "campaign was cancelled" in answer.json()["detail"]
 
 
-async def test_upkeep_starts_what_a_dying_process_left(
-    alice: Person, run: dict[str, Any], journey: str, services: Services, temporal: FakeTemporal, database: Database
+async def test_a_replay_that_has_not_begun_is_not_started_as_if_it_were_new(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal
 ) -> None:
-    await campaign_of(alice, journey, run["id"], database)
-    temporal.away()
-    assert (await replay(alice, run["id"])).status_code == 503
-    temporal.back()
-    async with database.organization(alice.organization_id) as session:
-        await session.execute(text("UPDATE runs SET created_at = created_at - interval '1 minute' WHERE replay_of IS NOT NULL"))
-        found = await session.execute(text("SELECT organizations_with_unstarted(:older)"), {"older": timedelta(seconds=10)})
-        assert alice.organization_id in set(found.scalars())
-    before = set(temporal.started)
-    assert await replay_starts.start_missing_workflows(services, alice.organization_id, lambda: None) == 1
-    [name] = set(temporal.started) - before
-    assert "/replay/" in name
+    new = (await replay(alice, run["id"])).json()
+    assert (await alice.client.put(f"/v1/runs/{new['id']}/pause")).status_code == 503
+    assert new["workflow_id"] not in temporal.started
 
 
 async def test_a_replay_is_no_entry_but_is_under_way(alice: Person, around: Surroundings, database: Database) -> None:

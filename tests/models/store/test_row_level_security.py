@@ -81,6 +81,7 @@ async def test_no_view_or_stray_function_goes_around_it(owner: psycopg.AsyncConn
         "find_login",
         "login_organizations",
         "organization_id_by_slug",
+        "organizations_operating",
         "organizations_to_route",
         "organizations_with_unstarted",
     ]

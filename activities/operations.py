@@ -1,0 +1,141 @@
+"""Carrying an operation on many runs out: one page's runs are told, and what came of it is on record."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal, cast
+
+from temporalio import activity
+from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.contracts import (
+    CONTROL_RUNS,
+    OperationEnd,
+    OperationPage,
+    OperationPageDone,
+    OperationProgress,
+    Place,
+    RunControl,
+    RunControlled,
+)
+from activities.heartbeat import heartbeating
+from models.domain.journey.operations import OPERATIONS
+from models.store import run_operations
+from models.store.run_operations import Item, Settled
+from models.store.session import Database, OrganizationSession
+from models.tables.operating import RunOperation
+
+RUNS_AT_ONCE = 300  # of one page: a workflow hears of at most so many in one update
+UPDATES_AT_ONCE = 16
+PATIENCE = timedelta(seconds=10)  # a workflow that does not answer is asked again in the next pass
+# Not there (any more), or has too many updates already: the next pass asks whoever carries the runs then.
+PASSED_OVER = (
+    RPCStatusCode.NOT_FOUND,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.FAILED_PRECONDITION,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+)
+
+
+class OperationActivities:
+    def __init__(self, database: Database, temporal: Client) -> None:
+        self.database = database
+        self.temporal = temporal
+
+    def methods(self) -> list[Callable[..., Any]]:
+        return [self.control_page, self.finish_operation]
+
+    @activity.defn(name="control_page")
+    async def control_page(self, page: OperationPage) -> OperationPageDone:
+        """The workflows of the next page's runs have been told, each once with all of its runs, and what each run answered is on record.
+
+        Safe to run twice: only runs that are not settled are told, and the update's id is made from the operation and the page, so that
+        a workflow which did not answer in time and is asked again (by an attempt or by a pass) obeys once and answers the same. A
+        workflow that does not answer, is closed, or does not carry a run any more keeps no other waiting.
+        """
+        async with heartbeating():
+            ref = page.operation
+            async with self.database.organization(ref.organization_id) as session:
+                operation = await run_operations.get(session, ref.operation_id)
+                items, until = await next_page(session, operation, page.after)
+            if not items:
+                return OperationPageDone()
+            limit = asyncio.Semaphore(UPDATES_AT_ONCE)
+            words = [self._tell(operation, until, name, told, limit) for name, told in by_workflow(items).items()]
+            settled = [one for some in await asyncio.gather(*words) for one in some]
+            async with self.database.organization(ref.organization_id) as session:
+                await run_operations.settle(session, ref.operation_id, settled)
+        return OperationPageDone(after=until)
+
+    async def _tell(self, operation: RunOperation, until: int, name: str, items: Sequence[Item], limit: asyncio.Semaphore) -> list[Settled]:
+        """What each of the workflow's runs answered; nothing of those that have to be asked again."""
+        told = [item for item in items if not item.finished]
+        settled = [Settled(item.run_id, "unchanged", "finished", item.status) for item in items if item.finished]
+        if not told:
+            return settled
+        async with limit:
+            try:
+                answers: list[RunControlled] = await self.temporal.get_workflow_handle(name).execute_update(
+                    CONTROL_RUNS,
+                    _word(operation, told),
+                    id=f"{operation.id}/{until}",
+                    result_type=list[RunControlled],
+                    rpc_timeout=PATIENCE,
+                )
+            except (WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError):
+                return settled
+            except RPCError as error:
+                if error.status not in PASSED_OVER:
+                    raise
+                return settled
+        return settled + [_settled(answer) for answer in answers]
+
+    @activity.defn(name="finish_operation")
+    async def finish_operation(self, end: OperationEnd) -> OperationProgress:
+        """The operation is marked completed when every run of it is settled. Safe to run twice: it is marked once."""
+        ref = end.operation
+        async with heartbeating(), self.database.organization(ref.organization_id) as session:
+            give_up = "no_workflow" if end.last else None
+            return OperationProgress(finished=await run_operations.finish(session, ref.operation_id, give_up=give_up))
+
+
+async def next_page(session: OrganizationSession, operation: RunOperation, after: int) -> tuple[list[Item], int]:
+    """The runs of the next page that are not settled, and the page's last position. Pages are the same in every pass: a word that is
+    said again is the same word. Nobody where nothing is left, or the operation was cancelled."""
+    first = None if operation.cancelled_at is not None else await run_operations.first_pending(session, operation.id, after)
+    if first is None:
+        return [], after
+    until = -(-first // RUNS_AT_ONCE) * RUNS_AT_ONCE
+    return await run_operations.pending(session, operation.id, until - RUNS_AT_ONCE, until), until
+
+
+def by_workflow(items: Sequence[Item]) -> Mapping[str, list[Item]]:
+    found: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        found[item.workflow_id].append(item)
+    return found
+
+
+Command = Literal["pause", "resume", "cancel", "retry", "skip", "jump"]
+
+
+def _word(operation: RunOperation, items: Sequence[Item]) -> RunControl:
+    bound = OPERATIONS[operation.command].bound_to_step
+    places = {str(item.run_id): Place(step_id=item.step_id, visit=item.visit) for item in items if item.step_id} if bound else {}
+    return RunControl(
+        command=cast(Command, operation.command),
+        run_ids=[item.run_id for item in items],
+        actor_kind=operation.actor_kind or "system",
+        actor_id=operation.executed_by,
+        reason=operation.reason,
+        places=places,
+        to_step=operation.arguments.get("to_step"),
+        operation_id=operation.id,
+    )
+
+
+def _settled(answer: RunControlled) -> Settled:
+    result = "done" if answer.changed else "unchanged"
+    return Settled(answer.run_id, result, None if answer.changed else answer.why or "already", answer.phase)

@@ -1,0 +1,95 @@
+"""Operations on many runs at once: what can be said, to which runs, and with what. Pure.
+
+A new command is one entry in `OPERATIONS`, and, where telling its runs' workflows by `control_runs` is not what it does, an activity of
+its own in `activities.contracts.OPERATION_PAGES`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from models.domain.journey.run import FINISHED, Phase
+from models.domain.journey.steps.base import StepId
+
+MOST_IDS = 1_000
+MOST_RUNS = 1_000_000
+UNFINISHED = frozenset(Phase) - FINISHED
+WRONG_PHASE = "wrong_phase"  # why a command makes no sense for a run
+UNKNOWN_STEP = "unknown_step"
+
+Ids = Annotated[list[UUID], Field(max_length=MOST_IDS)]
+Codes = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=50)]
+
+
+class RunSelection(BaseModel):
+    """Which runs. What is left out does not matter; all that is given must hold. Times are aware; `_from` counts, `_before` does not.
+
+    A new field is one line here and one in `models.store.run_operations.CONDITIONS`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    journey_id: UUID | None = None
+    version_id: UUID | None = None
+    campaign_id: UUID | None = None
+    step_id: str | None = Field(None, max_length=63)
+    statuses: Annotated[list[Phase], Field(max_length=len(Phase))] | None = None
+    reasons: Codes | None = None  # a code, or its class: what stands before the first colon
+    run_ids: Ids | None = None
+    contact_ids: Ids | None = None
+    segment_id: UUID | None = None  # of contacts, as it selects at the moment of asking
+    entered_from: AwareDatetime | None = None
+    entered_before: AwareDatetime | None = None
+    updated_from: AwareDatetime | None = None
+    updated_before: AwareDatetime | None = None
+    finished_from: AwareDatetime | None = None
+    finished_before: AwareDatetime | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The fields that matter, by name."""
+        return {name: value for name, value in self if value is not None}
+
+
+class NoArguments(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JumpArguments(NoArguments):
+    to_step: StepId
+
+
+class ReplayArguments(NoArguments):
+    """`from_step`: left out, each run's, where it stopped. `resend`: where it was done, or may have been."""
+
+    from_step: StepId | None = None
+    version: Literal["original", "current"] = "original"
+    resend: Annotated[list[StepId], Field(max_length=50)] = []
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`phases`: of the runs for which it makes sense. `bound_to_step`: it means the step at which a run stood when it was selected, and
+    never a later one. `permission`: what a person needs beside `runs.bulk`. `most_runs`: at once."""
+
+    phases: frozenset[Phase]
+    arguments: type[NoArguments] = NoArguments
+    bound_to_step: bool = False
+    permission: str = "runs.control"
+    most_runs: int = MOST_RUNS
+
+
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {
+        "pause": Operation(UNFINISHED - {Phase.PAUSED}),
+        "resume": Operation(frozenset({Phase.PAUSED})),
+        "retry": Operation(frozenset({Phase.NEEDS_ATTENTION})),
+        "skip": Operation(UNFINISHED, bound_to_step=True),
+        "jump": Operation(UNFINISHED, JumpArguments, bound_to_step=True),
+        "cancel": Operation(UNFINISHED),
+        "replay": Operation(FINISHED | {Phase.NEEDS_ATTENTION}, ReplayArguments, most_runs=10_000),
+    }
+)

@@ -1,0 +1,387 @@
+"""Operations on many runs: whom a selection fits, the snapshot of those, and what became of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select, text
+from sqlmodel import col
+
+from models.domain.audit import Actor, NewEntry
+from models.domain.errors import Conflict, Invalid, NotFound, PreviewOutdated
+from models.domain.journey.operations import OPERATIONS, UNKNOWN_STEP, WRONG_PHASE, RunSelection
+from models.store import audit
+from models.store.rowset import rowset
+from models.store.segments import compile_segment
+from models.store.session import OrganizationSession
+from models.tables.operating import RunOperation
+
+PREVIEW_HOLDS = timedelta(minutes=15)
+PREVIEW_KEPT = timedelta(days=1)  # one that nobody carried out
+LOOK_SECONDS = 30  # how long counting may take before it fails as unavailable
+
+# One line per field of `RunSelection`, about `r`, a row of runs. The segment's rule is put in by `_where`.
+CONDITIONS: Mapping[str, str] = {
+    "journey_id": "r.journey_id = :journey_id",
+    "version_id": "r.version_id = :version_id",
+    "campaign_id": "r.campaign_id = :campaign_id",
+    "step_id": "r.step_id = :step_id",
+    "statuses": "r.status = ANY(CAST(:statuses AS text[]))",
+    "reasons": "(r.reason = ANY(CAST(:reasons AS text[])) OR split_part(r.reason, ':', 1) = ANY(CAST(:reasons AS text[])))",
+    "run_ids": "r.id = ANY(CAST(:run_ids AS uuid[]))",
+    "contact_ids": "r.contact_id = ANY(CAST(:contact_ids AS uuid[]))",
+    "entered_from": "r.created_at >= CAST(:entered_from AS timestamptz)",
+    "entered_before": "r.created_at < CAST(:entered_before AS timestamptz)",
+    "updated_from": "r.updated_at >= CAST(:updated_from AS timestamptz)",
+    "updated_before": "r.updated_at < CAST(:updated_before AS timestamptz)",
+    "finished_from": "r.finished_at >= CAST(:finished_from AS timestamptz)",
+    "finished_before": "r.finished_at < CAST(:finished_before AS timestamptz)",
+}
+# Why a command makes no sense for a run whose phase would let it, by the argument that it depends on.
+_ARGUMENTS: Mapping[str, tuple[str, str]] = {
+    "to_step": (
+        UNKNOWN_STEP,
+        """NOT EXISTS (SELECT 1 FROM journey_versions v WHERE v.organization_id = :o AND v.id = r.version_id
+                       AND jsonb_exists(v.definition -> 'steps', :to_step))""",
+    )
+}
+# And by the command itself.
+_COMMANDS: Mapping[str, Sequence[tuple[str, str]]] = {
+    "replay": (
+        ("replayed_already", "r.replayed_by IS NOT NULL"),
+        ("journey_archived", "EXISTS (SELECT 1 FROM journeys j WHERE j.id = r.journey_id AND j.archived_at IS NOT NULL)"),
+        ("campaign_cancelled", "EXISTS (SELECT 1 FROM campaigns c WHERE c.id = r.campaign_id AND c.cancelled_at IS NOT NULL)"),
+    )
+}
+_FITTING = "SELECT r.id, r.status, r.step_id, r.version_id, r.workflow_id, r.sequence, {why_not} AS why_not FROM runs r WHERE {where}"
+_COUNTS = """
+    SELECT f.status, f.step_id, v.number AS version, f.why_not, f.runs
+    FROM (SELECT f.status, f.step_id, f.version_id, f.why_not, count(*) AS runs FROM ({fitting}) f GROUP BY 1, 2, 3, 4) f
+    JOIN journey_versions v ON v.organization_id = :o AND v.id = f.version_id
+    ORDER BY v.number, f.step_id, f.status, f.why_not"""
+# The oldest first; those of one workflow stand together, so that it is told of many of them at once.
+_TAKE = """
+    INSERT INTO run_operation_items (id, organization_id, operation_id, run_id, position, step_id, visit, result, details)
+    SELECT gen_random_uuid(), :o, :operation_id, t.id, row_number() OVER (ORDER BY t.workflow_id, t.id), t.step_id,
+      (SELECT e.visit FROM run_events e WHERE e.organization_id = :o AND e.run_id = t.id AND e.sequence = t.sequence
+         AND e.step_id = t.step_id), 'pending', '{{}}'
+    FROM (SELECT f.* FROM ({fitting}) f WHERE f.why_not IS NULL ORDER BY f.id LIMIT :maximum) t"""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be done to whom. `maximum`: of runs, the oldest of those that fit; None: all."""
+
+    command: str
+    selection: RunSelection
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    maximum: int | None = None
+
+
+@dataclass(frozen=True)
+class Count:
+    """`why_not`: why the command makes no sense for them; None: it will be said to them."""
+
+    status: str
+    step_id: str | None
+    version: int
+    why_not: str | None
+    runs: int
+
+
+async def count(session: OrganizationSession, wanted: Wanted) -> list[Count]:
+    """Where the runs stand that the selection fits now.
+
+    Raises:
+        Invalid: the selection names what there is not.
+    """
+    await _check(session, wanted.selection)
+    await session.execute(text(f"SET LOCAL statement_timeout = '{LOOK_SECONDS}s'"))
+    sql, parameters = await _fitting(session, wanted)
+    rows = await session.execute(text(_COUNTS.format(fitting=sql)), parameters)
+    return [Count(row.status, row.step_id, row.version, row.why_not, row.runs) for row in rows]
+
+
+async def obeying(session: OrganizationSession, wanted: Wanted) -> list[UUID]:
+    """The runs that the command would be said to now."""
+    sql, parameters = await _fitting(session, wanted)
+    query = f"SELECT f.id FROM ({sql}) f WHERE f.why_not IS NULL ORDER BY f.id LIMIT :maximum"
+    return list((await session.execute(text(query), {**parameters, "maximum": wanted.maximum})).scalars())
+
+
+_NAMED = {"journey_id": "journeys", "version_id": "journey_versions", "campaign_id": "campaigns", "segment_id": "segments"}
+
+
+async def _check(session: OrganizationSession, selection: RunSelection) -> None:
+    for name, table in _NAMED.items():
+        identifier = getattr(selection, name)
+        if identifier is None:
+            continue
+        query = text(f"SELECT 1 FROM {table} WHERE organization_id = :o AND id = :id")
+        if (await session.execute(query, {"o": session.organization_id, "id": identifier})).first() is None:
+            kind = name.removesuffix("_id")
+            raise Invalid.field(f"filter.{name}", f"unknown_{kind}", f"There is no {kind} with this id.")
+
+
+async def _fitting(session: OrganizationSession, wanted: Wanted) -> tuple[str, dict[str, Any]]:
+    where, parameters = await _where(session, wanted.selection)
+    cases = [(WRONG_PHASE, "r.status <> ALL(CAST(:phases AS text[]))")]
+    cases += [_ARGUMENTS[name] for name in wanted.arguments if name in _ARGUMENTS]
+    cases += _COMMANDS.get(wanted.command, ())
+    why_not = " ".join(f"WHEN {condition} THEN '{code}'" for code, condition in cases)
+    parameters["phases"] = sorted(OPERATIONS[wanted.command].phases)
+    parameters |= {name: value for name, value in wanted.arguments.items() if name in _ARGUMENTS}
+    return _FITTING.format(why_not=f"CASE {why_not} END", where=where), parameters
+
+
+async def _where(session: OrganizationSession, selection: RunSelection) -> tuple[str, dict[str, Any]]:
+    given = selection.given()
+    parameters: dict[str, Any] = {"o": session.organization_id}
+    conditions = ["r.organization_id = :o"]
+    for name in given.keys() & CONDITIONS.keys():
+        conditions.append(CONDITIONS[name])
+        parameters[name] = given[name]
+    if selection.segment_id is not None:
+        rule = await compile_segment(session, selection.segment_id)
+        conditions.append(f"EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :o AND c.id = r.contact_id AND ({rule.sql}))")
+        parameters |= rule.parameters
+    return " AND ".join(conditions), parameters
+
+
+# --- The operation itself -------------------------------------------------------------------------------------------
+
+
+async def add(session: OrganizationSession, wanted: Wanted, preview: Mapping[str, Any], runs: int, created_by: UUID | None) -> RunOperation:
+    """The preview is kept for a while; nothing is done about it yet. Old ones that nobody carried out are forgotten."""
+    forget = text("DELETE FROM run_operations WHERE organization_id = :o AND status = 'previewed' AND expires_at < :before")
+    now = datetime.now(UTC)
+    await session.execute(forget, {"o": session.organization_id, "before": now - PREVIEW_KEPT})
+    row = RunOperation(
+        organization_id=session.organization_id,
+        command=wanted.command,
+        selection=wanted.selection.model_dump(mode="json", exclude_none=True),
+        arguments=dict(wanted.arguments),
+        maximum=wanted.maximum,
+        preview=dict(preview),
+        runs=runs,
+        expires_at=now + PREVIEW_HOLDS,
+        created_by=created_by,
+    )
+    session.add(row)
+    await session.flush()
+    return row
+
+
+def wanted_of(operation: RunOperation) -> Wanted:
+    return Wanted(operation.command, RunSelection.model_validate(operation.selection), operation.arguments, operation.maximum)
+
+
+async def get(session: OrganizationSession, operation_id: UUID, *, lock: bool = False) -> RunOperation:
+    """The operation or preview. With `lock`, nobody else changes it before this transaction ends. Raises NotFound."""
+    statement = select(RunOperation).where(_mine(session), col(RunOperation.id) == operation_id)
+    found = (await session.execute(statement.with_for_update() if lock else statement)).scalar_one_or_none()
+    if found is None:
+        raise NotFound("run operation", operation_id)
+    return found
+
+
+async def page(session: OrganizationSession, limit: int, after: UUID | None) -> Sequence[RunOperation]:
+    """Up to `limit` operations that were carried out, oldest first, beginning after the id `after`."""
+    statement = select(RunOperation).where(_mine(session), col(RunOperation.status) != "previewed")
+    if after is not None:
+        statement = statement.where(col(RunOperation.id) > after)
+    return (await session.execute(statement.order_by(col(RunOperation.id)).limit(limit))).scalars().all()
+
+
+async def overdue(session: OrganizationSession, older_than: timedelta, limit: int) -> Sequence[RunOperation]:
+    """Operations that have been running for longer than `older_than`: the start of their workflow may have failed."""
+    statement = select(RunOperation).where(
+        _mine(session), col(RunOperation.status) == "running", col(RunOperation.executed_at) < func.now() - older_than
+    )
+    return (await session.execute(statement.order_by(col(RunOperation.id)).limit(limit))).scalars().all()
+
+
+async def execute(session: OrganizationSession, operation: RunOperation, actor: Actor, reason: str) -> None:
+    """The runs that the selection fits now are taken down as the operation's, in one statement, and it is running. The caller holds
+    its lock.
+
+    Raises:
+        PreviewOutdated: the preview is too old, or as many runs as it counted do not fit any more; nothing is changed.
+    """
+    now = datetime.now(UTC)
+    if operation.expires_at <= now:
+        raise PreviewOutdated("The preview has expired; make a new one.")
+    await session.execute(text(f"SET LOCAL statement_timeout = '{LOOK_SECONDS}s'"))
+    wanted = wanted_of(operation)
+    sql, parameters = await _fitting(session, wanted)
+    taking = {**parameters, "operation_id": operation.id, "maximum": operation.maximum}
+    taken = (await session.execute(text(_TAKE.format(fitting=sql)), taking)).rowcount  # type: ignore[attr-defined]
+    if taken != operation.runs:
+        raise PreviewOutdated(f"The preview counted {operation.runs} runs; now it would be {taken}. Make a new preview, and look again.")
+    operation.status, operation.reason = "running", reason
+    operation.actor_kind, operation.executed_by, operation.executed_at = actor.kind, actor.id, now
+    if not taken:
+        operation.status, operation.completed_at = "completed", now
+    await session.flush()
+
+
+async def cancel(session: OrganizationSession, operation_id: UUID, by: UUID | None) -> tuple[RunOperation, bool]:
+    """Runs that have not been told yet are left alone; whether that is news.
+
+    Raises:
+        NotFound: no such operation.
+        Conflict: it was never carried out, or is over.
+    """
+    operation = await get(session, operation_id, lock=True)
+    if operation.status == "previewed":
+        raise Conflict("This is a preview; it does nothing unless it is carried out.")
+    if operation.status == "completed":
+        raise Conflict("The operation is completed; every run has been told.")
+    if operation.cancelled_at is not None:
+        return operation, False
+    operation.cancelled_at, operation.cancelled_by = datetime.now(UTC), by
+    await session.flush()
+    return operation, True
+
+
+# --- Its runs -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Item:
+    """A run that is to be told, as it is recorded now. `step_id` and `visit`: where it stood when it was taken."""
+
+    run_id: UUID
+    position: int
+    step_id: str | None
+    visit: int | None
+    workflow_id: str
+    status: str  # now
+    finished: bool  # now
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What became of one run. `result`: done, unchanged or failed; `why`: a code, unless it was done; `status`: of the run."""
+
+    run_id: UUID
+    result: str
+    why: str | None = None
+    status: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+_PENDING = text(
+    """
+    SELECT i.run_id, i.position, i.step_id, i.visit, r.workflow_id, r.status, r.finished_at IS NOT NULL AS finished
+    FROM run_operation_items i JOIN runs r ON r.organization_id = :o AND r.id = i.run_id
+    WHERE i.organization_id = :o AND i.operation_id = :id AND i.result = 'pending' AND i.position > :after AND i.position <= :until
+    ORDER BY i.position
+    """
+)
+_SETTLE = text(
+    """
+    WITH settled AS (
+      UPDATE run_operation_items i SET result = a.result, why = a.why, status = a.status, details = a.details,
+        settled_at = clock_timestamp()
+      FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, result text, why text, status text, details jsonb)
+      WHERE i.organization_id = :o AND i.operation_id = :id AND i.run_id = a.run_id AND i.result = 'pending'
+      RETURNING i.result)
+    UPDATE run_operations o SET done = o.done + s.done, unchanged = o.unchanged + s.unchanged, failed = o.failed + s.failed
+    FROM (SELECT count(*) FILTER (WHERE result = 'done') AS done, count(*) FILTER (WHERE result = 'unchanged') AS unchanged,
+                 count(*) FILTER (WHERE result = 'failed') AS failed FROM settled) s
+    WHERE o.organization_id = :o AND o.id = :id
+    """
+)
+_REMAINING = text(
+    """
+    SELECT i.position FROM run_operation_items i
+    WHERE i.organization_id = :o AND i.operation_id = :id AND i.result = 'pending' AND i.position > :after ORDER BY i.position LIMIT 1
+    """
+)
+_CLOSE = text(
+    """
+    WITH closed AS (
+      UPDATE run_operation_items i SET result = :result, why = :why, settled_at = clock_timestamp()
+      WHERE i.organization_id = :o AND i.operation_id = :id AND i.result = 'pending' RETURNING 1)
+    SELECT count(*) FROM closed
+    """
+)
+
+
+async def pending(session: OrganizationSession, operation_id: UUID, after: int, until: int) -> list[Item]:
+    """The runs at the positions from `after`, not included, to `until` that have not been settled, in order."""
+    wanted = {"o": session.organization_id, "id": operation_id, "after": after, "until": until}
+    return [Item(*row) for row in await session.execute(_PENDING, wanted)]
+
+
+async def first_pending(session: OrganizationSession, operation_id: UUID, after: int = 0) -> int | None:
+    """The lowest position behind `after` of a run that has not been settled; None: all have."""
+    position: int | None = await session.scalar(_REMAINING, {"o": session.organization_id, "id": operation_id, "after": after})
+    return position
+
+
+async def settle(session: OrganizationSession, operation_id: UUID, results: Sequence[Settled]) -> None:
+    """What became of these runs is on record, once: a second word about the same run changes nothing."""
+    if results:
+        rows = rowset([{**vars(one), "details": dict(one.details)} for one in results])
+        await session.execute(_SETTLE, {"o": session.organization_id, "id": operation_id, "rows": rows})
+
+
+async def finish(session: OrganizationSession, operation_id: UUID, *, give_up: str | None) -> bool:
+    """Whether the operation is over: every run is settled, or it was cancelled and the others are left alone. `give_up`: those that are
+    not settled failed, for this reason. Marked once, with an audit entry.
+
+    Raises:
+        NotFound: no such operation.
+    """
+    operation = await get(session, operation_id, lock=True)
+    if operation.status != "running":
+        return True
+    closing = ("left_alone", "operation_cancelled") if operation.cancelled_at is not None else ("failed", give_up) if give_up else None
+    if closing is None:
+        if await first_pending(session, operation_id) is not None:
+            return False
+    else:
+        result, why = closing
+        parameters = {"o": session.organization_id, "id": operation_id, "result": result, "why": why}
+        closed = int(await session.scalar(_CLOSE, parameters) or 0)
+        setattr(operation, result, getattr(operation, result) + closed)
+    operation.status = "cancelled" if operation.left_alone else "completed"
+    operation.completed_at = datetime.now(UTC)
+    await session.flush()
+    counts = {name: getattr(operation, name) for name in ("done", "unchanged", "failed", "left_alone")}
+    details = {"command": operation.command, **counts}
+    await audit.append(session, [NewEntry("run_operation.completed", "run_operation", str(operation_id), details=details)])
+    return True
+
+
+_ITEMS = """
+    SELECT i.run_id, i.result, i.why, i.status, i.step_id, i.details, i.settled_at
+    FROM run_operation_items i
+    WHERE i.organization_id = :o AND i.operation_id = :id AND i.run_id > :after{result} ORDER BY i.run_id LIMIT :limit"""
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    run_id: UUID
+    result: str
+    why: str | None
+    status: str | None
+    step_id: str | None
+    details: Mapping[str, Any]
+    settled_at: datetime | None
+
+
+async def items(session: OrganizationSession, operation_id: UUID, result: str | None, limit: int, after: UUID | None) -> list[ItemResult]:
+    """Up to `limit` of the operation's runs, with this result or (None) any, by id, beginning after the id `after`."""
+    wanted = {"o": session.organization_id, "id": operation_id, "after": after or UUID(int=0), "limit": limit}
+    statement = text(_ITEMS.format(result="" if result is None else " AND i.result = :result"))
+    rows = await session.execute(statement, wanted if result is None else wanted | {"result": result})
+    return [ItemResult(*row) for row in rows]
+
+
+def _mine(session: OrganizationSession) -> ColumnElement[bool]:
+    return col(RunOperation.organization_id) == session.organization_id

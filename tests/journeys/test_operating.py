@@ -1,0 +1,136 @@
+"""Operating runs, one and many, end to end through the public API."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from activities.contracts import OPERATION_WORKFLOW, OperationRef
+from models.tables.base import new_id
+from tests.journeys.conftest import Stack
+from tests.journeys.organization import Document, Organization
+
+WAITS: Document = {
+    "long": {"kind": "wait", "duration": "P30D", "next": "short"},
+    "short": {"kind": "wait", "duration": "P1D", "next": "end"},
+    "end": {"kind": "exit", "reason": "done"},
+}
+
+
+async def preview(acme: Organization, command: str, filter: Document, **more: Any) -> Document:
+    return await acme.post("/run-operations/previews", {"command": command, "filter": filter, **more})
+
+
+async def carry_out(acme: Organization, command: str, filter: Document, **more: Any) -> Document:
+    """Previewed, executed and completed."""
+    seen = await preview(acme, command, filter, **more)
+    await acme.post("/run-operations", {"preview_id": seen["id"], "reason": "asked by the customer"})
+    return await completed(acme, seen["id"])
+
+
+async def completed(acme: Organization, operation: str) -> Document:
+    path = f"/run-operations/{operation}"
+    return await acme.until(lambda: acme.get(path), lambda found: found["status"] in ("completed", "cancelled"))
+
+
+async def standing(acme: Organization, journey: str, expected: dict[tuple[str, str | None], int]) -> list[Document]:
+    """Every run of the journey, once there are as many as expected with each status and step."""
+
+    async def look() -> Document:
+        runs = await acme.every("/runs", journey_id=journey)
+        return {"runs": runs, "counts": Counter((run["status"], run["step_id"]) for run in runs)}
+
+    return list((await acme.until(look, lambda found: found["counts"] == expected))["runs"])
+
+
+async def kinds(acme: Organization, run_id: str) -> list[str]:
+    return [entry["kind"] for entry in await acme.timeline(run_id) if entry["source"] == "event"]
+
+
+async def sentences(acme: Organization, run_id: str) -> Sequence[str]:
+    return [entry["sentence"] for entry in await acme.timeline(run_id)]
+
+
+async def test_many_runs_are_paused_resumed_skipped_redirected_and_cancelled(stack: Stack, acme: Organization) -> None:
+    await acme.contacts(50)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("long", WAITS)
+            await acme.launch(journey, page_size=20)
+            runs = await standing(acme, journey, {("waiting", "long"): 50})
+            here = {"journey_id": journey}
+
+            paused = await carry_out(acme, "pause", here, limit=30)
+            assert paused["progress"] == {"pending": 0, "done": 30, "unchanged": 0, "failed": 0, "left_alone": 0}
+            await standing(acme, journey, {("paused", "long"): 30, ("waiting", "long"): 20})
+            rest = await carry_out(acme, "pause", here)
+            assert (rest["runs"], rest["progress"]["done"]) == (20, 20)
+            assert (await carry_out(acme, "resume", here))["progress"]["done"] == 50
+
+            skipped = await carry_out(acme, "skip", {**here, "step_id": "long"}, limit=10)
+            assert skipped["progress"]["done"] == 10
+            jumped = await carry_out(acme, "jump", {**here, "step_id": "short"}, arguments={"to_step": "long"}, limit=5)
+            assert jumped["progress"]["done"] == 5
+            await standing(acme, journey, {("waiting", "long"): 45, ("waiting", "short"): 5})
+            cancelled = await carry_out(acme, "cancel", {**here, "step_id": "short"})
+            assert cancelled["progress"]["done"] == 5
+            await standing(acme, journey, {("waiting", "long"): 45, ("cancelled", "short"): 5})
+
+        items = await acme.every(f"/run-operations/{jumped['id']}/items", result="done")
+        told = await sentences(acme, items[0]["run_id"])
+        entries = await acme.every("/audit-entries", subject_id=jumped["id"])
+        per_run = await acme.every("/audit-entries", action="run.jumped")
+    assert any(line.startswith('Jumped to "long" by ') and line.endswith(": asked by the customer") for line in told)
+    assert [entry["action"] for entry in entries] == [
+        "run_operation.previewed",
+        "run_operation.executed",
+        "run_operation.completed",
+    ]
+    assert entries[1]["details"]["reason"] == "asked by the customer" and entries[1]["details"]["runs"] == 5
+    assert sorted(entry["subject"]["id"] for entry in per_run) == sorted(item["run_id"] for item in items)
+    assert {run["id"] for run in runs} >= {item["run_id"] for item in items}
+
+
+async def test_what_happened_to_runs_meanwhile_is_a_result_of_its_own(stack: Stack, acme: Organization) -> None:
+    """Between the snapshot and the word: one run has left its step, one is over, one was moved to another version."""
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("long", WAITS)
+            left, over, moved, there = [await acme.start_run(journey, await acme.contact()) for _ in range(4)]
+            await standing(acme, journey, {("waiting", "long"): 4})
+    seen = await preview(acme, "skip", {"journey_id": journey})
+    await acme.post("/run-operations", {"preview_id": seen["id"], "reason": "a mistake"})  # nobody works, so nobody is told
+    await stack.services.temporal.get_workflow_handle(f"{acme.id}/run-operation/{seen['id']}").terminate("stands aside")
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await acme.call("PUT", f"/runs/{left}/skip")
+            await acme.call("PUT", f"/runs/{over}/cancellation")
+            revision = (await acme.get(f"/journeys/{journey}"))["revision"]
+            draft = {"start": "long", "steps": {**WAITS, "short": {**WAITS["short"], "duration": "P2D"}}}
+            await acme.call("PATCH", f"/journeys/{journey}/draft", {"draft": draft}, headers={"If-Match": f'"{revision}"'})
+            await move(acme, journey, {moved, there})
+            await again(stack, acme, seen["id"])
+            done = await completed(acme, seen["id"])
+            results = {item["run_id"]: (item["result"], item["why"]) for item in await acme.every(f"/run-operations/{seen['id']}/items")}
+    assert results == {left: ("unchanged", "moved_on"), over: ("unchanged", "finished"), moved: ("done", None), there: ("done", None)}
+    assert done["progress"] == {"pending": 0, "done": 2, "unchanged": 2, "failed": 0, "left_alone": 0}
+
+
+async def move(acme: Organization, journey: str, expected: set[str]) -> None:
+    """By a publish plan: whoever is at `long` arrives there anew, on the next version."""
+    plan = await acme.post(f"/journeys/{journey}/publish-plans", None)
+    choices = [{"version": 1, "step_id": "long", "choice": "move", "to_step": "long"}]
+    path = f"/journeys/{journey}/publish-plans/{plan['id']}"
+    await acme.call("PUT", f"{path}/execution", {"fingerprint": plan["fingerprint"], "choices": choices})
+    await acme.until(lambda: acme.get(path), lambda found: found["status"] == "completed")
+
+    async def look() -> Document:
+        return {"moved": [await kinds(acme, run) for run in sorted(expected)]}
+
+    await acme.until(look, lambda found: all(each[-2:] == ["moved", "waiting"] for each in found["moved"]))
+
+
+async def again(stack: Stack, acme: Organization, operation: str) -> None:
+    """The operation's workflow, under another name."""
+    given = OperationRef(organization_id=acme.id, operation_id=UUID(operation), command="skip")
+    await stack.temporal.client.start_workflow(OPERATION_WORKFLOW, given, id=str(new_id()), task_queue=stack.settings.task_queue)
