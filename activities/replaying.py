@@ -63,6 +63,7 @@ def _states(starting: StartingWorkflow) -> list[RunState]:
             visits=dict(run.begun.visits),
             visits_before=run.begun.visits_before,
             skips=run.begun.skips,
+            leaving="journey_cancelled" if run.cancelled else None,
         )
         for run in starting.runs
     ]

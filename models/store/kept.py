@@ -22,14 +22,15 @@ from models.tables.base import new_id
 
 REPLAYED = "replayed"
 
-# For each place the other runs of the chain, unless somebody has asked for exactly this to be done again. In the order of runs.
+# For each place the other runs of the chain, unless somebody has asked for exactly this to be done again. In the order of runs. One that
+# has been replayed itself asks in vain: it does nothing any more.
 _OTHERS = """
     asked AS MATERIALIZED (
       SELECT a.run_id, a.contact_id, a.step_id, a.visit, a.loops, r.root_run_id
       FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, contact_id uuid, step_id text, visit int, loops boolean)
       CROSS JOIN LATERAL (
         SELECT r.root_run_id, r.replay FROM runs r
-        WHERE r.organization_id = :o AND r.id = a.run_id AND r.replay_of IS NOT NULL LIMIT 1) r
+        WHERE r.organization_id = :o AND r.id = a.run_id AND r.replay_of IS NOT NULL AND r.replayed_by IS NULL LIMIT 1) r
       WHERE CAST(r.replay #>> ARRAY['resend', a.step_id] AS int) IS DISTINCT FROM a.visit),
     others AS MATERIALIZED (
       SELECT asked.*, o.id AS other_id FROM asked CROSS JOIN LATERAL (

@@ -225,3 +225,34 @@ async def test_two_hundred_runs_share_a_workflow(world: World) -> None:
     names = await world.sql("SELECT workflow_id, count(*) AS runs FROM runs WHERE id = ANY(:ids) GROUP BY 1 ORDER BY 2", ids=new)
     assert [row["runs"] for row in names] == [5, 200]
     assert await world.actions("run.") == ["run.replayed", "run.started"] * 205
+
+
+async def test_what_was_done_for_a_later_visit_after_a_jump_is_kept(world: World, sending: SendActivities, provider: FakeProvider) -> None:
+    run = await world.contact()
+    await leave(world, run, "accepted")
+    await world.sql("UPDATE deliveries SET visit = 2")
+    [new] = await replay(world, [run])
+    [result] = await send(sending, world, [new])
+    assert (result.kept_from, provider.called) == (run, [])
+
+
+async def test_a_replay_takes_no_consent_from_somebody_who_left_while_the_old_run_was_under_way(
+    database: Database, settings: Settings
+) -> None:
+    world = ReplayingEffects(database, settings)
+    await world.found(news={"kind": "subscribe", "topic_id": str(world.topic_id), "evidence": "asked for it"})
+    run = await world.contact(consent="granted")
+    await world.sql("UPDATE runs SET created_at = created_at - interval '1 day'")
+    await world.consent(run, "withdrawn")
+    [new] = await replay(world, [run])
+    assert said(await world.perform([new], "news")) == [("refused", "consent_withdrawn")]
+
+
+async def test_a_run_that_was_replayed_takes_nothing_from_its_replay(world: World, sending: SendActivities, provider: FakeProvider) -> None:
+    """Its workflow may linger: what it asks then must not disturb the run that goes on."""
+    run = await world.contact()
+    [second] = await replay(world, [run])
+    [third] = await replay_finished(world, second)
+    await leave(world, third, "claimed")
+    await send(sending, world, [second])
+    assert (await world.delivery(third))["state"] == "claimed" and provider.accepted == []

@@ -7,9 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.journeys.conftest import Stack
-from tests.journeys.organization import Document, Organization
+from tests.journeys.organization import PATIENCE, Document, Organization
 from tests.journeys.test_effects import working
 from tests.receiver import Receiver, receiving
 
@@ -274,22 +275,14 @@ async def in_attention(acme: Organization, campaign_id: str, count: int, **other
     )
 
 
-async def until_given_up(stack: Stack, acme: Organization, campaign_id: str, count: int) -> Document:
+async def until_given_up(stack: Stack, acme: Organization, campaign_id: str, count: int) -> None:
     """Time goes on until every run of the campaign has tried its message as often as it does."""
-
-    async def look() -> Document:
-        return (await acme.campaign(campaign_id))["progress"]["runs"]
-
-    pages = {run["workflow_id"] for run in await acme.every("/runs", campaign_id=campaign_id)}
-    [page, *_] = [stack.services.temporal.get_workflow_handle(name) for name in sorted(pages)]
-    for _ in range(60):
-        runs = await look()
-        if runs.get("needs_attention", 0) == count:
-            break
-        if runs.get("active", 0) == 0:
-            await stack.temporal.fast_forward(page, timedelta(minutes=5))
-        await asyncio.sleep(0.2)
-    return await in_attention(acme, campaign_id, count)
+    page = stack.services.temporal.get_workflow_handle((await acme.every("/runs", campaign_id=campaign_id))[0]["workflow_id"])
+    async with asyncio.timeout(PATIENCE):
+        while (runs := (await acme.campaign(campaign_id))["progress"]["runs"]).get("needs_attention", 0) < count:
+            if not runs.get("active"):
+                await stack.temporal.fast_forward(page, timedelta(minutes=5))
+            await asyncio.sleep(0.2)
 
 
 async def test_a_bulk_replay_after_an_outage_sends_what_was_missed_once_and_repeats_nothing(stack: Stack, acme: Organization) -> None:
@@ -349,3 +342,53 @@ async def crowd(acme: Organization, count: int) -> list[str]:
 async def tell_all(acme: Organization, people: list[str]) -> None:
     for first in range(0, len(people), 500):
         await acme.post("/events", [{"name": "go", "contact_id": contact} for contact in people[first : first + 500]])
+
+
+async def test_a_run_whose_workflow_was_lost_is_replayed_all_the_same(stack: Stack, acme: Organization) -> None:
+    topic, contact = await consenting(acme)
+    journey = await two_mails(acme, topic)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            run = await acme.start_run(journey, contact)
+            lost = await acme.until_run(run, "waiting")
+        await stack.services.temporal.get_workflow_handle(lost["workflow_id"]).terminate("a disaster")
+        async with stack.services.database.organization(acme.id) as session:  # as whoever compares the two would leave it
+            await session.execute(text("UPDATE runs SET status = 'needs_attention', reason = 'workflow_lost'"))
+        new = await replay(acme, run)
+        ended = await acme.until_run(new, "completed")
+        assert ended["replay_of"] == run
+        await acme.until(lambda: untold(stack, acme), lambda found: found["messages"] == 0)  # nobody is there to be told
+    assert (await acme.run(run))["reason"] == "replayed"
+    assert await subjects(acme) == {"First": 1, "Second": 1}
+
+
+async def untold(stack: Stack, acme: Organization) -> Document:
+    async with stack.services.database.organization(acme.id) as session:
+        return {"messages": await session.scalar(text("SELECT count(*) FROM run_messages"))}
+
+
+@pytest.mark.parametrize("from_step", ["paid", "mail"])
+async def test_an_event_ends_the_wait_that_it_ended_before_and_no_other(stack: Stack, acme: Organization, from_step: str) -> None:
+    topic, contact = await consenting(acme)
+
+    def wait(next: str) -> Document:
+        return {"kind": "wait_for", "events": [{"event": "paid", "next": next}]}
+
+    mail = {"kind": "send", "topic_id": topic, "template_id": await acme.template("Paid"), "next": "again"}
+    last = {"kind": "send", "topic_id": topic, "template_id": await acme.template("Again")}
+    journey = await acme.publish("paid", {"paid": wait("mail"), "mail": mail, "again": wait("last"), "last": last})
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            run = await acme.start_run(journey, contact)
+            await acme.until_run(run, "waiting")
+            await refuse_content(acme)
+            await acme.post("/events", {"name": "paid", "contact_id": contact})
+            await acme.until_run(run, "needs_attention")
+            await mend(acme)
+            new = await replay(acme, run, from_step=from_step)
+            waiting = await acme.until_run(new, "waiting", "completed")
+            await acme.until(lambda: acme.run(new), lambda found: found["step_id"] == "again")
+            assert waiting["status"] == "waiting" and await subjects(acme) == {"Paid": 1}
+            await acme.post("/events", {"name": "paid", "contact_id": contact})
+            await acme.until_run(new, "completed")
+    assert await subjects(acme) == {"Paid": 1, "Again": 1}

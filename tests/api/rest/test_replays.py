@@ -261,3 +261,48 @@ async def test_a_replay_is_no_entry_but_is_under_way(alice: Person, around: Surr
         await session.execute(text("UPDATE runs SET status = 'completed', finished_at = now() WHERE id = :id"), {"id": new["id"]})
     second = await alice.client.post(f"/v1/journeys/{journey}/runs", json=body)
     assert second.status_code == 201, second.text
+
+
+async def bulk(person: Person, **asked: Any) -> Any:
+    return await person.client.post("/v1/run-operations/previews", json={"command": "replay", **asked})
+
+
+async def test_a_bulk_preview_adds_the_dry_runs_up(alice: Person, run: dict[str, Any], journey: str, database: Database) -> None:
+    await project(database, alice, (await start(alice, journey, run["contact_id"]))["id"], status="completed", step_id="pause")
+    await project(database, alice, (await start(alice, journey, run["contact_id"]))["id"], status="waiting")
+    seen = (await bulk(alice, filter={"journey_id": journey})).json()
+    assert (seen["runs"], seen["preview"]["not_applicable"]) == (2, {"wrong_phase": 1})
+    effects = seen["preview"]["effects"]
+    assert {name: effects[name] for name in ("kept", "to_do", "possible", "uncertain", "resent", "refused")} == {
+        **dict.fromkeys(("kept", "possible", "uncertain", "resent"), 0),
+        "to_do": 1,
+        "refused": {},
+    }
+    assert [(step["step_id"], step["to_do"]) for step in effects["by_step"]] == [("welcome", 1)]
+    nowhere = (await bulk(alice, filter={"journey_id": journey}, arguments={"from_step": "nowhere"})).json()
+    assert nowhere["preview"]["effects"]["refused"] == {"unknown_step": 2}
+
+
+async def start(person: Person, journey: str, contact_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = (await person.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": contact_id})).json()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        ({"arguments": {"version": "newest"}}, "arguments.version"),
+        ({"arguments": {"steps": []}}, "arguments.steps"),
+    ],
+)
+async def test_a_bulk_replay_is_refused_where_it_makes_no_sense(
+    alice: Person, run: dict[str, Any], journey: str, asked: dict[str, Any], path: str
+) -> None:
+    answer = await bulk(alice, filter={"journey_id": journey}, **asked)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, path)
+
+
+async def test_a_replayed_run_does_not_fit_any_more(alice: Person, run: dict[str, Any], journey: str) -> None:
+    await replay(alice, run["id"])
+    seen = (await bulk(alice, filter={"journey_id": journey})).json()
+    assert (seen["runs"], seen["preview"]["not_applicable"]) == (0, {"wrong_phase": 1, "replayed_already": 1})
