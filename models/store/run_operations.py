@@ -49,6 +49,14 @@ _ARGUMENTS: Mapping[str, tuple[str, str]] = {
                        AND jsonb_exists(v.definition -> 'steps', :to_step))""",
     )
 }
+# And by the command itself.
+_COMMANDS: Mapping[str, Sequence[tuple[str, str]]] = {
+    "replay": (
+        ("replayed_already", "r.replayed_by IS NOT NULL"),
+        ("journey_archived", "EXISTS (SELECT 1 FROM journeys j WHERE j.id = r.journey_id AND j.archived_at IS NOT NULL)"),
+        ("campaign_cancelled", "EXISTS (SELECT 1 FROM campaigns c WHERE c.id = r.campaign_id AND c.cancelled_at IS NOT NULL)"),
+    )
+}
 _FITTING = "SELECT r.id, r.status, r.step_id, r.version_id, r.workflow_id, r.sequence, {why_not} AS why_not FROM runs r WHERE {where}"
 _COUNTS = """
     SELECT f.status, f.step_id, v.number AS version, f.why_not, f.runs
@@ -98,6 +106,13 @@ async def count(session: OrganizationSession, wanted: Wanted) -> list[Count]:
     return [Count(row.status, row.step_id, row.version, row.why_not, row.runs) for row in rows]
 
 
+async def obeying(session: OrganizationSession, wanted: Wanted) -> list[UUID]:
+    """The runs that the command would be said to now."""
+    sql, parameters = await _fitting(session, wanted)
+    query = f"SELECT f.id FROM ({sql}) f WHERE f.why_not IS NULL ORDER BY f.id LIMIT :maximum"
+    return list((await session.execute(text(query), {**parameters, "maximum": wanted.maximum})).scalars())
+
+
 _NAMED = {"journey_id": "journeys", "version_id": "journey_versions", "campaign_id": "campaigns", "segment_id": "segments"}
 
 
@@ -116,6 +131,7 @@ async def _fitting(session: OrganizationSession, wanted: Wanted) -> tuple[str, d
     where, parameters = await _where(session, wanted.selection)
     cases = [(WRONG_PHASE, "r.status <> ALL(CAST(:phases AS text[]))")]
     cases += [_ARGUMENTS[name] for name in wanted.arguments if name in _ARGUMENTS]
+    cases += _COMMANDS.get(wanted.command, ())
     why_not = " ".join(f"WHEN {condition} THEN '{code}'" for code, condition in cases)
     parameters["phases"] = sorted(OPERATIONS[wanted.command].phases)
     parameters |= {name: value for name, value in wanted.arguments.items() if name in _ARGUMENTS}

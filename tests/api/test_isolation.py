@@ -176,6 +176,8 @@ ROUTES: dict[str, Stranger | Own | Public] = {
     "PUT /v1/runs/{run_id}/cancellation": Stranger(),
     "PUT /v1/runs/{run_id}/pause": Stranger(),
     "DELETE /v1/runs/{run_id}/pause": Stranger(),
+    "POST /v1/runs/{run_id}/replays": Stranger({"reason": "x"}),
+    "POST /v1/runs/{run_id}/replays/preview": Stranger(),
     "PUT /v1/runs/{run_id}/retry": Stranger(),
     "PUT /v1/runs/{run_id}/skip": Stranger(),
     "PUT /v1/runs/{run_id}/jump": Stranger({"step_id": "welcome"}),
