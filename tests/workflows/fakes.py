@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from activities.contracts import (
     AudiencePages,
@@ -27,6 +28,8 @@ from activities.contracts import (
     PlanPageTold,
     PlanProgress,
     PlanRef,
+    Reconcile,
+    Reconciled,
     Routed,
     Routing,
     Scope,
@@ -66,6 +69,7 @@ class Fakes:
         self.looks: list[timedelta | None] = []  # after how long a scheduled campaign is to be looked at next
         self.looked: list[datetime] = []  # when it was
         self.occurrences = 2
+        self.records_can_be_read = True
 
     def all(self) -> list[Callable[..., Any]]:
         return [
@@ -75,6 +79,7 @@ class Fakes:
             *(self.make_occurrences, self.start_occurrences),
             *(self.apply_control, self.controlled_workflows, self.signal_workflows),
             *(self.hand_over_runs, self.tell_moves, self.finish_plan),
+            *(self.compare_workflows, self.compare_records, self.archive_histories),
         ]
 
     def _count(self, name: str, size: int) -> None:
@@ -206,6 +211,23 @@ class Fakes:
     async def finish_plan(self, plan: PlanRef) -> PlanProgress:
         self._count("finish_plan", 1)
         return PlanProgress(finished=self.calls["finish_plan"] > self.busy_for)
+
+    @activity.defn(name="compare_workflows")
+    async def compare_workflows(self, reconcile: Reconcile) -> Reconciled:
+        self._count("compare_workflows", 1)
+        return Reconciled(opened=2, lost=30)
+
+    @activity.defn(name="compare_records")
+    async def compare_records(self, reconcile: Reconcile) -> Reconciled:
+        self._count("compare_records", 1)
+        if not self.records_can_be_read:
+            raise ApplicationError("the records could not be read", type="NotReconciled")
+        return Reconciled(opened=1, resolved=1)
+
+    @activity.defn(name="archive_histories")
+    async def archive_histories(self, reconcile: Reconcile) -> Reconciled:
+        self._count("archive_histories", 1)
+        return Reconciled(archived=7)
 
     def phases(self) -> dict[UUID, str]:
         """The projection: the phase after each run's last transition."""

@@ -19,9 +19,10 @@ from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
+from workflows.reconciling import ReconcileWorkflow
 from workflows.routing import RoutingWorkflow
 
-WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, RoutingWorkflow, MovePlanWorkflow)
+WORKFLOWS = (JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, RoutingWorkflow, MovePlanWorkflow, ReconcileWorkflow)
 
 SCOPE = Scope(organization_id=uuid4(), journey_id=uuid4(), version_id=uuid4())
 WELCOME = Definition(
