@@ -12,8 +12,8 @@ from temporalio.worker import Replayer
 from activities.contracts import JourneyInput
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
-from tests.journeys.reconciler import Reconciler, reconciler
-from tests.journeys.test_findings import LONG, as_owner, forget, handle_of, waiting_run
+from tests.journeys.reconciler import Reconciler, as_owner, reconciler
+from tests.journeys.test_findings import LONG, forget, handle_of, waiting_run
 from tests.journeys.test_versions import choice, execute
 from workflows.connection import payload_keys
 from workflows.journey import JourneyWorkflow
