@@ -93,8 +93,8 @@ class Run(OrganizationRow, table=True):
         Index(  # what should have gone on by now
             "ix_runs_due",
             "organization_id",
-            text("(CASE status WHEN 'active' THEN updated_at ELSE wake_at END)"),
-            postgresql_where=text("status IN ('active', 'waiting', 'held')"),
+            text("(\nCASE\n WHEN wake_at IS NULL THEN updated_at\n ELSE wake_at\nEND)"),  # in the lines in which PostgreSQL shows it
+            postgresql_where=text("status = 'active' OR (status IN ('waiting', 'held') AND wake_at IS NOT NULL)"),
         ),
         Index("ix_runs_step", "organization_id", "journey_id", "version_id", "step_id", postgresql_where=text("finished_at IS NULL")),
         Index(
