@@ -71,6 +71,16 @@ def test_the_passing_of_time_alone_makes_a_condition_true() -> None:
     assert after(found, "matched") == DAY + timedelta(microseconds=1)
 
 
+def test_a_long_past_under_a_rule_about_it_is_no_endless_journey() -> None:
+    who = person()
+    for hours in range(900, 0, -1):
+        who.meet("opened", {}, START - hours * HOUR)
+    lapsed = {"name": "lapsed", "when": {"not": {"event": {"name": "opened", "within": "P60D"}}}}
+    found = trip({"wait": {**WAIT, "duration": "P90D"}, "bye": BYE}, who=who, exits=[lapsed])
+    assert (found.cut, found.reason) == (False, "exit_rule:lapsed")
+    assert timedelta(0) < found.ended_at - (START - HOUR + 60 * DAY) <= timedelta(microseconds=1)
+
+
 # --- other waits --------------------------------------------------------------------------------------------------------
 
 
@@ -103,7 +113,7 @@ def test_nothing_is_looked_at_after_the_end() -> None:
 def test_a_journey_without_end_is_cut_off() -> None:
     steps = {"a": {"kind": "wait", "duration": "PT1H", "next": "a"}}
     found = trip(steps, max_commands=50, max_visits=1_000)
-    assert found.cut and found.commands == 51
+    assert found.cut and found.commands == 50
 
 
 # --- messages -----------------------------------------------------------------------------------------------------------
