@@ -15,8 +15,8 @@ from models.tables.base import new_id, utc_now
 from models.tables.contacts import Suppression
 from models.tables.events import Entry
 from models.tables.failures import FailureGroup
+from models.tables.findings import Finding, WorkflowHistory
 from models.tables.messaging import Decision, Delivery, SandboxFault, SandboxMessage
-from models.tables.operations import Finding, WorkflowHistory
 from models.tables.publishing import Approval
 from tests.api.conftest import Person
 from tests.api.rest import acme
