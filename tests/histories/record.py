@@ -60,8 +60,8 @@ from tests.workflows.test_journey import WELCOME, control, mended, some_runs, st
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
-from workflows.operations import OperationWorkflow
 from workflows.occurrence import OccurrenceWorkflow
+from workflows.operations import OperationWorkflow
 from workflows.routing import RoutingWorkflow
 
 FOLDER = Path(__file__).parent
