@@ -173,8 +173,8 @@ async def test_a_wait_for_an_event_of_the_wrong_order_finds_the_right_one_when_t
     stack: Stack, acme: Organization
 ) -> None:
     """The event that came before the correction counts, too."""
-    paid = {"kind": "wait_for", "events": [{"event": "paid", "where": {"field": "event.order", "is": "equals", "value": {"run": "order"}}}]}
-    paid["events"][0]["next"] = "end"
+    where = {"field": "event.order", "is": "equals", "value": {"run": "order"}}
+    paid = {"kind": "wait_for", "events": [{"event": "paid", "where": where, "next": "end"}]}
     async with stack.working():
         with stack.temporal.with_time_skipping_disabled():
             journey = await acme.publish("paid", {"paid": paid, "end": {"kind": "exit", "reason": "paid"}})
