@@ -25,9 +25,11 @@ from activities.contracts import (
     ControlledKind,
     MoveChoice,
     MoveOrder,
+    OperationRef,
     PlanRef,
     Reconcile,
     Routing,
+    RunControl,
     RunMessage,
     RunMessages,
     SendOutcome,
@@ -63,6 +65,7 @@ from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
+from workflows.operations import OperationWorkflow
 from workflows.reconciling import ReconcileWorkflow
 from workflows.routing import RoutingWorkflow
 
@@ -207,10 +210,38 @@ async def failures_passed_over(server: WorkflowEnvironment, fakes: Fakes, queue:
     return handle
 
 
+async def operation_of_three_pages(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    fakes.busy_for = 2
+    operation = OperationRef(organization_id=uuid4(), operation_id=uuid4(), command="pause")
+    handle = await server.client.start_workflow(OperationWorkflow.run, operation, id=f"test/{uuid4()}", task_queue=queue)
+    await handle.result()
+    return handle
+
+
 async def braking_of_a_journey(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
     fakes.notices = [timedelta(minutes=1), timedelta(0), None]
     braking = BrakingRef(organization_id=uuid4(), braking_id=uuid4())
     handle = await server.client.start_workflow(BrakingWorkflow.run, braking, id=f"test/{uuid4()}", task_queue=queue)
+    await handle.result()
+    return handle
+
+
+async def skip_jump_cancel_a_step_and_spread(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    runs = some_runs(4)
+    word = {"organization_id": uuid4(), "kind": ControlledKind.JOURNEY, "id": uuid4(), "request_id": uuid4()}
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, runs)
+        await until(lambda: list(fakes.phases().values()) == ["waiting"] * 4)
+        await handle.signal("control", Control.model_validate({**word, "command": "pause"}))
+        await until(lambda: list(fakes.phases().values()) == ["paused"] * 4)
+        for command, run, to_step in (("skip", runs[0], None), ("jump", runs[1], "reminder"), ("cancel_step", runs[2], "reminder")):
+            said = RunControl.model_validate({"command": command, "run_ids": [run.run_id], "to_step": to_step})
+            await handle.execute_update("control_runs", said)
+        told = RunMessage(run_id=runs[3].run_id, kind="variables", names=["order"])
+        await handle.signal("tell", RunMessages(messages=[told]))
+        await handle.signal("control", Control.model_validate({**word, "command": "resume", "spread": timedelta(hours=1)}))
+        await until(lambda: "paused" not in fakes.phases().values())
+    await server.fast_forward(handle, timedelta(days=4))
     await handle.result()
     return handle
 
@@ -299,6 +330,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     publish_plan_of_three_pages,
     failures_passed_over,
     braking_of_a_journey,
+    operation_of_three_pages,
+    skip_jump_cancel_a_step_and_spread,
 )
 
 

@@ -50,4 +50,4 @@ async def test_every_kind_of_step_and_every_word_to_a_run_is_in_some_history() -
                 [messages] = await converter.decode(signal.input.payloads, [RunMessages])
                 told |= {message.kind for message in messages.messages}
     assert kinds == set(KINDS)
-    assert told == {"matched", "exit", "reconsider"}
+    assert told == {"matched", "exit", "reconsider", "variables"}

@@ -21,7 +21,7 @@ from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer, Ask, Go, Leave, Outcome, Rest, fraction
 
 ROUNDS_PER_VERSION = 1_000  # a run that was moved asks everything anew: its rounds do not meet those before
-GRAINS = 60  # of a spread resumption
+GRAINS = 20  # of a spread resumption
 STEP_CANCELLED = "step_cancelled"  # why a step was skipped that somebody had cancelled before
 SKIPPED_BECAUSE, FAILED = "because", "failed"  # in the details of a step that was skipped
 PAUSES = ("campaign_paused", "journey_paused", "run_paused")  # as the last check before a send calls them

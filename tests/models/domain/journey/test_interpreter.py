@@ -305,6 +305,7 @@ def test_a_spread_gives_each_run_a_moment_of_its_own_and_the_last_word_decides()
     states = [enter(WAIT_FIRST, run_at("mail"), NOW).state for _ in range(2_000)]
     minutes, word = 10, uuid4()
     spread = [resumed(state, NOW, timedelta(minutes=minutes), word) for state in states]
+    assert len({state.not_before for state in spread}) == 20  # shared, for waking costs by the moment
     moments = [goes_on_at(Send("mail", 1, 0), state) for state in spread]
     assert moments == [resumed(state, NOW, timedelta(minutes=minutes), word).not_before for state in states]
     per_minute = Counter(int((moment - NOW) / timedelta(minutes=1)) for moment in moments if moment is not None)
