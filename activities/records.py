@@ -104,7 +104,9 @@ class RecordsActivities:
             check = await conservation.last_check(session)
             after = check.histories_to if check else 0
             end = await conservation.chain_before(session, after, first_id(utc_now() - self.patience.archiving))
-            unarchived = sorted(await carriers.unarchived(session, after, end), key=lambda one: one.sequence)
+            # What had ended before the first look may be forgotten rightly: the sweep takes what Temporal still has.
+            first = check is None or check.records_at is None
+            unarchived = [] if first else sorted(await carriers.unarchived(session, after, end), key=lambda one: one.sequence)
         if len(unarchived) > HISTORIES_AT_MOST:
             end, unarchived = unarchived[HISTORIES_AT_MOST].sequence - 1, unarchived[:HISTORIES_AT_MOST]
         observer, missing = Observer(self.temporal), []

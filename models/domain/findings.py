@@ -57,8 +57,13 @@ def action(sighting: Sighting) -> str:
     return _WORDS[sighting.kind][1](sighting)
 
 
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count:,} runs"
+def _runs(count: int, verb: tuple[str, str] | None = None) -> str:
+    """How many, with the verb in the form that fits: ("waits", "wait")."""
+    words = "1 run" if count == 1 else f"{count:,} runs"
+    return words if verb is None else f"{words} {verb[count != 1]}"
+
+
+WAIT = ("waits", "wait")
 
 
 def _at(value: Any) -> str:
@@ -76,9 +81,7 @@ def _queues(details: Mapping[str, Any]) -> str:
 
 def _overdue_cause(seen: Sighting) -> str:
     told = seen.details
-    late = (
-        f"{_runs(seen.runs)} should have gone on since {_at(told.get('since'))}, and {'has' if seen.runs == 1 else 'have'} recorded nothing"
-    )
+    late = f"{_runs(seen.runs)} should have gone on since {_at(told.get('since'))}, and {('has', 'have')[seen.runs != 1]} recorded nothing"
     match told.get("why"):
         case "unpolled":
             return f"{late}: no worker polls the task queue {_queues(told)}."
@@ -110,12 +113,12 @@ def _wait_cause(seen: Sighting) -> str:
     if names := told.get("never_received"):
         events = ", ".join(map(str, names))
         return (
-            f"{_runs(seen.runs)} wait at the step {told.get('step_id')} without a timeout for the event {events}, "
+            f"{_runs(seen.runs, WAIT)} at the step {told.get('step_id')} without a timeout for the event {events}, "
             f"which the organization has not received in {told.get('days')} days."
         )
     ways = {"missing": "never opened", "closed": "closed", "matched": "ended by an event of which the run was not told"}
     counts = "; ".join(f"{ways[way]}: {told[way]}" for way in ways if told.get(way))
-    return f"{_runs(seen.runs)} wait at the step {told.get('step_id')} without a timeout, and nothing can end it. Their wait was {counts}."
+    return f"{_runs(seen.runs, WAIT)} at the step {told.get('step_id')} without a timeout, and nothing can end it. Their wait was {counts}."
 
 
 def _wait_action(seen: Sighting) -> str:
@@ -138,7 +141,7 @@ def _task_cause(seen: Sighting) -> str:
     }.get(str(told.get("why")), "its tasks fail or time out")
     return (
         f"A {told.get('workflow_type')} stands still: {what}, at attempt {told.get('attempt')}. "
-        f"{_runs(seen.runs)} in it {'waits' if seen.runs == 1 else 'wait'} for it."
+        f"{_runs(seen.runs)} in it {WAIT[seen.runs != 1]} for it."
     )
 
 
@@ -199,8 +202,9 @@ def _row_cause(seen: Sighting) -> str:
         case "nobody_starts":
             return f"{entered}; their workflow was never started, and nothing will start it."
         case "hand_over":
-            return f"{_runs(seen.runs)} were moved by a publish plan, and the workflow of their new version has still not been started."
-    return f"{_runs(seen.runs)} have no workflow: it is not in Temporal any more, although they are not finished."
+            return f"{_runs(seen.runs, ('was', 'were'))} moved by a publish plan, and the workflow of their new version has still not been started."
+    having = _runs(seen.runs, ("has", "have"))
+    return f"{having} no workflow: it is not in Temporal any more, although they are not finished."
 
 
 def _row_action(seen: Sighting) -> str:

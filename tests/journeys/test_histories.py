@@ -126,6 +126,7 @@ async def test_what_a_sweep_missed_is_fetched_by_its_name(stack: Stack, acme: Or
     as_owner(stack, "DELETE FROM archive_marks", "INSERT INTO archive_marks SELECT 'default', now() + interval '1 day'")
     try:
         async with stack.working():
+            await looking.look()
             run = await waiting_run(stack, acme, {"pause": {"kind": "wait", "duration": "PT1S", "next": None}})
             await acme.until_run(run["id"], "completed")
             [history] = await archived(acme, looking, run["id"])
