@@ -52,6 +52,7 @@ async def build(database: Database, settings: Settings, person: Person, colleagu
     world.add("segment_id", await acme.add_segment(database, person, RULE))
     await _over_the_api(person, world, await acme.publish(person, around))
     await _in_the_tables(database, settings, person, world)
+    world.ids["step_id"] = "welcome"
     world.add("user_id", (colleague or person).user_id)
     world.add("key_id", (colleague or person).api_key_id)
     world.add("actor_id", person.api_key_id)
@@ -63,7 +64,6 @@ async def _over_the_api(person: Person, world: World, journey_id: str) -> None:
     world.add("journey_id", journey_id)
     contact = {"contact_id": world.ids["contact_id"]}
     world.add("run_id", (await _post(person, f"/v1/journeys/{journey_id}/runs", contact))["id"])
-    world.ids["step_id"] = "welcome"
     world.add("campaign_id", (await _post(person, "/v1/campaigns", {"name": "November", "journey_id": journey_id}))["id"])
     consent = contact | {"topic_id": world.ids["topic_id"], "channel": "email", "status": "granted", "method": "form", "source": "shop"}
     await _post(person, "/v1/consents", [consent])

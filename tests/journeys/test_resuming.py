@@ -11,7 +11,7 @@ from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 from tests.journeys.test_operating import kinds, standing
 
-CROWD = int(os.environ.get("LEADSTATS_TEST_CROWD", "100"))  # acceptance 7 is measured with 10,000
+CROWD = int(os.environ.get("LEADSTATS_TEST_CROWD", "40"))  # acceptance 7 is measured with 10,000
 MINUTES = 10
 PAUSED: Document = {"reason": "wrong price"}
 
