@@ -202,7 +202,8 @@ def _row_cause(seen: Sighting) -> str:
         case "nobody_starts":
             return f"{entered}; their workflow was never started, and nothing will start it."
         case "hand_over":
-            return f"{_runs(seen.runs, ('was', 'were'))} moved by a publish plan, and the workflow of their new version has still not been started."
+            moved = f"{_runs(seen.runs, ('was', 'were'))} moved by a publish plan"
+            return f"{moved}, and the workflow of their new version has still not been started."
     having = _runs(seen.runs, ("has", "have"))
     return f"{having} no workflow: it is not in Temporal any more, although they are not finished."
 
