@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,8 +10,7 @@ from uuid import UUID, uuid5
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from activities.contracts import (
     BRAKING_WORKFLOW,
@@ -30,6 +28,7 @@ from activities.contracts import (
 from activities.heartbeat import heartbeating
 from activities.lines import Lines, ProviderSource
 from activities.providers.port import Mailbox, OutgoingEmail, ProviderAnswer
+from activities.starting import attributes, start_once
 from models.domain.audit import NewEntry
 from models.domain.errors import NotFound
 from models.domain.journey import workflow_id
@@ -74,16 +73,8 @@ class BrakingStarter:
                 log.warning("a braking's workflow could not be started", extra={"error": type(error).__name__})
 
     async def _start(self, braking: BrakingRef) -> None:
-        with suppress(WorkflowAlreadyStartedError):
-            await self.temporal.start_workflow(
-                BRAKING_WORKFLOW,
-                braking,
-                id=workflow_id.braking(braking.organization_id, braking.braking_id),
-                task_queue=self.task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                search_attributes=TypedSearchAttributes([SearchAttributePair(ORGANIZATION_ID, str(braking.organization_id))]),
-                priority=fair_share(str(braking.organization_id)),
-            )
+        name = workflow_id.braking(braking.organization_id, braking.braking_id)
+        await start_once(self.temporal, self.task_queue, BRAKING_WORKFLOW, braking, name, attributes(braking.organization_id))
 
 
 class BrakingActivities:

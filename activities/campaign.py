@@ -3,22 +3,14 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from activities.contracts import (
-    CAMPAIGN_ID,
     CAMPAIGN_WORKFLOW,
-    JOURNEY_ID,
-    JOURNEY_WORKFLOW,
-    ORGANIZATION_ID,
-    VERSION_ID,
     AudiencePages,
     CampaignPlan,
     CampaignProgress,
@@ -30,10 +22,10 @@ from activities.contracts import (
     Occurrences,
     PageRange,
     Scope,
-    fair_share,
 )
 from activities.heartbeat import heartbeating
 from activities.signals import signal_all
+from activities.starting import attributes_of, start_journey, start_once
 from activities.versions import Versions
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
@@ -121,19 +113,7 @@ class CampaignActivities:
         states = [RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start, starts_at=run.starts_at) for run in runs]
         given = JourneyInput(scope=scope, definition=definition, runs=states, held_by=sorted(flags.held_by), cancelled=flags.cancelled)
         async with limit:
-            try:
-                await self.temporal.start_workflow(
-                    JOURNEY_WORKFLOW,
-                    given,
-                    id=name,
-                    task_queue=self.task_queue,
-                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                    search_attributes=_attributes(scope),
-                    priority=fair_share(str(scope.organization_id)),
-                )
-            except WorkflowAlreadyStartedError:
-                return name, False
-        return name, True
+            return name, await start_journey(self.temporal, self.task_queue, name, given)
 
     async def _tell_changes(self, scope: Scope, names: Sequence[str], before: Flags) -> None:
         """The workflows know the flags as they are. Looks again after telling: what was told may have been taken back
@@ -190,30 +170,11 @@ class CampaignActivities:
                 await self._start_campaign(scope)
 
     async def _start_campaign(self, scope: Scope) -> None:
-        campaign_id = _campaign_id(scope)
-        with suppress(WorkflowAlreadyStartedError):
-            await self.temporal.start_workflow(
-                CAMPAIGN_WORKFLOW,
-                CampaignRef(organization_id=scope.organization_id, campaign_id=campaign_id, scheduled=True),
-                id=workflow_id.campaign(scope.organization_id, campaign_id),
-                task_queue=self.task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                search_attributes=_attributes(scope),
-                priority=fair_share(str(scope.organization_id)),
-            )
+        campaign = CampaignRef(organization_id=scope.organization_id, campaign_id=_campaign_id(scope), scheduled=True)
+        name = workflow_id.campaign(scope.organization_id, campaign.campaign_id)
+        await start_once(self.temporal, self.task_queue, CAMPAIGN_WORKFLOW, campaign, name, attributes_of(scope))
 
 
 def _campaign_id(scope: Scope) -> UUID:
     assert scope.campaign_id is not None  # pages belong to a campaign
     return scope.campaign_id
-
-
-def _attributes(scope: Scope) -> TypedSearchAttributes:
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(ORGANIZATION_ID, str(scope.organization_id)),
-            SearchAttributePair(JOURNEY_ID, str(scope.journey_id)),
-            SearchAttributePair(VERSION_ID, str(scope.version_id)),
-            SearchAttributePair(CAMPAIGN_ID, str(scope.campaign_id)),
-        ]
-    )

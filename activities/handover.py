@@ -7,16 +7,9 @@ from uuid import UUID
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import (
-    CAMPAIGN_ID,
-    JOURNEY_ID,
-    JOURNEY_WORKFLOW,
-    ORGANIZATION_ID,
-    VERSION_ID,
     Control,
     ControlledKind,
     HandOver,
@@ -24,10 +17,10 @@ from activities.contracts import (
     RunMessage,
     RunMessages,
     Scope,
-    fair_share,
 )
 from activities.heartbeat import heartbeating
 from activities.signals import signal_all
+from activities.starting import start_journey
 from activities.versions import Versions
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
@@ -81,19 +74,7 @@ class HandOverActivities:
     async def _start(self, name: str, scope: Scope, definition: Definition, runs: Sequence[RunState], flags: Flags) -> bool:
         """Whether it was started just now."""
         given = JourneyInput(scope=scope, definition=definition, runs=runs, held_by=sorted(flags.held_by), cancelled=flags.cancelled)
-        try:
-            await self.temporal.start_workflow(
-                JOURNEY_WORKFLOW,
-                given,
-                id=name,
-                task_queue=self.task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                search_attributes=_attributes(scope),
-                priority=fair_share(str(scope.organization_id)),
-            )
-        except WorkflowAlreadyStartedError:
-            return False
-        return True
+        return await start_journey(self.temporal, self.task_queue, name, given)
 
     async def _tell(self, name: str, scope: Scope, run_ids: Sequence[UUID], before: Flags) -> None:
         """The workflow knows the flags as they are, and who is to leave. Looks again after telling flags: what was told may have been
@@ -133,9 +114,3 @@ def _words(scope: Scope, before: Flags, after: Flags) -> list[Control]:
         if kind is ControlledKind.CAMPAIGN and after.cancelled and not before.cancelled:
             words.append(Control(organization_id=scope.organization_id, kind=kind, id=subject_id, command="cancel"))
     return words
-
-
-def _attributes(scope: Scope) -> TypedSearchAttributes:
-    ids = ((ORGANIZATION_ID, scope.organization_id), (JOURNEY_ID, scope.journey_id), (VERSION_ID, scope.version_id))
-    campaign = ((CAMPAIGN_ID, scope.campaign_id),) if scope.campaign_id is not None else ()
-    return TypedSearchAttributes([SearchAttributePair(key, str(value)) for key, value in (*ids, *campaign)])

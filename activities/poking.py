@@ -4,9 +4,9 @@ from uuid import UUID
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
-from activities.contracts import ORGANIZATION_ID, ROUTING_WORKFLOW, Routing, fair_share
+from activities.contracts import ROUTING_WORKFLOW, Routing, fair_share
+from activities.starting import attributes
 from models.domain.journey import workflow_id
 
 
@@ -24,6 +24,6 @@ async def poke(temporal: Client, organization_id: UUID) -> None:
         task_queue=activity.info().task_queue.removesuffix("-send"),
         start_signal="poke",
         start_signal_args=[said],
-        search_attributes=TypedSearchAttributes([SearchAttributePair(ORGANIZATION_ID, str(organization_id))]),
+        search_attributes=attributes(organization_id),
         priority=fair_share(str(organization_id)),
     )

@@ -3,28 +3,20 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Sequence
-from contextlib import suppress
 from uuid import UUID
 
 from temporalio.client import Client
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import (
-    CAMPAIGN_ID,
-    JOURNEY_ID,
-    JOURNEY_WORKFLOW,
-    ORGANIZATION_ID,
-    VERSION_ID,
     ControlledKind,
     JourneyInput,
     RunMessage,
     RunMessages,
     Scope,
-    fair_share,
 )
 from activities.replaying import replay_inputs
+from activities.starting import start_journey
 from activities.versions import Versions
 from models.domain.journey.run import RunState
 from models.store import entries, journeys
@@ -83,17 +75,7 @@ class Teller:
         await asyncio.gather(*(_bounded(limit, self._start(name, journey)) for name, journey in given.items()))
 
     async def _start(self, name: str, given: JourneyInput) -> list[UUID]:
-        scope = given.scope
-        with suppress(WorkflowAlreadyStartedError):
-            await self.temporal.start_workflow(
-                JOURNEY_WORKFLOW,
-                given,
-                id=name,
-                task_queue=self.task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                search_attributes=_attributes(scope),
-                priority=fair_share(str(scope.organization_id)),
-            )
+        await start_journey(self.temporal, self.task_queue, name, given)
         return []
 
     async def _signal(self, name: str, messages: Sequence[Waiting]) -> list[UUID]:
@@ -120,9 +102,3 @@ def _states(starting: StartingRuns, start: str) -> list[RunState]:
 
 def _message(waiting: Waiting) -> RunMessage:
     return RunMessage.model_validate({**waiting.body, "run_id": waiting.run_id, "kind": waiting.kind})
-
-
-def _attributes(scope: Scope) -> TypedSearchAttributes:
-    ids = ((ORGANIZATION_ID, scope.organization_id), (JOURNEY_ID, scope.journey_id), (VERSION_ID, scope.version_id))
-    campaign = ((CAMPAIGN_ID, scope.campaign_id),) if scope.campaign_id is not None else ()
-    return TypedSearchAttributes([SearchAttributePair(key, str(value)) for key, value in (*ids, *campaign)])

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from activities.contracts import BRAKING_WORKFLOW, BrakingRef
+from activities.starting import attributes
 from api.commands import temporal
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
@@ -71,6 +72,6 @@ async def start_missing_workflows(services: Services, organization_id: UUID, ali
             BRAKING_WORKFLOW,
             BrakingRef(organization_id=organization_id, braking_id=braking_id),
             workflow_id.braking(organization_id, braking_id),
-            temporal.attributes(organization_id),
+            attributes(organization_id),
         )
     return len(found)

@@ -12,6 +12,7 @@ from uuid import UUID
 from temporalio.common import TypedSearchAttributes
 
 from activities.contracts import CAMPAIGN_WORKFLOW, CampaignRef, Control, ControlledKind
+from activities.starting import attributes
 from api.commands import temporal
 from api.commands.runs import published_version, refuse_closed
 from api.dependencies import Caller, Services
@@ -217,7 +218,7 @@ def _reference(campaign: Campaign, *, scheduled: bool = False) -> CampaignRef:
 
 
 def _found_by(campaign: Campaign) -> TypedSearchAttributes:
-    return temporal.attributes(campaign.organization_id, campaign.journey_id, campaign.version_id, campaign.id)
+    return attributes(campaign.organization_id, campaign.journey_id, campaign.version_id, campaign.id)
 
 
 async def start_missing_workflows(services: Services, organization_id: UUID, alive: Callable[[], None], limit: int = 100) -> int:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from activities.contracts import Control, ControlledKind, SendOutcome
 from activities.providers.destination import Destinations
 from activities.providers.smtp import SmtpAccount, check
+from activities.starting import attributes
 from api.commands import temporal
 from api.dependencies import Caller
 from models.domain.audit import Actor, NewEntry
@@ -187,7 +188,7 @@ async def _wake_held(caller: Caller, connection_id: UUID) -> None:
         actor_kind=caller.actor.kind,
         actor_id=caller.actor.id,
     )
-    await temporal.control_all(caller.services, control, temporal.attributes(caller.organization_id))
+    await temporal.control_all(caller.services, control, attributes(caller.organization_id))
 
 
 def _entry(actor: Actor, action: str, stored: StoredConnection, **details: Any) -> NewEntry:

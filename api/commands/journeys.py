@@ -6,6 +6,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from activities.contracts import Control, ControlledKind
+from activities.starting import attributes
 from api.commands import cases, temporal
 from api.commands.facts import facts_of as facts_of
 from api.commands.routing import poke_if_listening
@@ -213,7 +214,7 @@ async def _control(
         pauses=journey.pauses,
         **vars(manner),
     )
-    await temporal.control_all(caller.services, control, temporal.attributes(organization_id, journey_id))
+    await temporal.control_all(caller.services, control, attributes(organization_id, journey_id))
 
 
 async def set_archived(caller: Caller, journey_id: UUID, archived: bool) -> Journey:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from activities.contracts import MOVE_PLAN_WORKFLOW, PlanRef
+from activities.starting import attributes
 from api.commands import temporal
 from api.commands.journeys import freeze_draft, locked_draft, publish_frozen
 from api.dependencies import Caller, Services
@@ -149,7 +150,7 @@ async def start_workflow(services: Services, plan: PublishPlan) -> None:
         MOVE_PLAN_WORKFLOW,
         PlanRef(organization_id=plan.organization_id, plan_id=plan.id),
         workflow_id.publish_plan(plan.organization_id, plan.id),
-        temporal.attributes(plan.organization_id, plan.journey_id, plan.version_id),
+        attributes(plan.organization_id, plan.journey_id, plan.version_id),
     )
 
 

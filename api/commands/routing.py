@@ -5,6 +5,7 @@ import logging
 from uuid import UUID
 
 from activities.contracts import ROUTING_WORKFLOW, Routing
+from activities.starting import attributes
 from api.commands import temporal
 from api.dependencies import Caller, Services
 from models.domain.errors import Unavailable
@@ -26,7 +27,7 @@ async def poke(services: Services, organization_id: UUID, *, timed: bool = False
         Routing(organization_id=organization_id, timed=timed),
         workflow_id.routing(organization_id),
         "poke",
-        temporal.attributes(organization_id),
+        attributes(organization_id),
     )
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from activities.contracts import OPERATION_WORKFLOW, OperationRef
+from activities.starting import attributes
 from api.commands import temporal
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
@@ -171,7 +172,7 @@ async def start_workflow(services: Services, row: RunOperation) -> None:
         OPERATION_WORKFLOW,
         OperationRef(organization_id=row.organization_id, operation_id=row.id, command=row.command),
         workflow_id.run_operation(row.organization_id, row.id),
-        temporal.attributes(row.organization_id),
+        attributes(row.organization_id),
     )
 
 

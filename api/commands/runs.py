@@ -7,6 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from activities.contracts import JOURNEY_WORKFLOW, ControlledKind, JourneyInput, Place, RunControl, RunControlled, Scope
+from activities.starting import attributes
 from api.commands import routing, temporal
 from api.commands.temporal import NoSuchWorkflow
 from api.dependencies import Caller, Services
@@ -141,7 +142,7 @@ async def _start_workflow(services: Services, run: Run) -> None:
         JOURNEY_WORKFLOW,
         JourneyInput(scope=scope, definition=definition, runs=[state], held_by=held_by, cancelled=run.cancel_requested_at is not None),
         run.workflow_id,
-        temporal.attributes(run.organization_id, run.journey_id, run.version_id),
+        attributes(run.organization_id, run.journey_id, run.version_id),
     )
 
 

@@ -14,23 +14,21 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.common import TypedSearchAttributes
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import (
-    CAMPAIGN_ID,
     CONTROL_RUNS,
     CONTROL_WORKFLOW,
-    JOURNEY_ID,
     ORGANIZATION_ID,
-    VERSION_ID,
     Control,
     Payload,
     RunControl,
     RunControlled,
     fair_share,
 )
+from activities.starting import start_once
 from api.dependencies import Services
 from models.domain.errors import Unavailable
 from models.domain.journey import workflow_id
@@ -48,14 +46,6 @@ def request_id(key: str, *parts: object) -> UUID:
     return uuid5(_REQUESTS, "/".join([*map(str, parts), key]))
 
 
-def attributes(
-    organization_id: UUID, journey_id: UUID | None = None, version_id: UUID | None = None, campaign_id: UUID | None = None
-) -> TypedSearchAttributes:
-    """Search attributes for those of the ids that are given."""
-    given = ((ORGANIZATION_ID, organization_id), (JOURNEY_ID, journey_id), (VERSION_ID, version_id), (CAMPAIGN_ID, campaign_id))
-    return TypedSearchAttributes([SearchAttributePair(key, str(value)) for key, value in given if value is not None])
-
-
 async def start(services: Services, workflow: str, argument: Payload, name: str, found_by: TypedSearchAttributes) -> None:
     """The workflow is running, or has run: a second start of the same id changes nothing.
 
@@ -63,19 +53,7 @@ async def start(services: Services, workflow: str, argument: Payload, name: str,
         Unavailable: Temporal did not answer; the start may still have happened, and may be repeated.
     """
     async with _answering():
-        try:
-            await services.temporal.start_workflow(
-                workflow,
-                argument,
-                id=name,
-                task_queue=services.settings.task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                search_attributes=found_by,
-                priority=fair_share(found_by[ORGANIZATION_ID]),
-                rpc_timeout=PATIENCE,
-            )
-        except WorkflowAlreadyStartedError:
-            return
+        await start_once(services.temporal, services.settings.task_queue, workflow, argument, name, found_by, PATIENCE)
 
 
 async def create_schedule(services: Services, name: str, schedule: Schedule, backfill: ScheduleBackfill) -> None:

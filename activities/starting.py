@@ -1,0 +1,67 @@
+"""Starting workflows, the one way: an id starts once and never again, and the workflow is found by the ids of what it is about."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from temporalio.client import Client
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from activities.contracts import (
+    CAMPAIGN_ID,
+    JOURNEY_ID,
+    JOURNEY_WORKFLOW,
+    ORGANIZATION_ID,
+    VERSION_ID,
+    JourneyInput,
+    Payload,
+    Scope,
+    fair_share,
+)
+
+
+def attributes(
+    organization_id: UUID, journey_id: UUID | None = None, version_id: UUID | None = None, campaign_id: UUID | None = None
+) -> TypedSearchAttributes:
+    """Search attributes for those of the ids that are given."""
+    given = ((ORGANIZATION_ID, organization_id), (JOURNEY_ID, journey_id), (VERSION_ID, version_id), (CAMPAIGN_ID, campaign_id))
+    return TypedSearchAttributes([SearchAttributePair(key, str(value)) for key, value in given if value is not None])
+
+
+def attributes_of(scope: Scope) -> TypedSearchAttributes:
+    return attributes(scope.organization_id, scope.journey_id, scope.version_id, scope.campaign_id)
+
+
+async def start_once(
+    temporal: Client,
+    task_queue: str,
+    workflow: str,
+    argument: Payload,
+    name: str,
+    found_by: TypedSearchAttributes,
+    patience: timedelta | None = None,
+) -> bool:
+    """The workflow is running, or has run; whether it was started just now. Safe to repeat. `patience`: how long to wait for Temporal.
+
+    Raises:
+        RPCError: Temporal did not answer; the start may still have happened.
+    """
+    try:
+        await temporal.start_workflow(
+            workflow,
+            argument,
+            id=name,
+            task_queue=task_queue,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            search_attributes=found_by,
+            priority=fair_share(found_by[ORGANIZATION_ID]),
+            rpc_timeout=patience,
+        )
+    except WorkflowAlreadyStartedError:
+        return False
+    return True
+
+
+async def start_journey(temporal: Client, task_queue: str, name: str, given: JourneyInput) -> bool:
+    """As `start_once`, of the JourneyWorkflow that carries these runs."""
+    return await start_once(temporal, task_queue, JOURNEY_WORKFLOW, given, name, attributes_of(given.scope))
