@@ -82,7 +82,7 @@ async def test_a_parked_run_carries_class_and_fingerprint_until_it_goes_on(world
     assert (kind, at) == ("data", NOON + timedelta(seconds=1)) and await failed(world, other) == (kind, fingerprint, at)
     (event,) = await world.sql("SELECT details FROM run_events WHERE run_id = :id", id=run)
     assert (event["details"]["failure_class"], event["details"]["failure_fingerprint"]) == ("data", fingerprint)
-    await record(world, happened(run, 2, "paused", "paused", step_id="news", reason="lunch"))
+    await record(world, happened(run, 2, "paused", "paused", beneath="needs_attention", step_id="news", reason="lunch"))
     await record(world, happened(run, 3, "resumed", "needs_attention", step_id="news", reason=reason))
     assert await failed(world, run) == (kind, fingerprint, at)
     await record(world, happened(run, 4, "retried", "active", step_id="news"))
@@ -94,10 +94,10 @@ async def test_a_run_that_parks_and_is_paused_in_one_batch_is_failed_and_one_tha
     for run in (parked, skipped):
         await record(
             world,
-            happened(run, 1, "parked", "paused", step_id="news", reason="attempt_lost"),
-            happened(run, 2, "paused", "paused", step_id="news"),
+            happened(run, 1, "parked", "paused", beneath="needs_attention", step_id="news", reason="attempt_lost"),
+            happened(run, 2, "paused", "paused", beneath="needs_attention", step_id="news"),
         )
-    await record(world, happened(skipped, 3, "skipped", "paused", step_id="news"))
+    await record(world, happened(skipped, 3, "skipped", "paused", beneath="active", step_id="news"))
     assert [(await failed(world, run))[0] for run in (parked, skipped)] == ["uncertain_outcome", None]
 
 
