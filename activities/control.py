@@ -42,8 +42,9 @@ class ControlActivities:
                 if control.braking_id is not None and (await brakes.get(session, control.braking_id)).lifted_at is not None:
                     return False  # it was resumed before this word came
                 recurs = await controls.recurs(session, control.kind.value, control.id)
-                await _leave_out(session, control)
+                left_out = await _leave_out(session, control)
                 in_force = await controls.apply(session, control.kind.value, control.id, control.command, actor, control.pauses)
+                await audit.append(session, left_out)  # last: whoever lets contacts enter holds the journey's row, and waits for the chain
             if recurs and in_force:
                 await self._tell_schedule(control)
             if in_force and (control.kind, control.command) == (ControlledKind.JOURNEY, "resume"):
@@ -102,16 +103,16 @@ def _leaves_out(control: Control) -> bool:
     return control.command == "resume" and (control.drop_older_than is not None or control.recheck_entry)
 
 
-async def _leave_out(session: OrganizationSession, control: Control) -> None:
+async def _leave_out(session: OrganizationSession, control: Control) -> list[NewEntry]:
     """In the transaction that lifts the pause, and only if it does: who is not to go on is marked so. Once: afterwards nothing is
-    paused, and runs that are overdue then are so for other reasons."""
+    paused, and runs that are overdue then are so for other reasons. Answers what the audit chain is to be told."""
     if not _leaves_out(control) or control.kind is ControlledKind.CONNECTION:
-        return
+        return []
     kind: Literal["journey", "campaign"] = "journey" if control.kind is ControlledKind.JOURNEY else "campaign"
     since = await resumptions.paused_at(session, kind, control.id, control.pauses)
     if since is None:
-        return
+        return []
     wanted = LeftOut(control.drop_older_than, control.recheck_entry)
     found = await resumptions.leave_out(session, kind, control.id, wanted, since, utc_now())
     actor = Actor(cast(ActorKind, control.actor_kind), control.actor_id)
-    await audit.append(session, [NewEntry(f"{kind}.runs_left_out", kind, str(control.id), actor, dict(found))])
+    return [NewEntry(f"{kind}.runs_left_out", kind, str(control.id), actor, dict(found))]

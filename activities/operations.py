@@ -102,7 +102,7 @@ class OperationActivities:
         async with heartbeating():
             ref = page.operation
             async with self.database.organization(ref.organization_id) as session:
-                operation = await run_operations.get(session, ref.operation_id)
+                operation = await run_operations.get(session, ref.operation_id, lock=True)  # as its cancellation: before the audit chain
                 items, until = await next_page(session, operation, page.after)
                 if not items:
                     return OperationPageDone()

@@ -20,8 +20,8 @@ from temporalio.exceptions import ApplicationError
 
 from activities.contracts import JOURNEY_WORKFLOW, Reconcile, Reconciled
 from activities.heartbeat import heartbeating
-from activities.judging import Around, Patience, Verdict, in_trouble, of_rows, without_row
-from activities.observed import Examined, Listed, Observer
+from activities.judging import TOO_EARLY, Around, Patience, Verdict, in_trouble, of_rows, without_row
+from activities.observed import GOES_ON, Examined, Listed, Observer
 from models.domain.findings import Kind, Sighting
 from models.domain.journey import workflow_id
 from models.store import access, carriers, conservation, findings
@@ -142,22 +142,26 @@ class ReconcilingActivities:
             if name in suspects.unknown:
                 self._judge_unknown(name, examined[name], running, found)
             else:
-                await self._judge_rows(organization_id, suspects.rows[name], examined[name], running, observer, found)
+                await self._judge_rows(organization_id, suspects.rows[name], examined[name], observer, found)
         for name in chosen_going:
             await self._judge_going(name, examined[name], running, suspects.late.get(name), observer, found)
         return found
 
-    async def _judge_rows(
-        self, organization_id: UUID, rows: Carried, seen: Examined, running: Landscape, observer: Observer, found: Found
-    ) -> None:
-        campaign = None if rows.campaign_id is None else workflow_id.campaign(organization_id, rows.campaign_id)
-        before = await observer.examine(rows.before) if rows.before is not None else None
-        around = Around(
-            campaign_runs=campaign in running.others,
+    async def _judge_rows(self, organization_id: UUID, rows: Carried, seen: Examined, observer: Observer, found: Found) -> None:
+        """Asked now, and not read from the list: that may be minutes old. Whoever is to start the workflow may have done so between one
+        look and the other, and be gone: so before anybody is given up it is looked for once more."""
+        verdict = of_rows(rows, seen, await self._around(organization_id, rows, observer), utc_now(), self.patience)
+        if verdict.lost and (await observer.examine(rows.workflow_id)).status in GOES_ON:
+            verdict = TOO_EARLY
+        self._take(rows.workflow_id, verdict, found)
+
+    async def _around(self, organization_id: UUID, rows: Carried, observer: Observer) -> Around:
+        campaign = None if rows.campaign_id is None else await observer.examine(workflow_id.campaign(organization_id, rows.campaign_id))
+        before = None if rows.before is None else await observer.examine(rows.before)
+        return Around(
+            campaign_runs=campaign is not None and campaign.status in GOES_ON,
             handing_over=before is not None and any(each.name == "hand_over_runs" for each in before.activities),
         )
-        verdict = of_rows(rows, seen, around, utc_now(), self.patience)
-        self._take(rows.workflow_id, verdict, found)
 
     def _take(self, name: str, verdict: Verdict, found: Found) -> None:
         if verdict.sighting is not None:

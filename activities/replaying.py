@@ -15,6 +15,7 @@ from activities.operations import next_page
 from activities.poking import poke
 from activities.versions import Versions
 from models.domain.audit import Actor, ActorKind
+from models.domain.journey.operations import WRONG_PHASE
 from models.domain.journey.run import RunState
 from models.store import audit, handovers, replays, run_operations
 from models.store.replays import Made, Plan, Refusal, StartingWorkflow
@@ -22,7 +23,7 @@ from models.store.run_operations import Settled
 from models.store.session import Database, OrganizationSession
 from models.tables.operating import RunOperation
 
-UNCHANGED = ("replayed_already", "not_over")  # what a run is like that somebody else was faster with
+UNCHANGED = ("replayed_already", "not_over", "run_left", "run_cancelled")  # what a run is like that somebody else was faster with
 
 
 async def replay_inputs(session: OrganizationSession, versions: Versions, names: Sequence[str]) -> dict[str, JourneyInput]:
@@ -80,7 +81,8 @@ class ReplayActivities:
 
     @activity.defn(name="replay_page")
     async def replay_page(self, page: OperationPage) -> OperationPageDone:
-        """The next page's runs are replayed by new runs, and what became of each is on record: one transaction.
+        """The next page's runs are replayed by new runs, and what became of each is on record: one transaction. One that is not in a
+        status which the operation is about any more (it left by a rule, or somebody ended it, after it was taken) is left alone.
 
         Safe to run twice: only runs that are not settled are looked at, and a run is replayed once, whoever asks. Their workflows are
         started by the outbox.
@@ -100,11 +102,16 @@ class ReplayActivities:
     async def _replay(self, session: OrganizationSession, operation: RunOperation, run_ids: Sequence[UUID]) -> None:
         wanted = replays.wanted_of(operation.arguments, operation.reason or "")
         actor = Actor(cast(ActorKind, operation.actor_kind or "system"), operation.executed_by)
-        olds = await replays.load(session, run_ids, lock=True)
+        meant = run_operations.wanted_of(operation).selection.statuses
+        locked = await replays.load(session, run_ids, lock=True)
+        olds = [old for old in locked if meant is None or old.status in meant]
         found = await replays.plan(session, olds, wanted)
         plans = [each for each in found if isinstance(each, Plan)]
         made, entries = await replays.make(session, plans, wanted, actor)
         settled = [*_done(made), *(_refused(each) for each in found if isinstance(each, Refusal))]
+        settled += [
+            Settled(old.id, "unchanged", WRONG_PHASE, old.status) for old in locked if meant is not None and old.status not in meant
+        ]
         await run_operations.settle(session, operation.id, settled)
         await audit.append(session, entries)  # last: locks the chain's head
 

@@ -36,7 +36,8 @@ class Teller:
         self.task_queue = task_queue
 
     async def tell(self, organization_id: UUID, waiting: Sequence[Waiting]) -> list[UUID]:
-        """The ids of those that Temporal has now, or that nobody need hear any more. A workflow that is not there yet is told later.
+        """The ids of those that Temporal has now, or that nobody need hear any more. A workflow that is not there yet is told later; one
+        that is gone for good is not, or what can never be told would stand in the way of all that comes after it.
 
         Raises:
             RPCError: Temporal is away; saying it all again is harmless.
@@ -87,7 +88,7 @@ class Teller:
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
-            return [message.id for message in messages if message.kind == "start" or message.replayed]
+            return [message.id for message in messages if message.kind == "start" or message.replayed or message.lost]
         return [message.id for message in messages]
 
 

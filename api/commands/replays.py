@@ -62,6 +62,8 @@ def _refused(refusal: Refusal) -> LeadStatsError:
             return Conflict(f"The run is {old.status}: {_WAY_OUT.get(old.status, _UNDER_WAY)}.")
         case "replayed_already":
             return Conflict(f"This run has been replayed already, by the run {old.replayed_by}; replay that one.")
+        case "run_left" | "run_cancelled":
+            return Conflict(f"The run is ending: {_ENDING[refusal.code]}. {_ENDED_FIRST}")
         case "journey_archived":
             return Conflict("The run's journey is archived; restore it first, then replay the run.")
         case "campaign_cancelled":
@@ -71,6 +73,8 @@ def _refused(refusal: Refusal) -> LeadStatsError:
     return Invalid.field("from_step", refusal.code, _unknown_step(refusal))
 
 
+_ENDING: Mapping[str, str] = {"run_left": "a rule of its journey has ended it", "run_cancelled": "somebody has cancelled it"}
+_ENDED_FIRST = "If it is to go on all the same, wait until it has ended (or, if its workflow is gone, cancel it), and then replay it."
 _UNDER_WAY = "a replay takes the place of a run that needs attention or has finished; cancel it first, or wait until it has finished"
 _WAY_OUT: Mapping[str, str] = {"paused": "resume or cancel it first, then replay it"}
 

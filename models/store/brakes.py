@@ -140,10 +140,18 @@ async def parked(session: OrganizationSession, run_ids: Collection[UUID]) -> lis
     return await stop_at_first(session, {row.campaign_id: row.id for row in rows})
 
 
+_LOCK = text(
+    "SELECT 1 FROM brake_counts WHERE organization_id = :o AND subject_id = ANY(CAST(:ids AS uuid[])) ORDER BY subject_id FOR UPDATE"
+)
+
+
 async def stop_at_first(session: OrganizationSession, failed: dict[UUID, UUID]) -> list[Braked]:
-    """Of these campaigns, each with a run that failed for good, those are paused that are to be at the first failure."""
+    """Of these campaigns, each with a run that failed for good, those are paused that are to be at the first failure. Their counts are
+    locked before they are, as by whoever counts: so two that brake the same do not deadlock."""
     query = "SELECT id FROM campaigns WHERE organization_id = :o AND id = ANY(CAST(:ids AS uuid[])) AND on_error = 'pause' ORDER BY id"
     wanted = (await session.execute(text(query), {"o": session.organization_id, "ids": list(failed)})).scalars().all()
+    if wanted:
+        await session.execute(_LOCK, {"o": session.organization_id, "ids": list(wanted)})
     return [one for id in wanted for one in await _brake(session, "campaign", id, "first_failure", {"run_id": str(failed[id])})]
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from models.domain.findings import LOST
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
@@ -23,7 +24,8 @@ class Told:
 
 @dataclass(frozen=True)
 class Waiting:
-    """`finished`: nobody need be told any more. `replayed`: its replay has closed it, and its workflow, if there is any, must be told."""
+    """`finished`: nobody need be told any more. `replayed`: its replay has closed it, and its workflow, if there is any, must be told.
+    `lost`: its workflow is gone for good, as far as anybody knows."""
 
     id: UUID
     run_id: UUID
@@ -32,6 +34,7 @@ class Waiting:
     workflow_id: str
     finished: bool
     replayed: bool = False
+    lost: bool = False
 
 
 _PUT = text(
@@ -45,7 +48,7 @@ _PUT = text(
 _TAKE = text(
     """
     SELECT m.id, m.run_id, m.kind, m.body, r.workflow_id, r.finished_at IS NOT NULL AND r.replayed_by IS NULL AS finished,
-      r.replayed_by IS NOT NULL AS replayed
+      r.replayed_by IS NOT NULL AS replayed, r.status = 'needs_attention' AND r.reason IS NOT DISTINCT FROM :lost AS lost
     FROM (SELECT * FROM run_messages WHERE organization_id = :o AND id > :after ORDER BY id LIMIT :limit) m
     JOIN runs r ON r.organization_id = :o AND r.id = m.run_id
     ORDER BY m.id
@@ -63,7 +66,7 @@ async def put(session: OrganizationSession, messages: Sequence[Told]) -> None:
 
 async def waiting(session: OrganizationSession, limit: int, after: UUID | None = None) -> list[Waiting]:
     """Up to `limit` messages that nobody has been told yet, oldest first, beginning after the id `after`."""
-    wanted = {"o": session.organization_id, "limit": limit, "after": after or UUID(int=0)}
+    wanted = {"o": session.organization_id, "limit": limit, "after": after or UUID(int=0), "lost": LOST}
     rows = await session.execute(_TAKE, wanted)
     return [Waiting(*row) for row in rows]
 

@@ -75,6 +75,8 @@ class Old:
     step_id: str | None
     root_id: UUID
     replayed_by: UUID | None
+    leaving: bool  # a rule of the journey has ended it, and its workflow has not said so (and may be gone)
+    cancelling: bool  # likewise, by an operator's word
     journey_archived: bool
     campaign_cancelled: bool
 
@@ -95,8 +97,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a run cannot be replayed: not_over, replayed_already, journey_archived, campaign_cancelled, unknown_step or nothing_to_resend.
-    `steps`: that there are, or that can be sent again."""
+    """Why a run cannot be replayed: not_over, replayed_already, run_left, run_cancelled, journey_archived, campaign_cancelled,
+    unknown_step or nothing_to_resend. `steps`: that there are, or that can be sent again."""
 
     old: Old
     code: str
@@ -108,7 +110,9 @@ class Refusal:
 
 _LOAD = """
     SELECT r.id, r.journey_id, r.version_id, r.campaign_id, r.contact_id, r.status, r.step_id, coalesce(r.root_run_id, r.id) AS root_id,
-      r.replayed_by, j.archived_at IS NOT NULL AS journey_archived, c.cancelled_at IS NOT NULL AS campaign_cancelled
+      r.replayed_by, r.finished_at IS NULL AND r.exit_requested_at IS NOT NULL AS leaving,
+      r.finished_at IS NULL AND r.cancel_requested_at IS NOT NULL AS cancelling,
+      j.archived_at IS NOT NULL AS journey_archived, c.cancelled_at IS NOT NULL AS campaign_cancelled
     FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
     LEFT JOIN campaigns c ON c.organization_id = :o AND c.id = r.campaign_id
     WHERE r.organization_id = :o AND r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.id"""
@@ -152,6 +156,8 @@ def _refusal(old: Old) -> str | None:
         return "replayed_already"
     if old.status not in REPLAYABLE:
         return "not_over"
+    if old.leaving or old.cancelling:
+        return "run_left" if old.leaving else "run_cancelled"
     if old.journey_archived:
         return "journey_archived"
     return "campaign_cancelled" if old.campaign_cancelled else None

@@ -41,9 +41,11 @@ _COUNTS = f"""
     FROM runs r WHERE {_STANDING} GROUP BY 1, 2, 3"""
 _LEAVING = f"""SELECT r.id FROM runs r JOIN contacts c ON c.organization_id = :o AND c.id = r.contact_id
     WHERE {_STANDING} AND ({{rule}})"""
+# Locked in the order of runs, as the record of transitions does.
 _MARK = """
     UPDATE runs x SET exit_requested_at = clock_timestamp(), exit_reason = :reason
-    FROM ({leaving}) l WHERE x.organization_id = :o AND x.id = l.id AND x.exit_requested_at IS NULL RETURNING x.id"""
+    FROM ({leaving} ORDER BY r.id FOR NO KEY UPDATE OF r) l
+    WHERE x.organization_id = :o AND x.id = l.id AND x.exit_requested_at IS NULL RETURNING x.id"""
 _TO_TELL = text(
     """SELECT workflow_id, id, coalesce(exit_reason, 'exit_rule') AS reason FROM runs
        WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND exit_requested_at IS NOT NULL AND finished_at IS NULL

@@ -53,8 +53,16 @@ _ARGUMENTS: Mapping[str, tuple[str, str]] = {
 _COMMANDS: Mapping[str, Sequence[tuple[str, str]]] = {
     "replay": (
         ("replayed_already", "r.replayed_by IS NOT NULL"),
-        ("journey_archived", "EXISTS (SELECT 1 FROM journeys j WHERE j.id = r.journey_id AND j.archived_at IS NOT NULL)"),
-        ("campaign_cancelled", "EXISTS (SELECT 1 FROM campaigns c WHERE c.id = r.campaign_id AND c.cancelled_at IS NOT NULL)"),
+        ("run_left", "r.finished_at IS NULL AND r.exit_requested_at IS NOT NULL"),
+        ("run_cancelled", "r.finished_at IS NULL AND r.cancel_requested_at IS NOT NULL"),
+        (
+            "journey_archived",
+            "EXISTS (SELECT 1 FROM journeys j WHERE j.organization_id = :o AND j.id = r.journey_id AND j.archived_at IS NOT NULL)",
+        ),
+        (
+            "campaign_cancelled",
+            "EXISTS (SELECT 1 FROM campaigns c WHERE c.organization_id = :o AND c.id = r.campaign_id AND c.cancelled_at IS NOT NULL)",
+        ),
     )
 }
 _FITTING = "SELECT r.id, r.status, r.step_id, r.version_id, r.workflow_id, r.sequence, {why_not} AS why_not FROM runs r WHERE {where}"

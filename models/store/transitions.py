@@ -56,8 +56,8 @@ _EVENTS = text(
     RETURNING id
     """
 )
-# Runs are found one by one by their key, whatever the planner believes of a table that has just grown. One that its replay has closed
-# stays closed, whatever its workflow said before it heard of that.
+# Runs are found, and locked, one by one by their key in the order given, whatever the planner believes of a table that has just grown.
+# One that its replay has closed stays closed, whatever its workflow said before it heard of that.
 _PROJECTION = text(
     """
     WITH told AS MATERIALIZED (
@@ -122,9 +122,9 @@ def has_failed(one: NewTransition) -> bool:
 
 
 def _by_run(transitions: Sequence[NewTransition]) -> list[list[NewTransition]]:
-    """Each run's, in their order."""
+    """Each run's, in their order; the runs in the order in which everybody locks them."""
     found: defaultdict[UUID, list[NewTransition]] = defaultdict(list)
-    for one in sorted(transitions, key=lambda one: one.sequence):
+    for one in sorted(transitions, key=lambda one: (one.run_id, one.sequence)):
         found[one.run_id].append(one)
     return list(found.values())
 

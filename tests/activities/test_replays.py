@@ -2,20 +2,24 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.consent import ConsentActivities
-from activities.contracts import Scope, SendOutcome, SendResult
+from activities.contracts import OperationPage, OperationRef, Scope, SendOutcome, SendResult
+from activities.replaying import ReplayActivities
 from activities.send import SendActivities
 from activities.versions import Versions
 from models.domain.audit import Actor
+from models.domain.journey.operations import RunSelection
+from models.domain.journey.run import Phase
 from models.settings import Settings
-from models.store import audit, replays
-from models.store.replays import Made, Plan, Wanted
+from models.store import audit, replays, run_operations
+from models.store.replays import Made, Plan, Refusal, Wanted
 from models.store.session import Database
 from tests.activities.effects.world import EffectWorld, said
 from tests.activities.world import FakeProvider, World
@@ -217,6 +221,45 @@ async def test_a_replay_waits_for_what_the_old_run_is_just_doing(effects: Effect
     was_first = "kept_from" in kept.details
     assert (answer.refused, was_first) in ((False, True), (True, False))
     assert await effects.one("SELECT count(*) FROM audit_entries WHERE action = 'contact.changed'") == 1
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [("exit_requested_at = now(), exit_reason = 'goal:bought'", "run_left"), ("cancel_requested_at = now()", "run_cancelled")],
+)
+async def test_a_run_that_is_ending_is_not_replayed_in_its_last_moment(world: World, ending: str, code: str) -> None:
+    """Its workflow has not said so yet, or is gone: what was to end it would not end the replay."""
+    run = await world.contact()
+    await world.sql(f"UPDATE runs SET status = 'needs_attention', step_id = 'news', {ending}")
+    async with world.database.organization(world.organization_id) as session:
+        wanted = run_operations.Wanted("replay", RunSelection(run_ids=[run]), {})
+        [refusal] = await replays.plan(session, await replays.load(session, [run], lock=True), Wanted())
+        counted = await run_operations.count(session, wanted)
+    assert isinstance(refusal, Refusal) and refusal.code == code
+    assert [(each.why_not, each.runs) for each in counted] == [(code, 1)]
+    await world.sql("UPDATE runs SET status = 'exited', finished_at = now()")
+    async with world.database.organization(world.organization_id) as session:
+        [plan] = await replays.plan(session, await replays.load(session, [run], lock=True), Wanted())
+    assert isinstance(plan, Plan)  # somebody asks for exactly this
+
+
+async def test_a_replay_of_many_leaves_those_alone_that_have_ended_since_they_were_taken(world: World) -> None:
+    failed, bought = await world.people(2)
+    await world.sql("UPDATE runs SET status = 'needs_attention', step_id = 'news'")
+    async with world.database.organization(world.organization_id) as session:
+        wanted = run_operations.Wanted("replay", RunSelection(statuses=[Phase.NEEDS_ATTENTION]), {})
+        operation = await run_operations.add(session, wanted, {}, 2, None)
+        await run_operations.execute(session, operation, ALICE, "the mail server is back")
+    await world.sql("UPDATE runs SET status = 'exited', reason = 'goal:bought', finished_at = now() WHERE id = :id", id=bought)
+    ref = OperationRef(organization_id=world.organization_id, operation_id=operation.id, command="replay")
+    activities = ReplayActivities(world.database, cast(Any, AsyncMock()))
+    await ActivityEnvironment().run(activities.replay_page, OperationPage(operation=ref))
+    items = await world.sql("SELECT run_id, result, why, status FROM run_operation_items ORDER BY run_id")
+    assert [(one["run_id"], one["result"], one["why"], one["status"]) for one in items] == [
+        (failed, "done", None, None),
+        (bought, "unchanged", "wrong_phase", "exited"),
+    ]
+    assert [row["replay_of"] for row in await world.sql("SELECT replay_of FROM runs WHERE replay_of IS NOT NULL")] == [failed]
 
 
 async def test_two_hundred_runs_share_a_workflow(world: World) -> None:

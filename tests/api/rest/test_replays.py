@@ -134,6 +134,13 @@ async def test_a_run_that_is_under_way_is_not_replayed(alice: Person, run: dict[
     assert answer.status_code == 409 and f"The run is {status}" in answer.json()["detail"]
 
 
+async def test_a_run_that_a_rule_has_just_ended_is_not_replayed(alice: Person, run: dict[str, Any], database: Database) -> None:
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE runs SET exit_requested_at = now(), exit_reason = 'goal:x' WHERE id = :id"), {"id": run["id"]})
+    answer = await replay(alice, run["id"])
+    assert answer.status_code == 409 and "a rule of its journey has ended it" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("status", ["completed", "exited", "cancelled"])
 async def test_a_finished_run_stays_as_it_ended(alice: Person, run: dict[str, Any], database: Database, status: str) -> None:
     async with database.organization(alice.organization_id) as session:

@@ -1,0 +1,64 @@
+"""Whom the reconciler gives up for lost: nobody whose workflow was being started while it looked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, cast
+from uuid import UUID
+
+from activities.observed import MISSING, RUNNING, Examined, Observer, PendingActivity
+from activities.reconciling import Found, ReconcilingActivities
+from models.domain.journey import workflow_id
+from models.store.carriers import Carried
+from models.tables.base import new_id, utc_now
+
+LONG_AGO = utc_now() - timedelta(hours=1)
+ACME, CAMPAIGN = new_id(), new_id()
+PAGE = workflow_id.campaign_page(ACME, CAMPAIGN, 3)
+ROWS = Carried(PAGE, new_id(), CAMPAIGN, 200, 200, 200, LONG_AGO, LONG_AGO, False, None, False)
+MOVED = replace(ROWS, workflow_id="new", campaign_id=None, unbegun=0, before="old")
+HANDING_OVER = Examined(RUNNING, activities=(PendingActivity("hand_over_runs", 2, None, LONG_AGO, True, "journeys"),))
+
+
+class Temporal:
+    """Answers in turn, and then always the last."""
+
+    def __init__(self, answers: Mapping[str, Sequence[Examined]]) -> None:
+        self.answers = {name: list(each) for name, each in answers.items()}
+
+    async def examine(self, name: str) -> Examined:
+        left = self.answers.get(name, [Examined(MISSING)])
+        return left.pop(0) if len(left) > 1 else left[0]
+
+
+async def judged(rows: Carried, answers: Mapping[str, Sequence[Examined]], organization_id: UUID = ACME) -> Found:
+    temporal, found, nobody = Temporal(answers), Found(), cast(Any, None)
+    seen = await temporal.examine(rows.workflow_id)
+    await ReconcilingActivities(nobody, nobody)._judge_rows(organization_id, rows, seen, cast(Observer, temporal), found)
+    return found
+
+
+async def test_a_campaign_that_began_after_workflows_were_listed_still_starts_its_pages() -> None:
+    found = await judged(ROWS, {workflow_id.campaign(ACME, CAMPAIGN): [Examined(RUNNING)]})
+    assert found.lost == [] and [one.details["why"] for one in found.sightings] == ["not_started"]
+
+
+async def test_a_campaign_that_started_its_last_page_and_ended_between_two_looks_leaves_nobody_behind() -> None:
+    ended = Examined("completed", closed_at=utc_now())
+    found = await judged(ROWS, {PAGE: [Examined(MISSING), Examined(RUNNING)], workflow_id.campaign(ACME, CAMPAIGN): [ended]})
+    assert (found.lost, found.sightings, found.keep) == ([], [], {PAGE})
+
+
+async def test_a_hand_over_that_ended_between_two_looks_leaves_nobody_behind() -> None:
+    found = await judged(MOVED, {"new": [Examined(MISSING), Examined(RUNNING)], "old": [Examined("completed", closed_at=utc_now())]})
+    assert (found.lost, found.sightings, found.keep) == ([], [], {"new"})
+
+
+async def test_a_hand_over_under_way_is_waited_for() -> None:
+    found = await judged(MOVED, {"old": [HANDING_OVER]})
+    assert found.lost == [] and [one.details["why"] for one in found.sightings] == ["hand_over"]
+
+
+async def test_whose_workflow_nobody_has_and_nobody_starts_is_lost() -> None:
+    assert (await judged(ROWS, {})).lost == [PAGE]
+    assert (await judged(MOVED, {})).lost == ["new"]
