@@ -200,7 +200,8 @@ def _row_cause(seen: Sighting) -> str:
             return f"{entered}; their workflow was never started, and nothing will start it."
         case "hand_over":
             return f"{_runs(seen.runs)} were moved by a publish plan, and the workflow of their new version has still not been started."
-    return f"{_runs(seen.runs)} have no workflow: it is not in Temporal any more, although they are not finished."
+    has, unfinished = ("has", "the run is") if seen.runs == 1 else ("have", "they are")
+    return f"{_runs(seen.runs)} {has} no workflow: it is not in Temporal any more, although {unfinished} not finished."
 
 
 def _row_action(seen: Sighting) -> str:
