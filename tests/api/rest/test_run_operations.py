@@ -58,6 +58,7 @@ async def test_a_preview_says_how_many_fit_where_and_what_would_happen(alice: Pe
             {"version": 1, "step_id": "welcome", "runs": 3, "obeying": 2},
         ],
         "not_applicable": {"wrong_phase": 4},
+        "effects": None,
     }
     assert (await alice.client.get(f"{OPERATIONS}/{seen['id']}")).json() == seen
     assert (await alice.client.get(OPERATIONS)).json()["items"] == []
