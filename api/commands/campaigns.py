@@ -254,7 +254,7 @@ async def pause(caller: Caller, campaign_id: UUID, reason: str | None, key: str 
         _refuse_ended(campaign, "pause")
         if campaign.paused_at is None:
             campaign = await campaigns.pause(session, campaign_id)
-            await _append(session, caller, "campaign.paused", campaign_id, *await controls.follow(session, campaign_id))
+            await _append(session, caller, "campaign.paused", campaign_id, *await controls.follow(session, campaign_id), **_because(reason))
         campaign = await campaigns.count_pause(session, campaign_id)
     await _control(caller, campaign, "pause", reason, key)
     return campaign
@@ -274,9 +274,7 @@ async def resume(caller: Caller, campaign_id: UUID, key: str | None, manner: Man
         _refuse_ended(campaign, "resume")
         if campaign.paused_at is None:
             return campaign
-        await _append(
-            session, caller, "campaign.resume_requested", campaign_id, **manner.audited(), **({"reason": reason} if reason else {})
-        )
+        await _append(session, caller, "campaign.resume_requested", campaign_id, **manner.audited(), **_because(reason))
     await _control(caller, campaign, "resume", reason, key, manner)
     return campaign
 
@@ -294,7 +292,9 @@ async def cancel(caller: Caller, campaign_id: UUID, reason: str | None, key: str
             raise Conflict("The campaign is completed already; there is nothing left to cancel.")
         if campaign.cancelled_at is None:
             campaign = await campaigns.cancel(session, campaign_id)
-            await _append(session, caller, "campaign.cancelled", campaign_id, *await controls.follow(session, campaign_id))
+            await _append(
+                session, caller, "campaign.cancelled", campaign_id, *await controls.follow(session, campaign_id), **_because(reason)
+            )
     await _control(caller, campaign, "cancel", reason, key)
     return campaign
 
@@ -323,6 +323,10 @@ async def _control(
         **vars(manner),
     )
     await temporal.control_all(caller.services, control, _found_by(campaign))
+
+
+def _because(reason: str | None) -> dict[str, str]:
+    return {"reason": reason} if reason else {}
 
 
 async def _append(session: OrganizationSession, caller: Caller, action: str, *campaign_ids: UUID, **details: Any) -> None:

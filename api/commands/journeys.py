@@ -152,7 +152,7 @@ async def pause(caller: Caller, journey_id: UUID, reason: str | None, key: str |
         journey = await journeys.get(session, journey_id, lock=True)
         if journey.paused_at is None:
             journey = await journeys.set_paused(session, journey_id, datetime.now(UTC))
-            await _append(session, caller, "journey.paused", journey_id)
+            await _append(session, caller, "journey.paused", journey_id, **_because(reason))
         journey = await journeys.count_pause(session, journey_id)
     await _control(caller, journey, "pause", reason, key)
     return journey
@@ -170,7 +170,7 @@ async def resume(caller: Caller, journey_id: UUID, key: str | None, manner: Mann
         journey = await journeys.get(session, journey_id, lock=True)
         if journey.paused_at is None:
             return journey
-        await _append(session, caller, "journey.resume_requested", journey_id, **manner.audited(), **({"reason": reason} if reason else {}))
+        await _append(session, caller, "journey.resume_requested", journey_id, **manner.audited(), **_because(reason))
     await _control(caller, journey, "resume", reason, key, manner)
     return journey
 
@@ -186,9 +186,10 @@ async def cancel(caller: Caller, journey_id: UUID, reason: str | None, key: str 
         journey = await journeys.get(session, journey_id, lock=True)
         await runs.cancel_unstarted(session, journey_id)
         cancelled = [
-            NewEntry("campaign.cancelled", "campaign", str(id), caller.actor) for id in await campaigns.cancel_all(session, journey_id)
+            NewEntry("campaign.cancelled", "campaign", str(id), caller.actor, _because(reason))
+            for id in await campaigns.cancel_all(session, journey_id)
         ]
-        asked = NewEntry("journey.cancellation_requested", "journey", str(journey_id), caller.actor)
+        asked = NewEntry("journey.cancellation_requested", "journey", str(journey_id), caller.actor, _because(reason))
         await audit.append(session, [asked, *cancelled])
     await _control(caller, journey, "cancel", reason, key)
     return journey
@@ -226,6 +227,10 @@ async def set_archived(caller: Caller, journey_id: UUID, archived: bool) -> Jour
         journey = await journeys.set_archived(session, journey_id, datetime.now(UTC) if archived else None)
         await _append(session, caller, "journey.archived" if archived else "journey.restored", journey_id)
     return journey
+
+
+def _because(reason: str | None) -> dict[str, str]:
+    return {"reason": reason} if reason else {}
 
 
 async def _append(session: OrganizationSession, caller: Caller, action: str, journey_id: UUID, **details: Any) -> None:

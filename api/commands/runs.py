@@ -199,8 +199,7 @@ async def control_run(caller: Caller, run_id: UUID, word: Word, key: str | None)
     if run.status in FINISHED:
         return _settled(run, command)
     place = Place(step_id=run.step_id) if word.place is None and command == "skip" and run.step_id else word.place
-    # Without a key: the same command for the run as it stands now is the same word, said again.
-    update_id = f"{command}/{run_id}/{key or (f'{word.to_step}@{run.sequence}' if word.to_step else run.sequence)}"
+    update_id = f"{command}/{run_id}/{key or _said_now(run, word.to_step, place)}"
     control = RunControl(
         command=command,
         run_ids=[run_id],
@@ -217,6 +216,13 @@ async def control_run(caller: Caller, run_id: UUID, word: Word, key: str | None)
     async with caller.session() as session:
         run = await runs.get(session, run_id)
     return _judged(run, command, answer)
+
+
+def _said_now(run: Run, to_step: str | None, place: Place | None) -> str:
+    """Without a key: the same command about the same step, for the run as it stands now, is the same word said again. About another
+    step it is another word: Temporal would answer it with what became of the first."""
+    meant = to_step if place is None else f"{place.step_id}.{place.visit or ''}"
+    return f"{meant}@{run.sequence}" if meant else str(run.sequence)
 
 
 async def _check_steps(session: OrganizationSession, run: Run, word: Word) -> None:
@@ -270,7 +276,9 @@ async def _unanswered(caller: Caller, run_id: UUID, command: Command, reason: st
 async def _of_lost(caller: Caller, run_id: UUID, command: Command, reason: str | None) -> Controlled:
     """A run whose workflow is gone for good can only be ended, here and by the record alone, or replayed."""
     if command != "cancel":
-        raise Conflict(f"The run's workflow is gone, so there is nothing to {command}. Replay it ({REPLAY}), or cancel it.")
+        raise Conflict(
+            f"The run's workflow is gone, so there is nothing to {command.replace('_', ' ')}. Replay it ({REPLAY}), or cancel it."
+        )
     async with caller.session() as session:
         return Controlled(await lost_runs.cancel(session, run_id, caller.actor, reason), str(Phase.CANCELLED), changed=True)
 

@@ -106,7 +106,10 @@ async def frozen(session: OrganizationSession, journey: Journey, version: int | 
 
 
 def _unready(problems: list[Problem]) -> Unpublishable:
-    return Unpublishable(problems, f"The draft has {len(problems)} problem{'s'[: len(problems) > 1]}; mend them, then simulate it.")
+    return Unpublishable(
+        problems,
+        f"The draft has {len(problems)} problem{'s'[: len(problems) > 1]}; mend {'them' if len(problems) > 1 else 'it'}, then simulate it.",
+    )
 
 
 def _require_sense(made: Stage, wanted: Wanted) -> None:

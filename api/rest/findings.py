@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.commands import findings as commands
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
-from api.rest.reasons import REASON_RULE
+from api.rest.reasons import RequiredReason
 from models.domain.findings import Kind
 from models.store import conservation, findings
 from models.store.findings import FindingFilter
@@ -67,7 +67,7 @@ class FindingView(BaseModel):
 class Acknowledgement(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(min_length=1, max_length=200, description=REASON_RULE, examples=["the shop sends this event only in December"])
+    reason: RequiredReason = Field(examples=["the shop sends this event only in December"])
 
 
 class ConservationView(BaseModel):

@@ -2,7 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 REASON_RULE = "Why; shown on the timeline and kept in the audit record for ever: no names or addresses."
-StatedReason = Annotated[str, Field(max_length=200, description=REASON_RULE, examples=["wrong price in the second mail"])]
+StatedReason = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True),
+    Field(max_length=200, description=REASON_RULE, examples=["wrong price in the second mail"]),
+]
+# Where there must be one: blanks say nothing.
+RequiredReason = Annotated[str, StringConstraints(strip_whitespace=True), Field(min_length=1, max_length=200, description=REASON_RULE)]

@@ -11,7 +11,7 @@ from api.commands import replays as commands
 from api.commands.replays import Check, Preview
 from api.dependencies import Caller, authorize
 from api.rest.headers import PostKey
-from api.rest.reasons import REASON_RULE
+from api.rest.reasons import RequiredReason
 from api.rest.runs import RunView
 from models.domain.journey.happening import Happening, Names
 from models.domain.journey.replay import Ahead, Standing
@@ -36,7 +36,7 @@ class Replayed(BaseModel):
 
 
 class ReplayRequest(Replayed):
-    reason: str = Field(min_length=1, max_length=200, description=REASON_RULE, examples=["the mail server was down"])
+    reason: RequiredReason = Field(examples=["the mail server was down"])
 
 
 class VersionSaid(BaseModel):

@@ -11,7 +11,7 @@ from pydantic.config import JsonDict
 from api.commands import run_operations as commands
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
-from api.rest.reasons import REASON_RULE, StatedReason
+from api.rest.reasons import RequiredReason, StatedReason
 from models.domain.journey.happening import Happening, Names
 from models.domain.journey.operations import MOST_RUNS, RunSelection
 from models.domain.journey.reasons import reason_words
@@ -119,7 +119,7 @@ class Execution(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     preview_id: UUID
-    reason: str = Field(min_length=1, max_length=200, description=REASON_RULE, examples=["the mail server is back"])
+    reason: RequiredReason = Field(examples=["the mail server is back"])
 
 
 class OperationReason(BaseModel):

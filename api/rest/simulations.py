@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from api.commands import simulations as commands
@@ -19,7 +19,7 @@ from models.domain.journey.reasons import reason_words
 from models.domain.journey.timeline import Entry
 from models.domain.simulation.case import Expected, expected_of
 from models.domain.simulation.report import StepCount, Summary, decided, told
-from models.domain.simulation.scenario import USUAL, Invented, Offset, Script, World
+from models.domain.simulation.scenario import USUAL, Invented, Moment, Offset, Script, World
 from models.domain.simulation.trip import Sent, Trip
 from models.tables.base import utc_now
 
@@ -49,7 +49,7 @@ class NewSimulation(World):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
     version: Annotated[int, Field(ge=1, le=2_147_483_647, description="Left out: the draft.")] | None = None
-    start: AwareDatetime | None = Field(None, description="Left out: now.")
+    start: Moment | None = Field(None, description="Left out: now.")
     until: Offset = Field(USUAL, description="Nothing is looked at later than this after the start.")
     contacts: tuple[Invented, ...] = Field((), max_length=MAX_INVENTED, description="Invented ones.")
     contact_ids: tuple[UUID, ...] = Field((), max_length=MAX_NAMED, description="Real ones, as they are now. Needs contacts.read.")

@@ -204,8 +204,8 @@ def _row_cause(seen: Sighting) -> str:
         case "hand_over":
             moved = f"{_runs(seen.runs, ('was', 'were'))} moved by a publish plan"
             return f"{moved}, and the workflow of their new version has still not been started."
-    having = _runs(seen.runs, ("has", "have"))
-    return f"{having} no workflow: it is not in Temporal any more, although they are not finished."
+    has, unfinished = ("has", "the run is") if seen.runs == 1 else ("have", "they are")
+    return f"{_runs(seen.runs)} {has} no workflow: it is not in Temporal any more, although {unfinished} not finished."
 
 
 def _row_action(seen: Sighting) -> str:

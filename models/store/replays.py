@@ -282,7 +282,7 @@ _INSERT = text(
     ORDER BY a.id
     """
 )
-# A run that needs attention is over with this; one that has finished stays as it ended.
+# A run that needs attention is over with this, and no longer counts among what failed; one that has finished stays as it ended.
 _CLOSE = text(
     """
     UPDATE runs r SET replayed_by = a.id, updated_at = clock_timestamp(),
@@ -290,7 +290,8 @@ _CLOSE = text(
       reason = CASE WHEN r.finished_at IS NULL THEN :reason ELSE r.reason END,
       exit_reason = CASE WHEN r.finished_at IS NULL THEN :reason ELSE r.exit_reason END,
       exit_requested_at = CASE WHEN r.finished_at IS NULL THEN clock_timestamp() ELSE r.exit_requested_at END,
-      finished_at = coalesce(r.finished_at, clock_timestamp())
+      finished_at = coalesce(r.finished_at, clock_timestamp()),
+      failure_class = NULL, failure_fingerprint = NULL, failed_at = NULL
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, old_id uuid)
     WHERE r.organization_id = :o AND r.id = a.old_id
     """

@@ -42,7 +42,7 @@ ADVICE = {
     FailureClass.DATA: "Complete the contacts, or give the template a default and publish; then retry.",
     FailureClass.CONFIGURATION: "An admin or the designer sets up what is missing; then retry.",
     FailureClass.UNCERTAIN_OUTCOME: "Ask the recipient or the provider whether it came. It is never sent again by itself: skip it if it "
-    "came; retrying does not send it again.",
+    "came, replay it with `resend` if it did not. Retrying does not send it again.",
     FailureClass.PROGRAMMING: "Retry once. If it fails again, report it with the fingerprint; the run keeps its place.",
     FailureClass.WORKFLOW_LOST: "Replay it from where it stood, or cancel it; the finding (GET /v1/findings) says what became of the rest.",
     FailureClass.OTHER: "Read the timeline of the sample run; then retry or skip.",

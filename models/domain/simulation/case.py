@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from models.domain.journey.definition import Definition
 from models.domain.journey.steps.base import Model
-from models.domain.simulation.scenario import USUAL, Given, Offset, Script
+from models.domain.simulation.scenario import USUAL, Given, Moment, Offset, Script
 from models.domain.simulation.trip import Line, Sent, Trip
 
 MAX_CASES = 100  # of one journey: they all run on every publish
@@ -67,7 +67,7 @@ class Case(Model):
     """`start` is fixed, so that it runs the same whenever it runs. Nothing is looked at later than `until` after it."""
 
     name: CaseName
-    start: AwareDatetime
+    start: Moment
     until: Offset = USUAL
     given: Given = Given()
     script: Script = ()

@@ -1,7 +1,7 @@
 """What a simulation is given: invented contacts, what happens to them and when, how the world answers. Pure."""
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -26,6 +26,8 @@ Tag = Annotated[str, Field(min_length=1, max_length=64)]
 TopicKey = Annotated[str, StringConstraints(max_length=63)]
 Attributes = Annotated[dict[str, Any], Field(max_length=200)]
 Variables = Annotated[dict[VariableName, Any], Field(max_length=100)]
+# So far from the calendar's ends that nothing which is reckoned from it leaves the calendar.
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2999, 12, 31, tzinfo=UTC))]
 Offset = Annotated[timedelta, Field(ge=timedelta(0), le=LONGEST)]
 Outcome = Literal["accepted", "bounced", "opted_out", "content_refused", "gave_up", "unknown"]
 
@@ -65,7 +67,7 @@ class Invented(Model):
     consents: Annotated[tuple[Says, ...], Field(max_length=100)] = ()
     suppressed: Annotated[tuple[Channel, ...], Field(max_length=2)] = ()
     events: Annotated[tuple[PastEvent, ...], Field(max_length=MAX_EVENTS)] = ()
-    created_at: AwareDatetime | None = None  # None: at the start
+    created_at: Moment | None = None  # None: at the start
 
 
 class EventNow(Model):

@@ -76,3 +76,13 @@ async def actions(person: Person, database: Database, subject_id: str) -> list[s
     query = text("SELECT action FROM audit_entries WHERE organization_id = :o AND subject_id = :id ORDER BY sequence")
     async with database.organization(person.organization_id) as session:
         return list((await session.execute(query, {"o": person.organization_id, "id": subject_id})).scalars())
+
+
+async def reasons(person: Person, database: Database, subject_id: str, action: str) -> list[str | None]:
+    """What the audit chain holds as the operators' reasons for an action about one subject, in order."""
+    query = text(
+        "SELECT details->>'reason' FROM audit_entries WHERE organization_id = :o AND subject_id = :id AND action = :action"
+        " ORDER BY sequence"
+    )
+    async with database.organization(person.organization_id) as session:
+        return list((await session.execute(query, {"o": person.organization_id, "id": subject_id, "action": action})).scalars())

@@ -263,6 +263,7 @@ async def test_pausing_stands_at_once_and_resuming_is_left_to_the_workflow(
     ]
     done = await actions(alice, database, campaign["id"])
     assert done == ["campaign.launched", "campaign.paused", "campaign.resume_requested"]
+    assert await acme.reasons(alice, database, campaign["id"], "campaign.paused") == ["typo"]
 
 
 async def test_cancelling_stands_at_once_and_for_good(

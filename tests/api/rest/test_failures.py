@@ -95,6 +95,24 @@ async def test_a_cause_without_runs_is_history(alice: Person, database: Database
     assert (past["runs"], past["seen"], past["versions"], past["sample_run_id"]) == (0, 1, [], None)
 
 
+async def test_a_run_that_has_been_replayed_stands_there_no_longer(
+    alice: Person, database: Database, around: Surroundings, journey: str
+) -> None:
+    run_id = await failing(alice, database, around, journey, "gave_up:timed_out")
+    answer = await alice.client.post(f"/v1/runs/{run_id}/replays", json={"reason": "the provider is back"})
+    assert answer.status_code == 201, answer.text
+    assert await failures(alice) == []
+    assert (await alice.client.get("/v1/runs?failure_class=provider_outage")).json()["items"] == []
+    old = (await alice.client.get(f"/v1/runs/{run_id}")).json()
+    assert [old[name] for name in ("status", "reason", "failure_class", "failure_fingerprint", "failed_at")] == [
+        "exited",
+        "replayed",
+        None,
+        None,
+        None,
+    ]
+
+
 async def test_the_runs_of_one_cause_can_be_retried_together(alice: Person, database: Database, around: Surroundings, journey: str) -> None:
     outage = await failing(alice, database, around, journey, "gave_up:timed_out")
     await failing(alice, database, around, journey, "content_refused")

@@ -116,7 +116,7 @@ async def test_what_is_resolved_needs_no_acknowledgement(database: Database, ali
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
 
-@pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": "x" * 201}, {"reason": "x", "other": 1}])
+@pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": "  "}, {"reason": "x" * 201}, {"reason": "x", "other": 1}])
 async def test_an_acknowledgement_needs_a_reason(database: Database, alice: Person, body: Any) -> None:
     await see(database, alice, overdue())
     [found] = await listed(alice)

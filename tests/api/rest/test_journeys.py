@@ -180,6 +180,7 @@ async def test_pausing_stands_at_once_and_tells_the_runs(
     again = await alice.client.put(f"/v1/journeys/{journey}/pause")
     assert again.json()["paused_at"] == paused.json()["paused_at"]
     assert (await actions(alice, database, journey)).count("journey.paused") == 1
+    assert await acme.reasons(alice, database, journey, "journey.paused") == ["wrong price"]
 
 
 async def test_resuming_is_left_to_the_workflow(alice: Person, around: Surroundings, temporal: FakeTemporal) -> None:

@@ -196,7 +196,9 @@ async def test_nothing_is_sent_again_that_was_not_sent(alice: Person, run: dict[
     assert (error["path"], error["code"]) == ("resend", "nothing_to_resend")
 
 
-@pytest.mark.parametrize("body", [{}, {"reason": ""}, {**REASON, "version": "newest"}, {**REASON, "steps": []}, {"reason": "x" * 201}])
+@pytest.mark.parametrize(
+    "body", [{}, {"reason": ""}, {"reason": "  "}, {**REASON, "version": "newest"}, {**REASON, "steps": []}, {"reason": "x" * 201}]
+)
 async def test_a_replay_has_a_reason_and_nothing_unknown(alice: Person, run: dict[str, Any], body: dict[str, Any]) -> None:
     assert (await alice.client.post(f"/v1/runs/{run['id']}/replays", json=body)).status_code == 422
 

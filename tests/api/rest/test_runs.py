@@ -266,6 +266,16 @@ async def test_a_command_said_again_is_the_same_update_until_the_run_moves(
     assert ids[0] == ids[1] != ids[2]
 
 
+async def test_a_skip_that_named_the_wrong_step_does_not_answer_for_the_right_one(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal
+) -> None:
+    path = f"/v1/runs/{run['id']}/skip"
+    for body in ({"step_id": "pause", "visit": 1}, {"step_id": "welcome", "visit": 2}, {"step_id": "welcome"}, {}, {}):
+        await alice.client.put(path, json=body)
+    ids = [told.update_id for told in temporal.told]
+    assert len(set(ids)) == 3 and ids[2] == ids[3] == ids[4]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "phase", "status"),
     [

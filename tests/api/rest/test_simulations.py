@@ -151,6 +151,9 @@ async def test_bad_input_is_refused_with_its_place(alice: Person, around: Surrou
     assert await refused(script=[{"change": {"email": "nobody"}}]) == [("script[0].change.email", "not_an_email")]
     assert await refused(contact_ids=["0190a1b2-0000-7000-8000-000000000001"]) == [("contact_ids[0]", "unknown_contact")]
     assert await refused(sample={"size": 6_000}) == [("sample.size", "less_than_equal")]
+    assert await refused(start="9999-12-31T00:00:00Z") == [("start", "less_than_equal")]
+    assert await refused(start="0001-01-01T00:00:00Z") == [("start", "greater_than_equal")]
+    assert await refused(contacts=[{"created_at": "0001-01-01T00:00:00+14:00"}]) == [("contacts[0].created_at", "greater_than_equal")]
     assert await refused(until="P4000D") == [("until", "less_than_equal")]
 
 

@@ -40,6 +40,11 @@ def test_every_trouble_has_its_cause_and_its_action_in_words(kind: Kind, details
     assert why in cause(seen) and what in action(seen)
 
 
+def test_one_run_is_told_of_as_one() -> None:
+    seen = Sighting(Kind.ROW_WITHOUT_WORKFLOW, "workflow", "x", {"why": "gone"}, runs=1)
+    assert cause(seen) == "1 run has no workflow: it is not in Temporal any more, although the run is not finished."
+
+
 def test_every_kind_is_in_words() -> None:
     assert {kind for kind, *_ in SEEN} == set(Kind)
 
