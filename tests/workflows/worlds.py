@@ -6,6 +6,7 @@ All of it is drawn beforehand, as a function of who asks where for how many-th t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, TypeVar
 from uuid import UUID, uuid4
 
@@ -157,10 +158,17 @@ def _patient(drawn: str, round: int, otherwise: str) -> str:
 
 @st.composite
 def definitions(draw: st.DrawFn, simulated: bool) -> Definition:
-    names = [f"s{number}" for number in range(draw(st.integers(1, 6)))]
+    names = tuple(f"s{number}" for number in range(draw(st.integers(2, 7))))
     fit = _simulable if simulated else _endless
-    drawn = {name: fit(name, draw(steps([*names, None]))) for name in names}
+    drawn = {name: fit(name, draw(_steps(names))) for name in names}
     return Definition(start=names[0], steps=drawn, max_visits=draw(st.integers(1, 3)), exits=(ExitRule(name=LEFT, event=LEFT),))
+
+
+@cache  # made once: that takes longer than to draw from it
+def _steps(names: tuple[str, ...]) -> st.SearchStrategy[Step]:
+    """More than their share of those at which people speak."""
+    to = st.sampled_from([*names, None])
+    return steps([*names, None]) | st.builds(ReviewStep, approved=to, rejected=to)
 
 
 def _endless(name: str, step: Step) -> Step:
