@@ -30,6 +30,7 @@ from activities.providers.webhook import Webhooks
 from activities.quiet_hours import QuietHoursActivities
 from activities.reconciling import ReconcilingActivities
 from activities.records import RecordsActivities
+from activities.replaying import ReplayActivities
 from activities.routing import RoutingActivities
 from activities.send import SendActivities
 from activities.steps import StepActivities
@@ -102,6 +103,7 @@ class Parts:
             ReconcilingActivities(database, temporal),
             RecordsActivities(database, temporal),
             ArchivingActivities(database, temporal),
+            ReplayActivities(database, temporal),
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
         webhooks = Webhooks(Destinations(settings))

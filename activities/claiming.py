@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from activities.contracts import Scope, SendOutcome, StepVisit, VisitBatch
+from activities.contracts import Scope, SendOutcome, SendResult, StepVisit, VisitBatch
+from activities.keeping import kept_messages
 from activities.message import Message
 from activities.versions import Versions, send_step
 from models.domain.audit import NewEntry
@@ -61,6 +62,7 @@ class ClaimedBatch:
     wanted: Mapping[UUID, Wanted]  # by run: the whole batch
     shares: Sequence[Share]
     others: Sequence[Wanted]  # settled, carried by another attempt, or without a connection to send them by
+    kept: Mapping[UUID, SendResult]  # by run: sent before by the run that it replays, or maybe so
     organization: Mapping[str, Any]  # as templates see it
     database_offset: float  # the database's clock (seconds since the epoch) less loop time
 
@@ -76,15 +78,19 @@ class Claimer:
         """One transaction, in a constant number of statements per connection: rows are claimed and all is read that
         sending needs."""
         async with self._database.organization(batch.scope.organization_id) as session:
-            wanted = await self._want(session, batch)
+            definition = await self._versions.definition(session, batch.scope.version_id)
+            kept, entries = await kept_messages(session, batch, definition)
+            wanted = [one for one in await self._want(session, batch) if one.run_id not in kept]
             claims = [one.claim for one in wanted if one.sendable]
             claimed = {one.run_id: one for one in await deliveries.claim(session, _owner(batch.scope, attempt), claims)}
             mine = [one for one in wanted if one.run_id in claimed]
             audience = await load_audience(session, {one.run_id: one.claim.contact_id for one in mine})
             offset = audience.read_at.timestamp() - asyncio.get_running_loop().time()
             shares = await self._shares(session, mine, claimed, audience)
+            if entries:
+                await audit.append(session, entries)  # last: locks the chain's head
         others = [one for one in wanted if one.run_id not in claimed]
-        return ClaimedBatch({one.run_id: one for one in wanted}, shares, others, audience.organization, offset)
+        return ClaimedBatch({one.run_id: one for one in wanted}, shares, others, kept, audience.organization, offset)
 
     async def _want(self, session: OrganizationSession, batch: VisitBatch) -> list[Wanted]:
         definition = await self._versions.definition(session, batch.scope.version_id)

@@ -7,11 +7,12 @@ from temporalio import activity
 
 from activities.contracts import Judgement, StepVisit, Verdict, VisitBatch
 from activities.heartbeat import heartbeating
+from activities.keeping import kept_messages
 from activities.versions import Versions, send_step
 from models.domain.decision import decide_consent
 from models.domain.journey.definition import SendStep
 from models.settings import Settings
-from models.store import decisions
+from models.store import audit, decisions
 from models.store.decisions import Question, StoredDecision
 from models.store.eligibility import Asked, load_consent_facts
 from models.store.session import Database
@@ -30,15 +31,21 @@ class ConsentActivities:
     async def check_consent(self, batch: VisitBatch) -> list[Judgement]:
         """Each decision is recorded with the facts it rests on; refusals enter the audit chain.
 
-        Safe to run twice: (run, step, visit, check, round) is unique, and the answer recorded first stands.
+        What a replay finds sent already is answered so, and nothing is decided about it. Safe to run twice: (run, step, visit, check,
+        round) is unique, and the answer recorded first stands.
         """
         async with heartbeating(), self.database.organization(batch.scope.organization_id) as session:
             definition = await self.versions.definition(session, batch.scope.version_id)
-            asked = [_asked(visit, send_step(definition, visit.step_id)) for visit in batch.visits]
+            kept, entries = await kept_messages(session, batch, definition)
+            visits = [visit for visit in batch.visits if visit.run_id not in kept]
+            asked = [_asked(visit, send_step(definition, visit.step_id)) for visit in visits]
             facts = await load_consent_facts(session, asked, self.suppression_key)
-            decided = [(question(visit, "consent"), decide_consent(facts[visit.run_id])) for visit in batch.visits]
+            decided = [(question(visit, "consent"), decide_consent(facts[visit.run_id])) for visit in visits]
             stored = await decisions.record(session, decided, batch.now)
-        return judgements(batch.visits, stored)
+            if entries:
+                await audit.append(session, entries)
+        answers = [Judgement(run_id=run_id, verdict=Verdict.HOLD, kept=result) for run_id, result in kept.items()]
+        return [*judgements(visits, stored), *answers]
 
 
 def _asked(visit: StepVisit, step: SendStep) -> Asked:

@@ -39,6 +39,7 @@ class Scope(Payload):
     version_id: UUID
     campaign_id: UUID | None = None
     on_error: Literal["park", "pause", "skip"] = "park"  # what a step that fails for good does to its run, or to the campaign
+    replay: bool = False  # they take the place of other runs: what those have done is not repeated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,17 +67,6 @@ class Verdict(StrEnum):
     REFUSE = "refuse"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """The answer of consent-check or quiet-hours for one run."""
-
-    run_id: UUID
-    verdict: Verdict
-    reason: str | None = None
-    hold_until: datetime | None = None  # with HOLD
-    allowed_until: datetime | None = None  # with SEND from quiet-hours: when the permitted hours end, None: never
-
-
 class SendOutcome(StrEnum):
     """The taxonomy of DESIGN.md section 7, plus what our own last check says."""
 
@@ -100,6 +90,20 @@ class SendResult:
     reason: str | None = None
     retry_at: datetime | None = None
     delivery_id: UUID | None = None
+    kept_from: UUID | None = None  # the run of a replay's chain that had sent it before, or may have
+    kept_at: datetime | None = None  # when that was
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The answer of consent-check or quiet-hours for one run."""
+
+    run_id: UUID
+    verdict: Verdict
+    reason: str | None = None
+    hold_until: datetime | None = None  # with HOLD
+    allowed_until: datetime | None = None  # with SEND from quiet-hours: when the permitted hours end, None: never
+    kept: SendResult | None = None  # there is nothing to ask: it was sent, or may have been, by the run that this one replays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -567,6 +571,12 @@ async def set_variables_page(page: OperationPage) -> OperationPageDone:
     raise NotImplementedError
 
 
+@activity.defn(name="replay_page")
+async def replay_page(page: OperationPage) -> OperationPageDone:
+    """The operation's next runs are replayed by new ones, and what became of each is on record."""
+    raise NotImplementedError
+
+
 @activity.defn(name="finish_operation")
 async def finish_operation(end: OperationEnd) -> OperationProgress:
     """The operation is marked completed when every run of it is settled, or cancelled."""
@@ -700,4 +710,7 @@ STEP_QUESTIONS: Mapping[str, Callable[[VisitBatch], Awaitable[list[StepAnswer]]]
 
 # --- How operations on many runs are carried out, page by page: those that are not named here by `control_page` ----------
 
-OPERATION_PAGES: Mapping[str, Callable[[OperationPage], Awaitable[OperationPageDone]]] = {"set_variables": set_variables_page}
+OPERATION_PAGES: Mapping[str, Callable[[OperationPage], Awaitable[OperationPageDone]]] = {
+    "set_variables": set_variables_page,
+    "replay": replay_page,
+}

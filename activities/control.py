@@ -1,19 +1,22 @@
 """Pause, resume and cancel for every run of a campaign or a journey; and word that a connection works again."""
 
-from collections.abc import Callable
-from typing import Any, cast
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+from uuid import UUID
 
 from temporalio import activity
 from temporalio.client import Client
 
-from activities.contracts import Control, ControlledKind, ControlPage, ControlTargets, WorkflowPage
+from activities.contracts import Control, ControlledKind, ControlPage, ControlTargets, RunMessage, RunMessages, WorkflowPage
 from activities.heartbeat import heartbeating
 from activities.poking import poke
-from activities.signals import ignoring_absence, signal_all
-from models.domain.audit import Actor, ActorKind
+from activities.signals import SIGNALS_AT_ONCE, ignoring_absence, signal_all
+from models.domain.audit import Actor, ActorKind, NewEntry
 from models.domain.journey import workflow_id
-from models.store import audit, brakes, controls, occurrences
-from models.store.session import Database
+from models.store import audit, brakes, controls, occurrences, resumptions
+from models.store.resumptions import LeftOut
+from models.store.session import Database, OrganizationSession
 from models.tables.base import utc_now
 
 WORKFLOWS_PER_PAGE = 200
@@ -39,6 +42,7 @@ class ControlActivities:
                 if control.braking_id is not None and (await brakes.get(session, control.braking_id)).lifted_at is not None:
                     return False  # it was resumed before this word came
                 recurs = await controls.recurs(session, control.kind.value, control.id)
+                await _leave_out(session, control)
                 in_force = await controls.apply(session, control.kind.value, control.id, control.command, actor, control.pauses)
             if recurs and in_force:
                 await self._tell_schedule(control)
@@ -72,6 +76,42 @@ class ControlActivities:
 
     @activity.defn(name="signal_workflows")
     async def signal_workflows(self, targets: ControlTargets) -> None:
-        """Each workflow has been told. Safe to run twice: a command that is in force already changes nothing."""
+        """Each workflow has been told; by a resumption that leaves some out, of those first. Safe to run twice: a command that is in
+        force already changes nothing."""
         async with heartbeating():
+            if _leaves_out(targets.control):
+                await self._tell_leaving(targets)
             await signal_all(self.temporal, targets.control, targets.workflow_ids)
+
+    async def _tell_leaving(self, targets: ControlTargets) -> None:
+        """The outbox tells them, too, but perhaps after the workflow has heard that it may go on."""
+        async with self.database.organization(targets.control.organization_id) as session:
+            leaving = await resumptions.to_tell(session, targets.workflow_ids)
+        limit = asyncio.Semaphore(SIGNALS_AT_ONCE)
+
+        async def tell(name: str, runs: Sequence[tuple[UUID, str]]) -> None:
+            messages = [RunMessage(run_id=run_id, kind="exit", reason=reason) for run_id, reason in runs]
+            async with limit:
+                with ignoring_absence():
+                    await self.temporal.get_workflow_handle(name).signal("tell", RunMessages(messages=messages))
+
+        await asyncio.gather(*(tell(name, runs) for name, runs in leaving.items()))
+
+
+def _leaves_out(control: Control) -> bool:
+    return control.command == "resume" and (control.drop_older_than is not None or control.recheck_entry)
+
+
+async def _leave_out(session: OrganizationSession, control: Control) -> None:
+    """In the transaction that lifts the pause, and only if it does: who is not to go on is marked so. Once: afterwards nothing is
+    paused, and runs that are overdue then are so for other reasons."""
+    if not _leaves_out(control) or control.kind is ControlledKind.CONNECTION:
+        return
+    kind: Literal["journey", "campaign"] = "journey" if control.kind is ControlledKind.JOURNEY else "campaign"
+    since = await resumptions.paused_at(session, kind, control.id, control.pauses)
+    if since is None:
+        return
+    wanted = LeftOut(control.drop_older_than, control.recheck_entry)
+    found = await resumptions.leave_out(session, kind, control.id, wanted, since, utc_now())
+    actor = Actor(cast(ActorKind, control.actor_kind), control.actor_id)
+    await audit.append(session, [NewEntry(f"{kind}.runs_left_out", kind, str(control.id), actor, dict(found))])

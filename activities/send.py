@@ -52,7 +52,8 @@ class SendActivities:
         Safe to run twice, also at the same time: a delivery row, unique by (run, step, visit), belongs to one attempt.
         What is settled is answered from its row. What was certainly not handed over is taken over. What another
         attempt has handed over is waited for, and is `unknown` when that attempt stays silent for `TRANSMIT_LEASE`:
-        so a worker that dies between the provider's yes and our record leaves an `unknown`, never a second message.
+        so a worker that dies between the provider's yes and our record leaves an `unknown`, never a second message. What a
+        replay finds sent by the run that it replays is answered so, and not claimed.
 
         When the worker goes away, or the activity is cancelled, no message is begun any more, those handed over are
         finished and settled, and it raises.
@@ -66,6 +67,7 @@ class SendActivities:
                 await _run_to_a_clean_end(dispatches)
                 results = {run_id: result for dispatch in dispatches for run_id, result in dispatch.results.items()}
                 results |= await self._ask_others(batch, claimed, dispatches, clock)
+                results |= claimed.kept
         if len(results) < len(batch.visits):
             raise ApplicationError("this attempt was halted; the next one goes on", type="Halted")
         return [results[visit.run_id] for visit in batch.visits]

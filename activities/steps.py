@@ -15,10 +15,12 @@ from activities.contracts import StepAnswer, StepVisit, VisitBatch
 from activities.effects.effect import Answers, Effect, Tools, Work
 from activities.effects.registry import EFFECTS
 from activities.heartbeat import heartbeating
+from activities.keeping import asked_of
 from activities.poking import poke
 from models.domain.errors import NotFound
+from models.domain.journey.definition import Definition
 from models.domain.journey.steps.base import StepModel
-from models.store import changes
+from models.store import changes, kept
 
 
 class StepActivities:
@@ -42,11 +44,19 @@ class StepActivities:
         clock = Clock.of(batch)
         answers: Answers = {}
         async with heartbeating():
-            steps = await self._steps(batch)
+            definition = await self._definition(batch)
+            steps = {visit.step_id: _step(definition.steps, visit.step_id) for visit in batch.visits}
+            await self._keep(batch, definition)
             for kind, visits in _by_kind(batch.visits, steps).items():
                 answers |= await self._effect(kind).perform(Work(batch.scope, batch.now, clock, visits, steps))
             await self._wake_routing(batch.scope.organization_id)
         return [answers[visit.run_id] for visit in batch.visits]
+
+    async def _keep(self, batch: VisitBatch, definition: Definition) -> None:
+        """What the runs that these replay have done is settled, so that it is not done again."""
+        if batch.scope.replay:
+            async with self.tools.database.organization(batch.scope.organization_id) as session:
+                await kept.adopt_effects(session, asked_of(batch.visits, definition))
 
     async def _wake_routing(self, organization_id: UUID) -> None:
         """Where what was done is to be looked at: somebody changed, or is to enter a journey. Failing that, upkeep does."""
@@ -56,10 +66,9 @@ class StepActivities:
             with suppress(RPCError):
                 await poke(self.temporal, organization_id)
 
-    async def _steps(self, batch: VisitBatch) -> dict[str, StepModel]:
+    async def _definition(self, batch: VisitBatch) -> Definition:
         async with self.tools.database.organization(batch.scope.organization_id) as session:
-            definition = await self.tools.versions.definition(session, batch.scope.version_id)
-        return {visit.step_id: _step(definition.steps, visit.step_id) for visit in batch.visits}
+            return await self.tools.versions.definition(session, batch.scope.version_id)
 
     def _effect(self, kind: str) -> Effect:
         """Raises NotFound: this release does nothing for such a step; its runs park until one does."""

@@ -12,6 +12,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import (
+    CAMPAIGN_ID,
     JOURNEY_ID,
     JOURNEY_WORKFLOW,
     ORGANIZATION_ID,
@@ -23,6 +24,7 @@ from activities.contracts import (
     Scope,
     fair_share,
 )
+from activities.replaying import replay_inputs
 from activities.versions import Versions
 from models.domain.journey.run import RunState
 from models.store import entries, journeys
@@ -61,6 +63,7 @@ class Teller:
         if not names:
             return
         async with self.database.organization(organization_id) as session:
+            given = await replay_inputs(session, self.versions, names)
             starting = await entries.starting(session, names)
             definitions = {each.version_id: await self.versions.definition(session, each.version_id) for each in starting.values()}
             paused = {
@@ -68,7 +71,7 @@ class Teller:
                 for journey_id in {each.journey_id for each in starting.values()}
             }
         limit = asyncio.Semaphore(AT_ONCE)
-        given = {
+        given |= {
             name: JourneyInput(
                 scope=Scope(organization_id=organization_id, journey_id=each.journey_id, version_id=each.version_id),
                 definition=definitions[each.version_id],
@@ -102,7 +105,7 @@ class Teller:
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
-            return [message.id for message in messages if message.kind == "start"]
+            return [message.id for message in messages if message.kind == "start" or message.replayed]
         return [message.id for message in messages]
 
 
@@ -120,10 +123,6 @@ def _message(waiting: Waiting) -> RunMessage:
 
 
 def _attributes(scope: Scope) -> TypedSearchAttributes:
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(ORGANIZATION_ID, str(scope.organization_id)),
-            SearchAttributePair(JOURNEY_ID, str(scope.journey_id)),
-            SearchAttributePair(VERSION_ID, str(scope.version_id)),
-        ]
-    )
+    ids = ((ORGANIZATION_ID, scope.organization_id), (JOURNEY_ID, scope.journey_id), (VERSION_ID, scope.version_id))
+    campaign = ((CAMPAIGN_ID, scope.campaign_id),) if scope.campaign_id is not None else ()
+    return TypedSearchAttributes([SearchAttributePair(key, str(value)) for key, value in (*ids, *campaign)])

@@ -37,6 +37,7 @@ class Services:
     database: Database
     temporal: Client
     wakening: dict[UUID, "asyncio.Task[None]"] = field(default_factory=dict)  # by organization: its routing is being woken
+    simulating: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))  # each keeps a processor busy
     accepting: dict[tuple[UUID, bool], Any] = field(default_factory=dict)  # api.commands.accepting: by organization and kind
 
 

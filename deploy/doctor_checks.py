@@ -193,6 +193,27 @@ async def worker(target: Target) -> str:
     return f"{len(await worker_polls(client, target.task_queue))} poll {target.task_queue}"
 
 
+LOOKED_WITHIN = timedelta(minutes=5)  # the reconciler looks every minute
+
+
+async def reconciler(target: Target) -> str:
+    """It has looked lately, and no trouble that it found is open. Asked as the owner: the application sees one organization at a time."""
+    async with _connected(target.owner_database_url) as connection:
+        seconds, problems, suspicions, some = await _row(
+            connection,
+            """SELECT (SELECT CAST(extract(epoch FROM now() - max(workflows_at)) AS int) FROM organization_checks),
+                 count(*) FILTER (WHERE f.severity = 'problem'), count(*) FILTER (WHERE f.severity <> 'problem'),
+                 (array_agg(DISTINCT o.slug || ': ' || f.kind) FILTER (WHERE f.severity = 'problem'))[1:5]
+               FROM findings f JOIN organizations o ON o.id = f.organization_id WHERE f.resolved_at IS NULL""",
+        )
+    if seconds is not None and timedelta(seconds=seconds) > LOOKED_WITHIN:
+        raise Unhealthy(f"The reconciler last looked {seconds // 60} minutes ago.", target.remedy(LOOK))
+    if problems:
+        raise Unhealthy(f"{problems} findings are open: {', '.join(some)}.", "Each says what to do: GET /v1/findings?open=true.")
+    looked = "has not looked yet" if seconds is None else f"looked {seconds} s ago"
+    return f"{looked}; no problem is open, {suspicions} suspicions"
+
+
 async def api(target: Target) -> str:
     if target.api is None:
         raise Unhealthy("The API is not running.", START)
@@ -221,6 +242,7 @@ CHECKS: tuple[Check, ...] = (
     search_attributes,
     history_retention,
     worker,
+    reconciler,
     api,
     sandbox,
 )

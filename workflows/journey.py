@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from temporalio import workflow
@@ -226,6 +226,9 @@ class JourneyWorkflow:
         trip.reconnected = False
         for check in (self.consent, self.quiet_hours):
             judgement: Judgement = await check.ask(visit)
+            if judgement.kept is not None:
+                self._settle(trip, judgement.kept)
+                return
             if judgement.verdict is not Verdict.SEND:
                 self._obey(trip, judgement)
                 return
@@ -242,8 +245,7 @@ class JourneyWorkflow:
     def _settle(self, trip: Trip, result: SendResult) -> None:
         reason = result.reason or str(result.outcome)
         if result.outcome is SendOutcome.ACCEPTED:
-            details = {"delivery_id": str(result.delivery_id)}
-            self._apply(trip, interpreter.sent(self.definition, trip.state, workflow.now(), details))
+            self._apply(trip, interpreter.sent(self.definition, trip.state, workflow.now(), _delivered(result)))
         elif result.outcome in NOT_SENT:
             self._apply(trip, interpreter.not_sent(self.definition, trip.state, workflow.now(), reason))
         elif result.reason == CAMPAIGN_CANCELLED:  # its signal was missed, or is on its way
@@ -618,6 +620,13 @@ def _heard(told: StepAnswer | RunMessage) -> Answered:
     if isinstance(told, RunMessage):
         return Answered(index=told.index, details=told.details)
     return Answered(told.index, told.until, told.refused, told.reason, told.details)
+
+
+def _delivered(result: SendResult) -> dict[str, Any]:
+    details: dict[str, Any] = {"delivery_id": str(result.delivery_id)}
+    if result.kept_from is not None and result.kept_at is not None:
+        details |= {"kept_from": str(result.kept_from), "kept_at": result.kept_at.isoformat()}
+    return details
 
 
 def _meant(control: RunControl, state: RunState) -> bool:

@@ -18,9 +18,10 @@ from models.domain.journey.steps.call_webhook import CallWebhookStep
 from models.domain.journey.webhook_tries import meaning, pause_after
 from models.domain.template import Unsendable
 from models.message_content import printed_json
-from models.store import audit, deliveries, effects, runs
+from models.store import audit, deliveries, effects, kept, runs
 from models.store.effects import Claimed, Settlement, Standing
 from models.store.eligibility import Recipient, load_audience
+from models.store.kept import Root
 from models.webhook_signature import signed_headers, webhook_secret
 
 AT_ONCE = 50  # visits that are claimed, called and settled together
@@ -36,6 +37,7 @@ class _Call:
     claimed: Claimed
     recipient: Recipient | None  # None: the contact is gone
     organization: Mapping[str, Any]
+    message_id: UUID
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class CallWebhook:
     async def perform(self, work: Work) -> Answers:
         """Each is called, and what it answered is kept, in the transaction that settles the claim.
 
-        Safe to run twice in that the message's id, made of run, step and visit, stays the same: a worker that dies between the answer
-        and our record leaves a call that is made again, under its id. What is settled is not called again.
+        Safe to run twice in that the message's id, made of run (of a replay: the first of its chain), step and visit, stays the same: a
+        worker that dies between the answer and our record leaves a call that is made again, under its id. What is settled is not
+        called again.
         """
         answers: Answers = {}
         for visits in work.chunks(AT_ONCE):
@@ -84,8 +87,19 @@ class CallWebhook:
             standings = await effects.standings(session, [one for one in asked if one.run_id not in claimed])
             mine = [visit for visit in visits if visit.run_id in claimed]
             audience = await load_audience(session, {visit.run_id: visit.contact_id for visit in mine})
+            roots = await kept.roots(session, [visit.run_id for visit in mine]) if work.scope.replay else {}
         found, name = audience.recipients, audience.organization
-        calls = [_Call(visit, work.step(visit, CallWebhookStep), claimed[visit.run_id], found.get(visit.run_id), name) for visit in mine]
+        calls = [
+            _Call(
+                visit,
+                work.step(visit, CallWebhookStep),
+                claimed[visit.run_id],
+                found.get(visit.run_id),
+                name,
+                message_id(visit, roots.get(visit.run_id)),
+            )
+            for visit in mine
+        ]
         return None, calls, standings
 
     async def _settle(self, work: Work, ends: Sequence[_End]) -> None:
@@ -115,7 +129,7 @@ class CallWebhook:
         organization_id = work.scope.organization_id
         secret = webhook_secret(self.tools.settings, organization_id)
         async with self._place(organization_id, call.step.url):
-            signed = signed_headers(secret, str(message_id(call.visit)), datetime.now(UTC), body)
+            signed = signed_headers(secret, str(call.message_id), datetime.now(UTC), body)
             headers = {**call.step.headers, "Content-Type": "application/json", **signed}
             return await self.tools.webhooks.post(call.step.url, headers, body, call.step.timeout)
 
@@ -137,9 +151,12 @@ class CallWebhook:
                 return _failed(call, reason)
 
 
-def message_id(visit: StepVisit) -> UUID:
-    """The same for every try; what receivers tell a repetition by."""
-    return uuid5(MESSAGES, f"{visit.run_id}/{visit.step_id}/{visit.visit}")
+def message_id(visit: StepVisit, root: Root | None = None) -> UUID:
+    """The same for every try, also of a replay, unless somebody asked for exactly this to be said again; what receivers tell a
+    repetition by."""
+    again = root is not None and root.resend.get(visit.step_id) == visit.visit
+    run_id = visit.run_id if root is None or again else root.run_id
+    return uuid5(MESSAGES, f"{run_id}/{visit.step_id}/{visit.visit}")
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------

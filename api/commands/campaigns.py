@@ -3,8 +3,9 @@ started."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
+from math import ceil
 from typing import Any, Literal
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Invalid, NotFound, Problem
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
+from models.domain.journey.resumption import AT_ONCE, Manner
 from models.domain.schedule import NEXT_SHOWN, Once, Recurring, Timing, read_timing, require_ahead, warnings
 from models.store import audit, campaigns, controls, journeys, selection
 from models.store.selection import Wanted
@@ -67,7 +69,7 @@ async def launch(caller: Caller, wanted: NewCampaign, key: str | None) -> Launch
     for a lost answer. A different key asks for another campaign, even if all else is the same.
 
     Raises:
-        Invalid: no such journey, version or segment, or a schedule that has passed.
+        Invalid: no such journey, version or segment, a schedule that has passed, or more contacts in an hour than the journey takes.
         Conflict: the journey is paused, archived, has ended or has never been published, or nobody is in the audience of a
             campaign that starts now.
         Unavailable: the campaign exists but could not be started yet: repeat.
@@ -95,11 +97,14 @@ async def _find_or_create(session: OrganizationSession, caller: Caller, wanted: 
     refuse_ended_journey(version, wanted.timing, now)
     rule, exclusion = await rules(session, wanted.segment_id, wanted.exclude_segment_ids)
     warned = [*warnings(wanted.timing, now)]
-    chosen = selection.select(Wanted(journey.id, Definition.model_validate(version.definition), rule, exclusion, now))
+    definition = Definition.model_validate(version.definition)
+    chosen = selection.select(Wanted(journey.id, definition, rule, exclusion, now))
     if not await campaigns.has_audience(session, chosen):
         if not taken_later:
             raise Conflict(EMPTY)
         warned.append(Problem("segment_id", "empty_audience", "Nobody would be taken now; whoever fits when the campaign starts is taken."))
+    if definition.entry.per_hour is not None:
+        refuse_crowd(await campaigns.audience_size(session, chosen), definition.entry.per_hour, wanted.timing)
     campaign = await campaigns.create(
         session,
         name=wanted.name,
@@ -144,6 +149,18 @@ def refuse_ended_journey(version: JourneyVersion, timing: Timing, now: datetime)
     start = timing.schedule.at if isinstance(timing.schedule, Once) else now
     if Definition.model_validate(version.definition).has_ended(max(start, now)):
         raise Conflict("This journey ends before the campaign starts; publish a version that ends later, or never.")
+
+
+def refuse_crowd(contacts: int, per_hour: int, timing: Timing) -> None:
+    """Raises Invalid where more contacts would start in an hour than the journey takes."""
+    hours = ceil(contacts / per_hour)
+    if contacts > per_hour and (timing.spread is None or timing.spread < timedelta(hours=hours)):
+        raise Invalid.field(
+            "spread",
+            "too_many_per_hour",
+            f"This journey takes {per_hour} contacts in an hour, and {contacts} would start: spread the campaign over PT{hours}H or more, "
+            "choose a smaller segment, or publish a version that takes more.",
+        )
 
 
 async def rules(
@@ -242,20 +259,24 @@ async def pause(caller: Caller, campaign_id: UUID, reason: str | None, key: str 
     return campaign
 
 
-async def resume(caller: Caller, campaign_id: UUID, key: str | None) -> Campaign:
-    """A workflow lifts the pause and tells every run. Of a campaign that is not paused nothing is asked.
+async def resume(caller: Caller, campaign_id: UUID, key: str | None, manner: Manner = AT_ONCE, reason: str | None = None) -> Campaign:
+    """A workflow lifts the pause, leaves out who is to be left out, and tells every run. Of a campaign that is not paused nothing is asked.
 
     Raises:
+        Invalid: the manner is out of range.
         Conflict: the campaign has ended.
         Unavailable: still paused: repeat.
     """
+    manner.check()
     async with caller.session() as session:
         campaign = await campaigns.get(session, campaign_id, lock=True)
         _refuse_ended(campaign, "resume")
         if campaign.paused_at is None:
             return campaign
-        await _append(session, caller, "campaign.resume_requested", campaign_id)
-    await _control(caller, campaign, "resume", None, key)
+        await _append(
+            session, caller, "campaign.resume_requested", campaign_id, **manner.audited(), **({"reason": reason} if reason else {})
+        )
+    await _control(caller, campaign, "resume", reason, key, manner)
     return campaign
 
 
@@ -282,7 +303,9 @@ def _refuse_ended(campaign: Campaign, verb: str) -> None:
         raise Conflict(f"The campaign is {campaign.status} already; there is nothing left to {verb}.")
 
 
-async def _control(caller: Caller, campaign: Campaign, command: Command, reason: str | None, key: str | None) -> None:
+async def _control(
+    caller: Caller, campaign: Campaign, command: Command, reason: str | None, key: str | None, manner: Manner = AT_ONCE
+) -> None:
     """A resume names the pauses it knew of: one that is said after it is not lifted by it."""
     organization_id = caller.organization_id
     request = temporal.request_id(key or f"after {campaign.pauses} pauses", organization_id, caller.actor.id, campaign.id, command)
@@ -296,6 +319,7 @@ async def _control(caller: Caller, campaign: Campaign, command: Command, reason:
         reason=reason,
         request_id=request,
         pauses=campaign.pauses,
+        **vars(manner),
     )
     await temporal.control_all(caller.services, control, _found_by(campaign))
 

@@ -49,7 +49,7 @@ async def add(caller: Caller, journey_id: UUID, case: Case) -> SimulationCase:
     async with caller.session() as session:
         await journeys.get(session, journey_id, lock=True)
         row = await simulation_cases.add(session, journey_id, case, caller.person)
-        await _append(session, caller, "journey.case_added", journey_id, row.id, case.name)
+        await _append(session, caller, "journey.case_added", journey_id, row.id)
     return row
 
 
@@ -59,7 +59,7 @@ async def change(caller: Caller, journey_id: UUID, case_id: UUID, case: Case) ->
     async with caller.session() as session:
         await journeys.get(session, journey_id, lock=True)
         row = await simulation_cases.change(session, journey_id, case_id, case, caller.person)
-        await _append(session, caller, "journey.case_changed", journey_id, case_id, case.name)
+        await _append(session, caller, "journey.case_changed", journey_id, case_id)
     return row
 
 
@@ -67,8 +67,8 @@ async def remove(caller: Caller, journey_id: UUID, case_id: UUID) -> None:
     """Raises NotFound."""
     async with caller.session() as session:
         await journeys.get(session, journey_id, lock=True)
-        name = await simulation_cases.remove(session, journey_id, case_id)
-        await _append(session, caller, "journey.case_removed", journey_id, case_id, name)
+        await simulation_cases.remove(session, journey_id, case_id)
+        await _append(session, caller, "journey.case_removed", journey_id, case_id)
 
 
 def _require_storable(case: Case) -> None:
@@ -81,8 +81,8 @@ def unstorable(case: Case, path: str) -> list[Problem]:
     return storable(case.model_dump(mode="json", exclude_unset=True), path, MAX_CASE_BYTES)
 
 
-async def _append(session: OrganizationSession, caller: Caller, action: str, journey_id: UUID, case_id: UUID, name: str) -> None:
-    details = {"case_id": str(case_id), "name": name}
+async def _append(session: OrganizationSession, caller: Caller, action: str, journey_id: UUID, case_id: UUID) -> None:
+    details = {"case_id": str(case_id)}
     await audit.append(session, [NewEntry(action, "journey", str(journey_id), caller.actor, details)])
 
 

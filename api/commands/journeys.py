@@ -15,6 +15,7 @@ from models.domain.errors import ApprovalRequired, Conflict, Problem, StaleRevis
 from models.domain.journey.check import check_definition, parse
 from models.domain.journey.content_hash import content_hash, freeze, stored, template_version_ids
 from models.domain.journey.definition import Definition
+from models.domain.journey.resumption import AT_ONCE, Manner
 from models.store import access, approvals, audit, campaigns, journey_versions, journeys, runs, triggers
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
@@ -156,18 +157,20 @@ async def pause(caller: Caller, journey_id: UUID, reason: str | None, key: str |
     return journey
 
 
-async def resume(caller: Caller, journey_id: UUID, key: str | None) -> Journey:
-    """A workflow lifts the pause and tells every run. Of a journey that is not paused nothing is asked.
+async def resume(caller: Caller, journey_id: UUID, key: str | None, manner: Manner = AT_ONCE, reason: str | None = None) -> Journey:
+    """A workflow lifts the pause, leaves out who is to be left out, and tells every run. Of a journey that is not paused nothing is asked.
 
     Raises:
+        Invalid: the manner is out of range.
         Unavailable: still paused: repeat.
     """
+    manner.check()
     async with caller.session() as session:
         journey = await journeys.get(session, journey_id, lock=True)
         if journey.paused_at is None:
             return journey
-        await _append(session, caller, "journey.resume_requested", journey_id)
-    await _control(caller, journey, "resume", None, key)
+        await _append(session, caller, "journey.resume_requested", journey_id, **manner.audited(), **({"reason": reason} if reason else {}))
+    await _control(caller, journey, "resume", reason, key, manner)
     return journey
 
 
@@ -190,7 +193,9 @@ async def cancel(caller: Caller, journey_id: UUID, reason: str | None, key: str 
     return journey
 
 
-async def _control(caller: Caller, journey: Journey, command: Command, reason: str | None, key: str | None) -> None:
+async def _control(
+    caller: Caller, journey: Journey, command: Command, reason: str | None, key: str | None, manner: Manner = AT_ONCE
+) -> None:
     """A resume names the pauses it knew of: one that is said after it is not lifted by it. A cancellation without a key is never the
     same word as one before: others may have entered since."""
     organization_id, journey_id = caller.organization_id, journey.id
@@ -206,6 +211,7 @@ async def _control(caller: Caller, journey: Journey, command: Command, reason: s
         reason=reason,
         request_id=request,
         pauses=journey.pauses,
+        **vars(manner),
     )
     await temporal.control_all(caller.services, control, temporal.attributes(organization_id, journey_id))
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -17,13 +18,12 @@ from models.domain.journey import workflow_id
 from models.domain.journey.draft import storable
 from models.domain.journey.operations import OPERATIONS, VARIABLES_BYTES, Operation, RunSelection
 from models.domain.phrases import plain_message
-from models.store import audit, run_operations
+from models.store import audit, replays, run_operations
 from models.store.run_operations import Count, Wanted
 from models.store.session import OrganizationSession
 from models.tables.operating import RunOperation
 
 OVERDUE = timedelta(seconds=10)  # an operation that has been running for so long may lack its workflow
-MOST_RUNS = 1_000_000
 
 
 async def preview(caller: Caller, command: str, selection: RunSelection, arguments: dict[str, Any], maximum: int | None) -> RunOperation:
@@ -43,13 +43,26 @@ async def preview(caller: Caller, command: str, selection: RunSelection, argumen
         counts = await run_operations.count(session, wanted)
         seen = _seen(counts)
         runs = sum(each.runs for each in counts if each.why_not is None)
-        taken = min(runs, MOST_RUNS if maximum is None else maximum)
-        if taken < runs and maximum is None:
-            raise Invalid.field("limit", "too_many", f"{runs} runs fit; give a limit of at most {MOST_RUNS}, and repeat for the others.")
-        row = await run_operations.add(session, wanted, {**seen, "obeying": runs}, taken, caller.actor.id)
+        taken = min(runs, operation.most_runs if maximum is None else maximum)
+        if taken > operation.most_runs or (taken < runs and maximum is None):
+            raise Invalid.field(
+                "limit", "too_many", f"{runs} runs fit; give a limit of at most {operation.most_runs}, and repeat for the others."
+            )
+        effects = await _effects(session, wanted, taken)
+        row = await run_operations.add(session, wanted, {**seen, "obeying": runs, **effects}, taken, caller.actor.id)
         details = {"command": command, "filter": row.selection, "runs": taken}
         await audit.append(session, [NewEntry("run_operation.previewed", "run_operation", str(row.id), caller.actor, details)])
     return row
+
+
+async def _effects(session: OrganizationSession, wanted: Wanted, runs: int) -> dict[str, Any]:
+    """What the command would come to, beyond the number of runs, where that can be told."""
+    if wanted.command != "replay":
+        return {}
+    run_ids = await run_operations.obeying(session, replace(wanted, maximum=runs))
+    found = await replays.dry_run(session, run_ids, replays.wanted_of(wanted.arguments, ""))
+    steps = [{"step_id": step_id, **counted} for step_id, counted in sorted(found.by_step.items())]
+    return {"effects": {**found.numbers, "by_step": steps, "refused": dict(found.refused)}}
 
 
 def _operation(command: str) -> Operation:
@@ -125,7 +138,10 @@ async def execute(caller: Caller, preview_id: UUID, reason: str) -> RunOperation
 async def _execute(session: OrganizationSession, caller: Caller, row: RunOperation, reason: str) -> None:
     await run_operations.execute(session, row, caller.actor, reason)
     details = {"command": row.command, "filter": row.selection, "limit": row.maximum, "runs": row.runs, "reason": reason}
-    arguments: dict[str, Any] = {"to_step": row.arguments["to_step"]} if "to_step" in row.arguments else {}
+    # Names of steps and choices only: what else an operation may be given could be personal.
+    arguments: dict[str, Any] = {
+        name: row.arguments[name] for name in ("to_step", "from_step", "version", "resend") if name in row.arguments
+    }
     if "variables" in row.arguments:
         arguments["names"] = sorted(row.arguments["variables"])  # their values are nobody's business here
     entry = NewEntry("run_operation.executed", "run_operation", str(row.id), caller.actor, {**details, **arguments})

@@ -248,7 +248,7 @@ async def _ask(services: Services, run: Run, control: RunControl, update_id: str
     try:
         answers = await temporal.control_runs(services, run.workflow_id, control, update_id)
     except NoSuchWorkflow:
-        if run.campaign_id is not None or run.sequence > 0:
+        if run.campaign_id is not None or run.replay_of is not None or run.sequence > 0:
             raise
         await _start_workflow(services, run)
         answers = await temporal.control_runs(services, run.workflow_id, control, update_id)

@@ -25,8 +25,6 @@ from models.tables.base import utc_now
 from models.tables.journeys import Journey
 
 TOLERATED: Final = frozenset({"no_connection"})  # what keeps a draft from being published, but not from being tried
-AT_ONCE: Final = 2  # simulations that a process computes at the same time: each keeps a processor busy
-_PLACES = asyncio.Semaphore(AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ async def run(caller: Caller, journey_id: UUID, wanted: Wanted) -> Answer:
         _require_sense(made, wanted)
         people = await _people(session, caller, made, wanted)
     plan = made.plan(wanted.world, wanted.script, wanted.start, wanted.until)
-    async with _PLACES:
+    async with caller.services.simulating:
         simulated = await asyncio.to_thread(simulate, plan, people, wanted.keep)
     return Answer(journey, made, simulated, warnings)
 

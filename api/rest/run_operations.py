@@ -13,7 +13,7 @@ from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.reasons import REASON_RULE, StatedReason
 from models.domain.journey.happening import Happening, Names
-from models.domain.journey.operations import RunSelection
+from models.domain.journey.operations import MOST_RUNS, RunSelection
 from models.domain.journey.reasons import reason_words
 from models.store import run_operations
 from models.tables.operating import RunOperation
@@ -27,10 +27,15 @@ _FILTER: JsonDict = {"journey_id": "0190a1b2-0000-7000-8000-000000000001", "stat
 class PreviewRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"command": "retry", "filter": _FILTER}]})
 
-    command: str = Field(max_length=63, description="pause, resume, retry, skip, jump, cancel or set_variables.", examples=["retry"])
+    command: str = Field(max_length=63, description="pause, resume, retry, skip, jump, cancel, set_variables, replay.", examples=["retry"])
     filter: RunSelection = Field(description="Which runs: all that is given must hold, and something must be given.")
-    arguments: dict[str, Any] = Field(default={}, max_length=20, description="jump: `to_step`; set_variables: `variables`.", examples=[{}])
-    limit: int | None = Field(None, ge=1, le=commands.MOST_RUNS, description="At most so many runs, the oldest first.")
+    arguments: dict[str, Any] = Field(
+        default={},
+        max_length=20,
+        description="jump: `to_step`; set_variables: `variables`; replay: `from_step`, `version`, `resend`.",
+        examples=[{}],
+    )
+    limit: int | None = Field(None, ge=1, le=MOST_RUNS, description="At most so many runs, the oldest first.")
 
 
 class StepCount(BaseModel):
@@ -38,6 +43,27 @@ class StepCount(BaseModel):
     step_id: str | None
     runs: int
     obeying: int
+
+
+class StepEffects(BaseModel):
+    step_id: str
+    kept: int = 0
+    resent: int = 0
+    to_do: int = 0
+    possible: int = 0
+    uncertain: int = 0
+
+
+class ReplayEffects(BaseModel):
+    """Of a replay: sums over the runs that it is for, as in the preview of a single one (`POST /v1/runs/{id}/replays/preview`)."""
+
+    kept: int = Field(description="Done already, and not repeated.")
+    resent: int = Field(description="Done already, and asked for once more.")
+    to_do: int
+    possible: int = Field(description="To do, if the run comes that way.")
+    uncertain: int = Field(description="Nobody knows whether they were done: those runs need attention there.")
+    by_step: list[StepEffects]
+    refused: dict[str, int] = Field(description="Runs that cannot be replayed so, by why.", examples=[{"unknown_step": 2}])
 
 
 class OperationPreview(BaseModel):
@@ -48,6 +74,7 @@ class OperationPreview(BaseModel):
     not_applicable: dict[str, int] = Field(
         description="The others, by why it makes no sense for them.", examples=[{"wrong_phase": 3, "unknown_step": 2}]
     )
+    effects: ReplayEffects | None = Field(None, description="Of a replay; null for other commands.")
 
 
 class Progress(BaseModel):

@@ -72,6 +72,8 @@ async def publish_journey(api: Api, name: str, topic_id: str, connection_id: str
     draft = {"language": 1, "start": "send1", "steps": _steps(templates, topic_id, connection_id, wait)}
     journey_id = (await api.post("/v1/journeys", {"name": name, "draft": draft}))["id"]
     await api.post(f"/v1/journeys/{journey_id}/versions")
+    # Who kills servers in the middle of a message makes uncertain outcomes, which would brake a campaign that has only just begun.
+    await api.patch(f"/v1/journeys/{journey_id}/settings", {"brake": {"enabled": False}})
     return Made(journey_id, subjects)
 
 

@@ -32,7 +32,7 @@ PERMISSIONS: dict[str, str] = {
     "campaigns.launch": "launch, pause, resume and cancel campaigns",
     "runs.read": "see runs and their timelines",
     "runs.start": "start a run for a contact",
-    "runs.control": "pause, resume, retry, skip, redirect and cancel runs, and change their variables",
+    "runs.control": "pause, resume, retry, skip, redirect, replay and cancel runs, and change their variables",
     "runs.bulk": "do to many runs at once what one may do to one",
     "runs.review": "decide about runs that wait for a person's review",
     "deliveries.read": "see deliveries and what became of them",

@@ -1,6 +1,7 @@
 """RFC 5545 recurrence rules, as far as they can be kept exactly: as calendars of days, and as moments. Pure.
 
-A rule says all of itself: there is no DTSTART from which RFC 5545 would take what the rule leaves out. Calendars are what Temporal's
+A rule says all of itself: there is no DTSTART from which RFC 5545 would take what the rule leaves out. Only an INTERVAL counts from
+one, the rule's `anchor`. Calendars are what Temporal's
 schedules match (reference: temporalio.client.ScheduleCalendarSpec). Of a time that daylight saving skips there is no occurrence that
 day (RFC 5545, 3.3.10), of one that it repeats there is one, the first time.
 """
@@ -45,7 +46,8 @@ class Calendar:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule as read. `until`: the last moment, aware UTC, or the last day by the zone's calendar."""
+    """A rule as read. `until`: the last moment, aware UTC, or the last day by the zone's calendar. `interval`: of its days, weeks (from
+    Monday), months or years only every so many count, from the one with `anchor`, a day by the zone's calendar, on."""
 
     months: tuple[int, ...]
     month_days: tuple[int, ...]  # negative ones count from the month's end; none: any
@@ -54,9 +56,27 @@ class Rule:
     minutes: tuple[int, ...]
     until: datetime | date | None = None
     count: int | None = None
+    frequency: str = "DAILY"
+    interval: int = 1
+    anchor: date | None = None  # a rule with an interval has one before it is asked for days
+
+    def has(self, day: date) -> bool:
+        """Whether the calendars' day counts."""
+        return self.interval == 1 or (self._period(day) - self._period(self.anchor or day)) % self.interval == 0
+
+    def _period(self, day: date) -> int:
+        """The number of the day's period, among all periods."""
+        match self.frequency:
+            case "WEEKLY":
+                return (day.toordinal() - 1) // 7  # 1 January of the year 1 was a Monday
+            case "MONTHLY":
+                return day.year * 12 + day.month
+            case "YEARLY":
+                return day.year
+        return day.toordinal()
 
     def calendars(self) -> list[Calendar]:
-        """The days of the rule, as a union; without its end."""
+        """The days of the rule, as a union; without its end, and as if each of its periods counted."""
         counts_back = any(day < 0 for day in self.month_days) or any(ordinal is not None for ordinal, _ in self.weekdays)
         if not counts_back:
             weekdays = tuple(sorted({weekday for _, weekday in self.weekdays})) or _ALL_WEEKDAYS
@@ -108,7 +128,7 @@ def occurrences(rule: Rule, zone: ZoneInfo, after: datetime) -> Iterator[datetim
         day = first + timedelta(days=days)
         if day.year > _LAST_YEAR or (isinstance(rule.until, date) and not isinstance(rule.until, datetime) and day > rule.until):
             return
-        if not any(calendar.has(day) for calendar in calendars):
+        if not rule.has(day) or not any(calendar.has(day) for calendar in calendars):
             continue
         for moment in filter(None, (exact(datetime.combine(day, wall), zone) for wall in times)):
             if isinstance(rule.until, datetime) and moment > rule.until:
@@ -139,7 +159,7 @@ def skipped(rule: Rule, zone: ZoneInfo, since: datetime, days: int) -> Iterator[
     calendars, times = rule.calendars(), rule.times()
     first = since.astimezone(zone).date() + timedelta(days=1)
     for day in (first + timedelta(days=number) for number in range(days)):
-        if _is_even(day, zone) or not any(calendar.has(day) for calendar in calendars):
+        if _is_even(day, zone) or not rule.has(day) or not any(calendar.has(day) for calendar in calendars):
             continue
         yield from (wall for wall in (datetime.combine(day, each) for each in times) if exact(wall, zone) is None)
 
@@ -186,11 +206,11 @@ def _parts(text: str, path: str) -> tuple[dict[str, str], list[Problem]]:
 
 _ALLOWED: Final = ("FREQ", "INTERVAL", "BYDAY", "BYMONTHDAY", "BYMONTH", "BYHOUR", "BYMINUTE", "UNTIL", "COUNT")
 _FREQUENCIES: Final = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
-_INTERVAL_HINTS: Final = {
-    "DAILY": "name the days with BYDAY or BYMONTHDAY",
-    "WEEKLY": "name the weeks of a month with FREQ=MONTHLY;BYDAY=1MO,3MO",
-    "MONTHLY": "name the months: every third month is BYMONTH=1,4,7,10",
-    "YEARLY": "launch a campaign for each year",
+_INTERVALS: Final[Mapping[str, tuple[str, int]]] = {
+    "DAILY": ("day", 366),
+    "WEEKLY": ("week", 52),
+    "MONTHLY": ("month", 24),
+    "YEARLY": ("year", 4),
 }
 
 
@@ -202,7 +222,6 @@ class _Reader:
 
     def read(self) -> Rule:
         frequency = self.frequency()
-        self.interval(frequency)
         rule = Rule(
             months=self.numbers("BYMONTH", range(1, 13)) or tuple(range(1, 13)),
             month_days=self.numbers("BYMONTHDAY", range(-31, 32), zero=False),
@@ -211,6 +230,8 @@ class _Reader:
             minutes=self.numbers("BYMINUTE", range(60)) or (0,),
             until=self.until(),
             count=self.count(),
+            frequency=frequency,
+            interval=self.interval(frequency),
         )
         self.requirements(frequency, rule)
         return rule
@@ -224,11 +245,13 @@ class _Reader:
             self.say("FREQ", "unsupported" if given else "required", f"FREQ is one of {', '.join(_FREQUENCIES)}.")
         return given
 
-    def interval(self, frequency: str) -> None:
+    def interval(self, frequency: str) -> int:
         given = self.parts.get("INTERVAL", "1")
-        if given != "1":
-            hint = _INTERVAL_HINTS.get(frequency, "leave it out")
-            self.say("INTERVAL", "unsupported", f"Only INTERVAL=1 can be kept exactly; instead, {hint}.")
+        name, most = _INTERVALS.get(frequency, ("period", 1_000))
+        if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= most:
+            self.say("INTERVAL", "out_of_range", f"INTERVAL is a whole number from 1 to {most}: every so many {name}s.")
+            return 1
+        return int(given)
 
     def numbers(self, part: str, allowed: range, *, zero: bool = True) -> tuple[int, ...]:
         if part not in self.parts:

@@ -4,7 +4,7 @@ All moments are aware UTC, except `AtLocalTime.at`, which is what a clock on a w
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import takewhile
 from typing import Annotated, Any, Literal
@@ -64,7 +64,9 @@ class Recurring(_Schedule):
     begins_at: AwareDatetime | None = None
 
     def parsed(self) -> Rule:
-        return recurrence.read_rule(self.rule, "schedule.rule")
+        """The rule, whose interval counts from the day of `begins_at` by the zone's calendar."""
+        rule = recurrence.read_rule(self.rule, "schedule.rule")
+        return rule if self.begins_at is None else replace(rule, anchor=self.begins_at.astimezone(ZoneInfo(self.zone)).date())
 
     def after(self, launched_at: datetime) -> datetime:
         """No moment up to and including this one counts."""
@@ -177,9 +179,12 @@ def _problems(schedule: Schedule) -> Iterator[Problem]:
             if begins_at is not None:
                 yield from _year("schedule.begins_at", begins_at)
             try:
-                schedule.parsed()
+                rule = recurrence.read_rule(schedule.rule, "schedule.rule")
             except Invalid as error:
                 yield from error.problems
+                return
+            if rule.interval > 1 and begins_at is None:
+                yield Problem("schedule.begins_at", "required", "An INTERVAL counts from somewhere: say from when on with begins_at.")
 
 
 def _year(path: str, at: datetime) -> Iterator[Problem]:

@@ -77,8 +77,12 @@ def holds(rule: Mapping[str, Any], subject: Subject, now: datetime) -> bool:
 
 def next_change(rule: Mapping[str, Any], subject: Subject, now: datetime) -> datetime | None:
     """The earliest moment after `now` at which the passing of time alone may make the rule true or false; None: never."""
-    moments = (moment for moment in _turns(_parsed(_text(rule)), subject) if moment > now)
-    return min(moments, default=None)
+    return min((moment for moment in turns(rule, subject) if moment > now), default=None)
+
+
+def turns(rule: Mapping[str, Any], subject: Subject) -> set[datetime]:
+    """Every moment at which the passing of time alone may make the rule true or false, as long as the subject stays as it is."""
+    return set(_turns(_parsed(_text(rule)), subject))
 
 
 def events_asked(rule: Mapping[str, Any]) -> set[str]:
@@ -138,19 +142,19 @@ def _consent(question: ConsentQuestion) -> Test:
 def _happened(question: EventQuestion) -> Test:
     where = None if question.where is None else _compile(question.where)
 
-    def counts(event: Happened, subject: Subject, now: datetime) -> bool:
+    def counts(event: Happened, subject: Subject, now: datetime, earliest: datetime | None) -> bool:
         if event.name != question.name:
             return False
-        if question.within is not None and not shift(now, question.within, -1) <= event.occurred_at <= now:
+        if earliest is not None and not earliest <= event.occurred_at <= now:
             return False
         if question.since is not None and not subject.began(event):
             return False
         return where is None or where(replace(subject, event=event), now)
 
     def test(subject: Subject, now: datetime) -> bool:
-        found = 0
-        for event in subject.events:
-            found += counts(event, subject, now)
+        found, earliest = 0, None if question.within is None else shift(now, question.within, -1)
+        for event in reversed(subject.events):  # the newest are the likeliest
+            found += counts(event, subject, now, earliest)
             if found >= question.at_least:
                 return True
         return False

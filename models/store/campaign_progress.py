@@ -10,9 +10,10 @@ from sqlalchemy import text
 from models.domain.journey.run import FINISHED, Phase
 from models.store.session import OrganizationSession
 
+# A run that has been replayed is represented by its replay: one run for each contact.
 _RUNS = text("""
     SELECT campaign_id, status, count(*) FROM runs
-    WHERE organization_id = :organization_id AND campaign_id = ANY(:ids) GROUP BY campaign_id, status""")
+    WHERE organization_id = :organization_id AND campaign_id = ANY(:ids) AND replayed_by IS NULL GROUP BY campaign_id, status""")
 _DELIVERIES = text("""
     SELECT campaign_id, state, outcome, count(*) FROM deliveries
     WHERE organization_id = :organization_id AND campaign_id = ANY(:ids) GROUP BY campaign_id, state, outcome""")

@@ -102,6 +102,13 @@ async def has_audience(session: OrganizationSession, chosen: Selection) -> bool:
     return found
 
 
+async def audience_size(session: OrganizationSession, chosen: Selection) -> int:
+    """How many would be taken now."""
+    query = f"SELECT count(*) FROM contacts c WHERE c.organization_id = :o AND ({chosen.fitting.sql}) AND ({chosen.why_not}) IS NULL"
+    found: int = (await session.execute(text(query), {"o": session.organization_id, **chosen.parameters})).scalar_one()
+    return found
+
+
 async def get(session: OrganizationSession, campaign_id: UUID, *, lock: bool = False) -> Campaign:
     """The campaign; with `lock`, its status stands still until this transaction ends.
 

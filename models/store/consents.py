@@ -156,9 +156,10 @@ class WishFacts:
 _WISHES = text(
     """
     SELECT a.run_id, c.id IS NOT NULL AS contact_exists, coalesce(t.archived_at IS NOT NULL, true) AS topic_archived,
-           coalesce(k.status = 'withdrawn' AND k.method <> 'journey' AND k.occurred_at > r.created_at, false) AS withdrawn_since
+           coalesce(k.status = 'withdrawn' AND k.method <> 'journey' AND k.occurred_at > r.began_at, false) AS withdrawn_since
     FROM jsonb_to_recordset(CAST(:wishes AS jsonb)) AS a(run_id uuid, contact_id uuid, topic_id uuid, channel text)
-    CROSS JOIN LATERAL (SELECT r.created_at FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1) r
+    CROSS JOIN LATERAL (
+      SELECT coalesce(r.entered_at, r.created_at) AS began_at FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1) r
     LEFT JOIN LATERAL (SELECT c.id FROM contacts c WHERE c.organization_id = :o AND c.id = a.contact_id LIMIT 1) c ON true
     LEFT JOIN topics t ON t.organization_id = :o AND t.id = a.topic_id
     LEFT JOIN LATERAL (

@@ -51,13 +51,15 @@ class Standing:
     details: dict[str, Any]
 
 
-# A run whose row is gone (its contact was erased) claims nothing. In the order of runs, so that two attempts do not deadlock.
+# A run whose row is gone (its contact was erased), or that has been replayed, claims nothing: the row's lock lets a replay wait for
+# what is being done, and what comes after it finds the run replayed. In the order of runs, so that two attempts do not deadlock.
 _CLAIM = text(
     """
     INSERT INTO effects AS e (id, organization_id, run_id, contact_id, step_id, visit, kind, state, details, attempts)
     SELECT a.id, :o, a.run_id, a.contact_id, a.step_id, a.visit, :kind, 'claimed', '{}', 1
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, run_id uuid, contact_id uuid, step_id text, visit int)
-    CROSS JOIN LATERAL (SELECT r.id FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1) r
+    CROSS JOIN LATERAL (
+      SELECT r.id FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id AND r.replayed_by IS NULL LIMIT 1 FOR KEY SHARE) r
     ORDER BY a.run_id
     ON CONFLICT (run_id, step_id, visit) DO UPDATE SET state = 'claimed', reason = NULL, settled_at = NULL, attempts = e.attempts + 1
     WHERE e.state IN ('claimed', 'failed')
@@ -72,7 +74,7 @@ async def claim(session: OrganizationSession, kind: str, visits: Sequence[Visit]
 
     Another transaction that holds a row is waited for: where claim and effect are one transaction, the effect happens once.
     """
-    rows = rowset([{"id": new_id(), **vars(one)} for one in visits])
+    rows = rowset([{"id": new_id(), **vars(one)} for one in sorted(visits, key=lambda one: one.run_id)])
     found = await session.execute(_CLAIM, {"o": session.organization_id, "kind": kind, "rows": rows})
     return {row.run_id: Claimed(row.id, row.run_id, row.attempts, row.details) for row in found}
 

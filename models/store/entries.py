@@ -141,14 +141,15 @@ _STANDING = text(
     FROM journeys j WHERE j.organization_id = :o AND j.id = :journey_id FOR NO KEY UPDATE OF j
     """
 )
-# A run that a rule has ended is not under way any more, though its workflow may not have said so yet.
+# A run that a rule has ended is not under way any more, though its workflow may not have said so yet. A replay is no entry of its own,
+# but under way it may be.
 _PAST = text(
     """
-    SELECT a.contact_id, a.entry_key, count(r.id) AS entries,
-      count(r.id) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key) AS same_key,
+    SELECT a.contact_id, a.entry_key, count(r.id) FILTER (WHERE r.replay_of IS NULL) AS entries,
+      count(r.id) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.replay_of IS NULL) AS same_key,
       count(r.id) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.finished_at IS NULL AND r.exit_requested_at IS NULL)
         AS under_way,
-      max(r.created_at) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key) AS last
+      max(r.created_at) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.replay_of IS NULL) AS last
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(contact_id uuid, entry_key text)
     LEFT JOIN runs r ON r.organization_id = :o AND r.journey_id = :journey_id AND r.contact_id = a.contact_id
     GROUP BY a.contact_id, a.entry_key
@@ -244,7 +245,8 @@ class StartingRuns:
 _STARTING = text(
     """
     SELECT workflow_id, journey_id, version_id, id, contact_id FROM runs
-    WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND sequence = 0 ORDER BY workflow_id, id
+    WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND sequence = 0 AND replay_of IS NULL
+    ORDER BY workflow_id, id
     """
 )
 
@@ -276,3 +278,9 @@ async def page(session: OrganizationSession, journey_id: UUID | None, contact_id
         "after": after or UUID(int=0),
     }
     return list((await session.execute(query, wanted)).mappings())
+
+
+async def count_pending(session: OrganizationSession, journey_id: UUID) -> int:
+    """How many contacts wait to be let into the journey."""
+    query = text("SELECT count(*) FROM entries WHERE organization_id = :o AND journey_id = :id AND outcome = 'pending'")
+    return int(await session.scalar(query, {"o": session.organization_id, "id": journey_id}) or 0)

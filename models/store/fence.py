@@ -72,7 +72,8 @@ _PASS = text(
         AND NOT EXISTS (SELECT 1 FROM campaigns c WHERE c.organization_id = :o AND c.id = m.campaign_id
                         AND (c.paused_at IS NOT NULL OR c.cancelled_at IS NOT NULL))
         AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.organization_id = :o AND r.id = m.run_id
-                        AND (r.status IN ('paused', 'cancelled') OR r.cancel_requested_at IS NOT NULL OR r.exit_requested_at IS NOT NULL))
+                        AND (r.status IN ('paused', 'cancelled') OR r.cancel_requested_at IS NOT NULL OR r.exit_requested_at IS NOT NULL
+                             OR r.replayed_by IS NOT NULL))
         AND {_SAME_ADDRESS}
         AND {_SUPPRESSED} IS NULL
         AND (m.purpose = 'transactional' OR (
@@ -89,7 +90,7 @@ _WHY_NOT = text(
     SELECT m.id, m.attempt IS NOT DISTINCT FROM m.asking AND m.state = 'claimed' AS mine, m.purpose,
            o.status AS organization_status, j.paused_at AS journey_paused, c.paused_at AS campaign_paused, c.cancelled_at AS cancelled,
            r.status = 'paused' AS run_paused, r.status = 'cancelled' OR r.cancel_requested_at IS NOT NULL AS run_cancelled,
-           r.exit_requested_at IS NOT NULL AS run_left,
+           r.exit_requested_at IS NOT NULL OR r.replayed_by IS NOT NULL AS run_left,
            {_SAME_ADDRESS} AS same_address, {_SUPPRESSED} IS NOT NULL AS suppressed,
            t.id AS topic, t.archived_at AS topic_archived, {_CONSENT} AS consent
     FROM mine m
@@ -144,7 +145,7 @@ def _held(row: Row[Any]) -> str | None:
     if row.run_cancelled:
         return "run_cancelled"
     if row.run_left:
-        return "run_left"  # a rule of the journey ended it; the workflow is being told
+        return "run_left"  # a rule of the journey, or its replay, ended it; the workflow is being told
     if row.run_paused:
         return "run_paused"
     return None if row.same_address else "contact_changed"

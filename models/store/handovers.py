@@ -29,7 +29,8 @@ _TAKE = text(
 )
 _EXITS = text(
     """SELECT id, coalesce(exit_reason, 'exit_rule') AS reason FROM runs
-       WHERE organization_id = :o AND id = ANY(:ids) AND exit_requested_at IS NOT NULL AND finished_at IS NULL"""
+       WHERE organization_id = :o AND id = ANY(:ids) AND exit_requested_at IS NOT NULL
+         AND (finished_at IS NULL OR replayed_by IS NOT NULL)"""
 )
 
 

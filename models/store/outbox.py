@@ -23,7 +23,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Waiting:
-    """`finished`: nobody need be told any more."""
+    """`finished`: nobody need be told any more. `replayed`: its replay has closed it, and its workflow, if there is any, must be told."""
 
     id: UUID
     run_id: UUID
@@ -31,6 +31,7 @@ class Waiting:
     body: Mapping[str, Any]
     workflow_id: str
     finished: bool
+    replayed: bool = False
 
 
 _PUT = text(
@@ -43,7 +44,8 @@ _PUT = text(
 # To a run's workflow as it is now: it may have been handed over to another since.
 _TAKE = text(
     """
-    SELECT m.id, m.run_id, m.kind, m.body, r.workflow_id, r.finished_at IS NOT NULL AS finished
+    SELECT m.id, m.run_id, m.kind, m.body, r.workflow_id, r.finished_at IS NOT NULL AND r.replayed_by IS NULL AS finished,
+      r.replayed_by IS NOT NULL AS replayed
     FROM (SELECT * FROM run_messages WHERE organization_id = :o AND id > :after ORDER BY id LIMIT :limit) m
     JOIN runs r ON r.organization_id = :o AND r.id = m.run_id
     ORDER BY m.id

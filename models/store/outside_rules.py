@@ -33,7 +33,7 @@ async def in_force(session: OrganizationSession, kind: str, event_names: Sequenc
     return (await session.execute(statement.order_by(col(JourneyTrigger.id)))).scalars().all()
 
 
-_AFTER_ENTRY = "coalesce(e.seq > r.entry_seq, e.created_at >= r.created_at)"
+_AFTER_ENTRY = "coalesce(e.seq > r.entry_seq, e.created_at >= coalesce(r.entered_at, r.created_at))"
 _BY_EVENT = f"""
       JOIN events e ON e.organization_id = :o AND e.contact_id = r.contact_id AND e.id = ANY(CAST(:events AS uuid[]))
         AND e.name = :name AND {_AFTER_ENTRY}"""
@@ -49,7 +49,8 @@ _GOAL = """
     SELECT gen_random_uuid(), :o, f.* FROM (
       SELECT DISTINCT ON (r.id) r.id, r.journey_id, r.version_id, CAST(:goal AS text), {event_id}, {at}
       FROM runs r JOIN contacts c ON c.organization_id = :o AND c.id = r.contact_id {by_event}
-      WHERE r.organization_id = :o AND r.version_id = :version_id AND {at} <= r.created_at + CAST(:window AS interval)
+      WHERE r.organization_id = :o AND r.version_id = :version_id
+        AND {at} <= coalesce(r.entered_at, r.created_at) + CAST(:window AS interval)
         AND {some} AND ({rule})
       ORDER BY r.id{order}) f
     ON CONFLICT (run_id, goal) DO NOTHING

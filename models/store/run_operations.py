@@ -30,6 +30,8 @@ CONDITIONS: Mapping[str, str] = {
     "step_id": "r.step_id = :step_id",
     "statuses": "r.status = ANY(CAST(:statuses AS text[]))",
     "reasons": "(r.reason = ANY(CAST(:reasons AS text[])) OR split_part(r.reason, ':', 1) = ANY(CAST(:reasons AS text[])))",
+    "failure_classes": "r.failure_class = ANY(CAST(:failure_classes AS text[]))",
+    "failure_fingerprints": "r.failure_fingerprint = ANY(CAST(:failure_fingerprints AS text[]))",
     "run_ids": "r.id = ANY(CAST(:run_ids AS uuid[]))",
     "contact_ids": "r.contact_id = ANY(CAST(:contact_ids AS uuid[]))",
     "entered_from": "r.created_at >= CAST(:entered_from AS timestamptz)",
@@ -45,6 +47,14 @@ _ARGUMENTS: Mapping[str, tuple[str, str]] = {
         UNKNOWN_STEP,
         """NOT EXISTS (SELECT 1 FROM journey_versions v WHERE v.organization_id = :o AND v.id = r.version_id
                        AND jsonb_exists(v.definition -> 'steps', :to_step))""",
+    )
+}
+# And by the command itself.
+_COMMANDS: Mapping[str, Sequence[tuple[str, str]]] = {
+    "replay": (
+        ("replayed_already", "r.replayed_by IS NOT NULL"),
+        ("journey_archived", "EXISTS (SELECT 1 FROM journeys j WHERE j.id = r.journey_id AND j.archived_at IS NOT NULL)"),
+        ("campaign_cancelled", "EXISTS (SELECT 1 FROM campaigns c WHERE c.id = r.campaign_id AND c.cancelled_at IS NOT NULL)"),
     )
 }
 _FITTING = "SELECT r.id, r.status, r.step_id, r.version_id, r.workflow_id, r.sequence, {why_not} AS why_not FROM runs r WHERE {where}"
@@ -96,6 +106,13 @@ async def count(session: OrganizationSession, wanted: Wanted) -> list[Count]:
     return [Count(row.status, row.step_id, row.version, row.why_not, row.runs) for row in rows]
 
 
+async def obeying(session: OrganizationSession, wanted: Wanted) -> list[UUID]:
+    """The runs that the command would be said to now."""
+    sql, parameters = await _fitting(session, wanted)
+    query = f"SELECT f.id FROM ({sql}) f WHERE f.why_not IS NULL ORDER BY f.id LIMIT :maximum"
+    return list((await session.execute(text(query), {**parameters, "maximum": wanted.maximum})).scalars())
+
+
 _NAMED = {"journey_id": "journeys", "version_id": "journey_versions", "campaign_id": "campaigns", "segment_id": "segments"}
 
 
@@ -114,6 +131,7 @@ async def _fitting(session: OrganizationSession, wanted: Wanted) -> tuple[str, d
     where, parameters = await _where(session, wanted.selection)
     cases = [(WRONG_PHASE, "r.status <> ALL(CAST(:phases AS text[]))")]
     cases += [_ARGUMENTS[name] for name in wanted.arguments if name in _ARGUMENTS]
+    cases += _COMMANDS.get(wanted.command, ())
     why_not = " ".join(f"WHEN {condition} THEN '{code}'" for code, condition in cases)
     parameters["phases"] = sorted(OPERATIONS[wanted.command].phases)
     parameters |= {name: value for name, value in wanted.arguments.items() if name in _ARGUMENTS}

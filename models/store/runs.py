@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, func, or_, select, text, update
 from sqlmodel import col
 
 from models.domain.errors import NotFound
@@ -124,6 +124,7 @@ async def never_started(session: OrganizationSession, older_than: timedelta, lim
             _mine(session),
             col(Run.campaign_id).is_(None),
             col(Run.entry_source) == "api",  # others share a workflow, which the outbox starts
+            col(Run.replay_of).is_(None),  # likewise, see `replays.overdue`
             col(Run.status) == Phase.ACTIVE,
             col(Run.sequence) == 0,
             col(Run.created_at) < func.now() - older_than,
@@ -135,9 +136,10 @@ async def never_started(session: OrganizationSession, older_than: timedelta, lim
 
 
 async def cancel_unstarted(session: OrganizationSession, journey_id: UUID) -> None:
-    """The journey's runs outside campaigns that have recorded nothing, and may have no workflow to be told yet, are marked: the last
-    check before a send stops them, and a workflow that is started for them later ends them."""
-    unstarted = (col(Run.campaign_id).is_(None), col(Run.status) == Phase.ACTIVE, col(Run.sequence) == 0)
+    """The journey's runs outside campaigns, and its replays, that have recorded nothing, and may have no workflow to be told yet, are
+    marked: the last check before a send stops them, and a workflow that is started for them later ends them."""
+    alone = or_(col(Run.campaign_id).is_(None), col(Run.replay_of).is_not(None))
+    unstarted = (alone, col(Run.status) == Phase.ACTIVE, col(Run.sequence) == 0)
     statement = update(Run).where(_mine(session), col(Run.journey_id) == journey_id, *unstarted).values(cancel_requested_at=func.now())
     await session.execute(statement)
 

@@ -71,9 +71,11 @@ def _compiled(rule: Mapping[str, Any] | None, otherwise: str, now: datetime) -> 
     return CompiledRule(otherwise, {}) if rule is None else compile_rule(rule, now)
 
 
-# Entries of a campaign have no key, and are judged by entries without one. Kept in step with `entry.refusal` by tests.
+# Entries of a campaign have no key, and are judged by entries without one. Kept in step with `entry.refusal` by tests. A replay is no
+# entry, but may be under way.
 _ENTRIES = """SELECT 1 FROM runs p WHERE p.organization_id = :o AND p.journey_id = :entered_journey AND p.contact_id = c.id"""
 _SAME_KEY = f"{_ENTRIES} AND p.entry_key IS NULL"
+_FIRST = "p.replay_of IS NULL"
 
 
 def _entry(rules: EntryRules) -> Sequence[tuple[str, str]]:
@@ -83,7 +85,9 @@ def _entry(rules: EntryRules) -> Sequence[tuple[str, str]]:
     if rules.again == "after_exit":
         found.append((f"EXISTS ({_SAME_KEY} AND p.status <> ALL(CAST(:finished AS text[])))", "under_way"))
     if rules.cool_down is not None:
-        found.append((f"EXISTS ({_SAME_KEY} AND p.created_at > CAST(:cool_since AS timestamptz))", "cooling_down"))
+        found.append((f"EXISTS ({_SAME_KEY} AND {_FIRST} AND p.created_at > CAST(:cool_since AS timestamptz))", "cooling_down"))
     if rules.maximum is not None:
-        found.append((f"(SELECT count(*) FROM ({_ENTRIES} LIMIT CAST(:maximum AS int)) entries) >= :maximum", "maximum_reached"))
+        found.append(
+            (f"(SELECT count(*) FROM ({_ENTRIES} AND {_FIRST} LIMIT CAST(:maximum AS int)) entries) >= :maximum", "maximum_reached")
+        )
     return found

@@ -59,13 +59,11 @@ async def replace_all(session: OrganizationSession, journey_id: UUID, cases: Seq
     return bool(gone or new)
 
 
-async def remove(session: OrganizationSession, journey_id: UUID, case_id: UUID) -> str:
-    """The case is gone; answers its name. Raises NotFound."""
+async def remove(session: OrganizationSession, journey_id: UUID, case_id: UUID) -> None:
+    """The case is gone. Raises NotFound."""
     statement = delete(SimulationCase).where(*_of(session, journey_id), col(SimulationCase.id) == case_id)
-    name = (await session.scalars(statement.returning(col(SimulationCase.name)))).one_or_none()
-    if name is None:
+    if (await session.scalars(statement.returning(col(SimulationCase.id)))).one_or_none() is None:
         raise NotFound("case", case_id)
-    return name
 
 
 async def get(session: OrganizationSession, journey_id: UUID, case_id: UUID, *, lock: bool = False) -> SimulationCase:

@@ -77,7 +77,7 @@ _TAKE = """
                CAST((row_number() OVER (ORDER BY starts_at NULLS FIRST, contact_id) - 1) / :page_size AS int) AS page,
                lpad(to_hex(CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)), 12, '0') AS milliseconds
         FROM placed WHERE why_not IS NULL ORDER BY starts_at NULLS FIRST, contact_id) s
-      ON CONFLICT (campaign_id, contact_id) DO NOTHING RETURNING starts_at)
+      ON CONFLICT (campaign_id, contact_id) WHERE replay_of IS NULL DO NOTHING RETURNING starts_at)
     SELECT CAST(NULL AS text) AS why_not, count(*) AS contacts, count(*) FILTER (WHERE starts_at IS NULL) AS at_once,
            min(starts_at) AS first FROM taken
     UNION ALL SELECT why_not, count(*), 0, NULL FROM placed WHERE why_not IS NOT NULL GROUP BY why_not

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from models.store.session import OrganizationSession
+from models.tables.base import utc_now
 
 _PLACES = """
     WITH places AS MATERIALIZED (
@@ -22,16 +23,20 @@ _THERE = """JOIN runs r ON r.organization_id = :o AND r.journey_id = p.journey_i
         AND r.updated_at < now() - CAST(:late AS interval)"""
 # A wait that is open can end. One that has just ended is being told, or is in the outbox; one that ended long ago was not told.
 _ENDLESS = text(
-    f"""{_PLACES}
-    SELECT p.journey_id, p.version_id, p.step_id, count(*) AS runs, count(*) FILTER (WHERE w.state IS NULL) AS missing,
+    f"""{_PLACES},
+    unopened AS MATERIALIZED (
+      SELECT p.journey_id, p.version_id, p.step_id, r.id, r.updated_at FROM places p {_THERE}
+      WHERE NOT EXISTS (SELECT 1 FROM waits o WHERE o.organization_id = :o AND o.run_id = r.id AND o.step_id = r.step_id
+        AND o.state = 'open'))
+    SELECT r.journey_id, r.version_id, r.step_id, count(*) AS runs, count(*) FILTER (WHERE w.state IS NULL) AS missing,
       count(*) FILTER (WHERE w.state = 'matched') AS matched, count(*) FILTER (WHERE w.state IN ('closed', 'timed_out')) AS closed,
       CAST((array_agg(r.id))[1:10] AS text[]) AS some
-    FROM places p {_THERE}
-    LEFT JOIN LATERAL (SELECT w.state, w.closed_at FROM waits w WHERE w.organization_id = :o AND w.run_id = r.id AND w.step_id = p.step_id
+    FROM unopened r
+    LEFT JOIN LATERAL (SELECT w.state, w.closed_at FROM waits w WHERE w.organization_id = :o AND w.run_id = r.id AND w.step_id = r.step_id
       ORDER BY w.visit DESC LIMIT 1) w ON true
-    WHERE w.state IS DISTINCT FROM 'open' AND coalesce(w.closed_at, r.updated_at) < now() - CAST(:late AS interval)
+    WHERE coalesce(w.closed_at, r.updated_at) < now() - CAST(:late AS interval)
       AND NOT EXISTS (SELECT 1 FROM run_messages m WHERE m.organization_id = :o AND m.run_id = r.id)
-    GROUP BY p.journey_id, p.version_id, p.step_id
+    GROUP BY r.journey_id, r.version_id, r.step_id
     """
 )
 _UNHEARD = text(
@@ -44,7 +49,7 @@ _UNHEARD = text(
     unheard AS MATERIALIZED (
       SELECT a.* FROM awaited a
       WHERE NOT EXISTS (SELECT 1 FROM unnest(a.names) AS n(name) WHERE EXISTS (
-        SELECT 1 FROM events e WHERE e.organization_id = :o AND e.name = n.name AND e.created_at > now() - CAST(:silent AS interval))))
+        SELECT 1 FROM events e WHERE e.organization_id = :o AND e.name = n.name AND e.created_at > CAST(:silent_since AS timestamptz))))
     SELECT p.journey_id, p.version_id, p.step_id, p.names, count(*) AS runs
     FROM unheard p {_THERE}
     GROUP BY p.journey_id, p.version_id, p.step_id, p.names
@@ -73,7 +78,7 @@ async def endless(session: OrganizationSession, since: timedelta) -> list[Strand
 
 async def unheard(session: OrganizationSession, since: timedelta, silent: timedelta) -> list[Stranded]:
     """Where runs have waited for longer than `since` for events alone, none of which the organization has received in `silent`."""
-    rows = await session.execute(_UNHEARD, {"o": session.organization_id, "late": since, "silent": silent})
+    rows = await session.execute(_UNHEARD, {"o": session.organization_id, "late": since, "silent_since": utc_now() - silent})
     return [_stranded(row, {}) for row in rows]
 
 

@@ -1,5 +1,7 @@
 """Reading what a run's timeline is made of."""
 
+from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select, text
@@ -8,6 +10,7 @@ from sqlmodel import col
 from models.domain.journey.definition import Definition
 from models.domain.journey.happening import Names
 from models.domain.journey.timeline import Decided, Delivered, Entry, Event, timeline
+from models.store import replays
 from models.store.session import OrganizationSession
 from models.tables.journeys import JourneyVersion, Run, RunEvent
 from models.tables.messaging import Decision, Delivery
@@ -22,7 +25,7 @@ _ACTORS = text("""
 
 async def read(session: OrganizationSession, run: Run) -> list[Entry]:
     """The run's timeline, oldest first."""
-    events = await _events(session, run.id)
+    events = await _linked(session, run, await _events(session, run.id))
     return timeline(events, await _decisions(session, run.id), await _deliveries(session, run.id), await _names(session, run, events))
 
 
@@ -30,6 +33,25 @@ async def _events(session: OrganizationSession, run_id: UUID) -> list[Event]:
     statement = select(RunEvent).where(col(RunEvent.organization_id) == session.organization_id, col(RunEvent.run_id) == run_id)
     rows = (await session.execute(statement.order_by(col(RunEvent.sequence)))).scalars()
     return [Event(row.sequence, row.kind, row.occurred_at, row.step_id, row.visit, row.details) for row in rows]
+
+
+async def _linked(session: OrganizationSession, run: Run, events: list[Event]) -> list[Event]:
+    """With the replay that it is, first, and the one that goes on in its place, last: their workflows know nothing of each other."""
+    if run.replay_of is not None and run.replay is not None:
+        began = min([run.created_at, *(event.occurred_at for event in events[:1])])
+        events = [Event(-1, "replays", began, run.replay["from_step"], None, _link(run.replay_of, run.replay)), *events]
+    if run.replayed_by is not None and (found := await replays.replay_of_run(session, run.replayed_by)) is not None:
+        last = events[-1].sequence if events else 0
+        link = Event(last + 1, "replayed", found.at, found.terms.get("from_step"), None, _link(found.run_id, found.terms))
+        # Its own end is a consequence, told by its workflow when that hears of the replay.
+        ended = next((index for index, event in enumerate(events) if event.details.get("reason") == replays.REPLAYED), len(events))
+        events = [*events[:ended], link, *events[ended:]]
+        events = [replace(event, sequence=index) for index, event in enumerate(events)]
+    return events
+
+
+def _link(run_id: UUID, terms: dict[str, Any]) -> dict[str, Any]:
+    return {**{name: value for name, value in terms.items() if name != "visits"}, "run_id": str(run_id)}
 
 
 async def _decisions(session: OrganizationSession, run_id: UUID) -> list[Decided]:
@@ -69,6 +91,11 @@ async def _deliveries(session: OrganizationSession, run_id: UUID) -> list[Delive
     ]
 
 
+async def topic_names(session: OrganizationSession) -> dict[str, str]:
+    """What the organization calls its topics, by id as text."""
+    return {str(id): name for id, name in await session.execute(_TOPICS, {"organization_id": session.organization_id})}
+
+
 async def _names(session: OrganizationSession, run: Run, events: list[Event]) -> Names:
     mine = {"organization_id": session.organization_id}
     version = select(col(JourneyVersion.definition)).where(
@@ -78,6 +105,6 @@ async def _names(session: OrganizationSession, run: Run, events: list[Event]) ->
     actors = [UUID(str(event.details["actor_id"])) for event in events if event.details.get("actor_id")]
     return Names(
         steps={step_id: step.name for step_id, step in definition.steps.items() if step.name},
-        topics={str(id): name for id, name in await session.execute(_TOPICS, mine)},
+        topics=await topic_names(session),
         actors={str(id): name for id, name in await session.execute(_ACTORS, {**mine, "ids": actors})} if actors else {},
     )

@@ -56,7 +56,8 @@ _EVENTS = text(
     RETURNING id
     """
 )
-# Runs are found one by one by their key, whatever the planner believes of a table that has just grown.
+# Runs are found one by one by their key, whatever the planner believes of a table that has just grown. One that its replay has closed
+# stays closed, whatever its workflow said before it heard of that.
 _PROJECTION = text(
     """
     WITH told AS MATERIALIZED (
@@ -64,8 +65,9 @@ _PROJECTION = text(
       FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, sequence int, phase text, beneath text, step_id text,
         wake_at timestamptz, reason text, occurred_at timestamptz, cancel_requested boolean, same_failure boolean, failure_class text,
         fingerprint text, failed_at timestamptz)
-      CROSS JOIN LATERAL (SELECT r.sequence FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR UPDATE) r
-      WHERE a.sequence > r.sequence
+      CROSS JOIN LATERAL (
+        SELECT r.sequence, r.replayed_by FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR UPDATE) r
+      WHERE a.sequence > r.sequence AND r.replayed_by IS NULL
       ORDER BY a.run_id)
     UPDATE runs r SET status = a.phase, beneath = a.beneath, step_id = a.step_id, wake_at = a.wake_at, reason = a.reason,
       sequence = a.sequence,

@@ -153,8 +153,13 @@ class Scope:
     parameters: Mapping[str, Any]
 
 
-# After the run's entry: by the order of acceptance where an event began it, else by time. Consumed by no other wait of the run.
-_AFTER_ENTRY = "coalesce(e.seq > r.entry_seq, e.created_at >= r.created_at)"
+# After the run's entry (of a replay: of the first of its chain): by the order of acceptance where an event began it, else by time.
+# Consumed by no other wait of the run, or of the chain.
+_AFTER_ENTRY = "coalesce(e.seq > r.entry_seq, e.created_at >= coalesce(r.entered_at, r.created_at))"
+_BY_THE_CHAIN = """r.root_run_id IS NOT NULL AND EXISTS (
+          SELECT 1 FROM runs p JOIN waits x ON x.organization_id = :o AND x.run_id = p.id
+          WHERE p.organization_id = :o AND (p.id = r.root_run_id OR p.root_run_id = r.root_run_id) AND p.id <> r.id
+            AND x.event_id = e.id AND (x.step_id, x.visit) <> (w.step_id, w.visit))"""
 _EVENT = """
     UPDATE waits w SET state = 'matched', way = f.way, event_id = f.event_id, closed_at = clock_timestamp()
     FROM (
@@ -166,6 +171,7 @@ _EVENT = """
       WHERE w.organization_id = :o AND w.version_id = :version_id AND w.step_id = :step_id AND w.state = 'open' AND {scope}
         AND {after_entry} AND ({any})
         AND NOT EXISTS (SELECT 1 FROM waits x WHERE x.organization_id = :o AND x.run_id = w.run_id AND x.event_id = e.id)
+        AND NOT ({by_the_chain})
       ORDER BY w.id, e.seq) f
     WHERE w.id = f.id AND w.state = 'open'
     RETURNING w.run_id, w.step_id, w.visit, w.way, w.event_id"""
@@ -203,7 +209,7 @@ async def _match(session: OrganizationSession, sql: str, scope: Scope, tests: Se
         return []
     cases = " ".join(f"WHEN {test.sql} THEN {first + index}" for index, test in enumerate(tests))
     either = " OR ".join(test.sql for test in tests)
-    statement = text(sql.format(cases=cases, any=either, scope=scope.test, after_entry=_AFTER_ENTRY))
+    statement = text(sql.format(cases=cases, any=either, scope=scope.test, after_entry=_AFTER_ENTRY, by_the_chain=_BY_THE_CHAIN))
     parameters: dict[str, Any] = {"o": session.organization_id, "version_id": scope.version_id, "step_id": scope.step_id}
     for test in tests:
         parameters |= test.parameters

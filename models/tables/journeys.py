@@ -93,8 +93,8 @@ class Run(OrganizationRow, table=True):
         Index(  # what should have gone on by now
             "ix_runs_due",
             "organization_id",
-            text("(CASE status WHEN 'active' THEN updated_at ELSE wake_at END)"),
-            postgresql_where=text("status IN ('active', 'waiting', 'held')"),
+            text("(\nCASE\n WHEN wake_at IS NULL THEN updated_at\n ELSE wake_at\nEND)"),  # in the lines in which PostgreSQL shows it
+            postgresql_where=text("status = 'active' OR (status IN ('waiting', 'held') AND wake_at IS NOT NULL)"),
         ),
         Index("ix_runs_step", "organization_id", "journey_id", "version_id", "step_id", postgresql_where=text("finished_at IS NULL")),
         Index(
@@ -110,7 +110,9 @@ class Run(OrganizationRow, table=True):
             "id",
             postgresql_where=text("failure_fingerprint IS NOT NULL"),
         ),
-        Index("uq_runs_campaign_contact", "campaign_id", "contact_id", unique=True),
+        Index("uq_runs_campaign_contact", "campaign_id", "contact_id", unique=True, postgresql_where=text("replay_of IS NULL")),
+        Index("uq_runs_replay_of", "replay_of", unique=True, postgresql_where=text("replay_of IS NOT NULL")),
+        Index("ix_runs_root", "root_run_id", postgresql_where=text("root_run_id IS NOT NULL")),
         Index("uq_runs_request", "organization_id", "request_id", unique=True, postgresql_where=text("request_id IS NOT NULL")),
     )
 
@@ -144,6 +146,11 @@ class Run(OrganizationRow, table=True):
     sequence: int = 0  # of the last transition applied; an older one is ignored
     variables: dict[str, Any] = document()
     request_id: UUID | None = None  # made of the starting request's Idempotency-Key: a repeated request finds its run
+    replay_of: UUID | None = None  # the run that this one replays: each is replayed once, so that a chain has one end
+    root_run_id: UUID | None = None  # of a replay: the first run of its chain
+    replayed_by: UUID | None = None  # the run that replays this one; from then on this one does nothing any more
+    entered_at: datetime | None = moment(nullable=True)  # of a replay: when the first of its chain began
+    replay: dict[str, Any] | None = document(nullable=True)  # of a replay: models.store.replays.Terms
     updated_at: datetime = moment(default_now=True)
     finished_at: datetime | None = moment(nullable=True)
 

@@ -328,7 +328,7 @@ class Bell:
 
 
 async def recurring(world: World, rule: str = "FREQ=DAILY;BYHOUR=9,17", **values: Any) -> Recurring:
-    schedule = Recurring(rule=rule, zone="Europe/Berlin")
+    schedule = Recurring(rule=rule, zone="Europe/Berlin", begins_at=values.pop("begins_at", None))
     await world.campaign(timing=Timing(schedule=schedule, spread=values.pop("spread", None)), status="scheduled", **values)
     await world.sql("UPDATE campaigns SET created_at = :at WHERE id = :id", at=NOW - timedelta(days=9), id=world.campaign_id)
     return schedule
@@ -363,6 +363,15 @@ async def test_a_day_makes_its_occurrences_once(world: World) -> None:
     assert {(child["status"], child["page_size"], child["version_id"]) for child in found} == {("scheduled", 7, world.version_id)}
     assert found[0]["exclusion_rule"] == {"any": [{"tag": "staff"}]}
     assert await world.actions("campaign.") == ["campaign.launched"] * 2
+
+
+async def test_a_day_that_the_interval_leaves_out_makes_nothing_and_ends_nothing(world: World) -> None:
+    await recurring(world, rule="FREQ=DAILY;INTERVAL=2;BYHOUR=9;COUNT=2", begins_at=DAWN)
+    days = [await make(world, DAWN + timedelta(days=day), DAWN + timedelta(days=day)) for day in range(4)]
+    assert [len(made) for made in days] == [0, 1, 0, 1] and await skips(world) == []
+    assert await world.one("SELECT status FROM campaigns WHERE id = :id", id=world.campaign_id) == "scheduled"
+    assert await make(world, DAWN + timedelta(days=4), DAWN + timedelta(days=4)) == []
+    assert await world.one("SELECT status FROM campaigns WHERE id = :id", id=world.campaign_id) == "completed"
 
 
 @pytest.mark.parametrize(

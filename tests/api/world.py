@@ -1,11 +1,13 @@
 """An organization with one of everything that the API shows."""
 
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 
+from models.domain.journey import workflow_id
 from models.domain.unsubscribe import Unsubscribe, make_token
 from models.settings import Settings
 from models.store.session import Database
@@ -13,6 +15,7 @@ from models.tables.base import new_id, utc_now
 from models.tables.contacts import Suppression
 from models.tables.events import Entry
 from models.tables.failures import FailureGroup
+from models.tables.findings import Finding, WorkflowHistory
 from models.tables.messaging import Decision, Delivery, SandboxFault, SandboxMessage
 from models.tables.publishing import Approval
 from tests.api.conftest import Person
@@ -106,6 +109,26 @@ async def _in_the_tables(database: Database, settings: Settings, person: Person,
             "fault_id": SandboxFault(organization_id=mine, phase="rcpt", action="refuse", recipient=address),
             "approval_id": Approval(
                 organization_id=mine, journey_id=ids["journey_id"], revision=1, content_hash=new_id().hex, requested_by=new_id()
+            ),
+            "finding_id": Finding(
+                organization_id=mine,
+                kind="overdue_wake",
+                severity="problem",
+                subject_kind="workflow",
+                subject_id=new_id().hex,
+                journey_id=ids["journey_id"],
+                cause="It is late.",
+                action="Look at it.",
+            ),
+            "history_id": WorkflowHistory(
+                organization_id=mine,
+                workflow_id=workflow_id.single_run(mine, ids["run_id"]),
+                temporal_run_id=new_id().hex,
+                status="completed",
+                events=0,
+                size_bytes=2,
+                sha256=new_id().hex,
+                history=zlib.compress(b"{}"),
             ),
             "suppression_id": Suppression(organization_id=mine, channel="email", address_hash=new_id().bytes, reason="manual"),
         }

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest.mock import AsyncMock
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from deploy import doctor, doctor_checks
@@ -18,7 +19,11 @@ from deploy.doctor import examine
 from deploy.doctor_target import Target
 from deploy.probes import Unhealthy
 from deploy.state import StateDirectory
+from models.domain.findings import Kind, Sighting
 from models.settings import Settings
+from models.store import access, conservation, findings
+from models.store.session import Database
+from models.tables.base import new_id
 
 
 @pytest.fixture
@@ -141,3 +146,23 @@ async def test_a_short_retention_is_told_in_days(target: Target, monkeypatch: py
     monkeypatch.setattr(doctor_checks, "retention", AsyncMock(return_value=timedelta(days=3)))
     with pytest.raises(Unhealthy, match=r"kept for 3 days, less than 7 days\."):
         await doctor_checks.history_retention(replace(target, temporal="127.0.0.1:1"))
+
+
+async def test_open_findings_and_a_reconciler_that_has_stopped_are_found(target: Target, database: Database) -> None:
+    assert "no problem is open" in await doctor_checks.reconciler(target)
+    organization_id = new_id()
+    seen = Sighting(Kind.OVERDUE_WAKE, "workflow", "x", {}, runs=1)
+    async with database.organization(organization_id) as session:
+        await access.insert_organization(session, "Acme", "doctor-acme")
+        await conservation.note(session, "workflows")
+        await findings.record(session, [seen], [Kind.OVERDUE_WAKE])
+    with pytest.raises(Unhealthy, match="1 findings are open: doctor-acme: overdue_wake"):
+        await doctor_checks.reconciler(target)
+    async with database.organization(organization_id) as session:
+        await findings.record(session, [], [Kind.OVERDUE_WAKE])
+        await session.execute(text("UPDATE organization_checks SET workflows_at = now() - interval '20 minutes'"))
+    with pytest.raises(Unhealthy, match="last looked 20 minutes ago"):
+        await doctor_checks.reconciler(target)
+    async with database.organization(organization_id) as session:
+        await session.execute(text("UPDATE organization_checks SET workflows_at = now()"))
+    assert "no problem is open, 0 suspicions" in await doctor_checks.reconciler(target)

@@ -26,6 +26,7 @@ from activities.contracts import (
     MoveChoice,
     MoveOrder,
     PlanRef,
+    Reconcile,
     Routing,
     RunMessage,
     RunMessages,
@@ -62,6 +63,7 @@ from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
+from workflows.reconciling import ReconcileWorkflow
 from workflows.routing import RoutingWorkflow
 
 FOLDER = Path(__file__).parent
@@ -272,8 +274,17 @@ async def an_organizations_events(server: WorkflowEnvironment, fakes: Fakes, que
     return handle
 
 
+async def round_of_the_reconciler(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    """One of its looks fails, twice; the others are of use."""
+    fakes.records_can_be_read = False
+    handle = await server.client.start_workflow(ReconcileWorkflow.run, Reconcile(), id=f"test/{uuid4()}", task_queue=queue)
+    await handle.result()
+    return handle
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     every_kind_of_step,
+    round_of_the_reconciler,
     an_organizations_events,
     campaign_of_thirty_pages,
     scheduled_campaign,

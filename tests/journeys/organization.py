@@ -91,6 +91,11 @@ class Organization:
         await self.post(f"/journeys/{journey['id']}/versions", None)
         return str(journey["id"])
 
+    async def without_brake(self, journey_id: str) -> str:
+        """The same journey, which however much fails does not pause by itself."""
+        await self.call("PATCH", f"/journeys/{journey_id}/settings", {"brake": {"enabled": False}})
+        return journey_id
+
     async def send_wait_send(self, topic_id: str, wait: str = "PT1H") -> str:
         template_id = await self.template()
         send = {"kind": "send", "template_id": template_id, "topic_id": topic_id}

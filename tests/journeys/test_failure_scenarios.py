@@ -7,11 +7,22 @@ from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 
 AT_LEAST = 4
+IN_THE_AIR = 4
 
 
 async def script(acme: Organization, **fault: Any) -> None:
     await acme.post("/sandbox/faults", fault)
     await asyncio.sleep(0.6)  # the inbox looks for its faults every quarter of a second
+
+
+async def insist(acme: Organization, method: str, path: str) -> None:
+    """Says it again after a 503, as whoever uses the API would."""
+    for _ in range(20):
+        answer = await acme.client.request(method, f"/v1{path}", headers={"Idempotency-Key": path})
+        if answer.status_code != 503:
+            assert answer.is_success, answer.text
+            return
+    raise AssertionError("the workflow service never answered")
 
 
 async def until_paused(acme: Organization, path: str) -> Document:
@@ -32,21 +43,24 @@ async def notices(acme: Organization) -> list[str]:
 
 async def test_scenario_39_a_campaign_whose_messages_are_all_rejected_pauses_with_the_reason(stack: Stack, acme: Organization) -> None:
     topic = await acme.topic()
-    people = await acme.contacts(60)
+    people = await acme.contacts(40)
     await acme.consent(people, topic)
+    connection = (await acme.get("/connections"))["items"][0]
+    await acme.call("PATCH", f"/connections/{connection['id']}", {"concurrency": IN_THE_AIR})
     await script(acme, phase="data", action="reply", code=554)
     async with stack.working():
-        campaign_id = await acme.launch(await acme.send_wait_send(topic, "PT1S"), page_size=10)
+        campaign_id = await acme.launch(await acme.send_wait_send(topic, "PT1S"), page_size=20)
         paused = await until_paused(acme, f"/campaigns/{campaign_id}")
         assert (paused["status"], paused["paused_because"]["reason"]) == ("paused", "too_many_failures")
         facts = paused["paused_because"]["facts"]
         assert facts["failed"] == facts["attempted"] >= 20 and facts["failure"] == "policy_refused"
         assert "refused it by its policy" in paused["paused_because"]["words"]
         # Everybody is held, and nothing is tried again: each message was offered once.
-        held = await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"paused": 60})
+        held = await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"paused": 40})
         await asyncio.sleep(2)
         failed = await acme.every("/deliveries", campaign_id=campaign_id, state="failed")
-        assert held["progress"]["conservation"]["holds"] and 20 <= len(failed) <= 40  # those in the air when the limit was crossed
+        assert held["progress"]["conservation"]["holds"]
+        assert 20 <= len(failed) <= 20 + 3 * IN_THE_AIR  # those in the air when the limit was crossed
         assert {each["outcome"] for each in failed} == {"content_permanent"}
         [cause] = (await acme.get("/failures", campaign_id=campaign_id))["items"]
         assert (cause["failure_class"], cause["runs"], cause["versions"]) == ("content", len(failed), [1])
@@ -54,15 +68,16 @@ async def test_scenario_39_a_campaign_whose_messages_are_all_rejected_pauses_wit
         await acme.call("DELETE", "/sandbox/faults")
         assert (await until_told(acme, f"/campaigns/{campaign_id}"))["notice"] == "told"
         await acme.call("DELETE", f"/campaigns/{campaign_id}/pause")
-        done = {"completed": 60 - len(failed), "needs_attention": len(failed)}
+        done = {"completed": 40 - len(failed), "needs_attention": len(failed)}
         await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == done)
         assert (await acme.get(f"/campaigns/{campaign_id}"))["paused_because"] is None
-        for run in await acme.every("/runs", failure_fingerprint=cause["fingerprint"]):
-            await acme.call("PUT", f"/runs/{run['id']}/retry")
-        await acme.until_campaign(campaign_id)
+        stopped = await acme.every("/runs", failure_fingerprint=cause["fingerprint"])
+        assert len(stopped) == len(failed)
+        await insist(acme, "PUT", f"/runs/{stopped[0]['id']}/retry")
+        await acme.until_run(stopped[0]["id"], "completed")
     mails = await acme.mails()
     [told] = await notices(acme)
-    assert mails.pop(told) == 1 and len(mails) == 60 and set(mails.values()) == {2}
+    assert mails.pop(told) == 1 and len(mails) == 40 - len(failed) + 1 and set(mails.values()) == {2}
     entries = await acme.every("/audit-entries", subject_id=campaign_id)
     assert [each["action"] for each in entries if each["action"] in ("campaign.paused", "campaign.resumed")] == [
         "campaign.paused",
@@ -107,7 +122,7 @@ async def test_scenario_40_a_broadcast_pauses_on_an_error_or_skips_it(stack: Sta
         await acme.call("PATCH", f"/contacts/{nameless}", {"first_name": "Nora"})
         await acme.call("DELETE", f"/campaigns/{pausing}/pause")
         await acme.until(lambda: acme.run(run["id"]), lambda found: found["status"] == "needs_attention")
-        await acme.call("PUT", f"/runs/{run['id']}/retry")
+        await insist(acme, "PUT", f"/runs/{run['id']}/retry")
         await acme.until_campaign(pausing)
     mails = await acme.mails()
     assert mails.pop((await notices(acme))[0]) == 1

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -134,3 +135,65 @@ async def again(stack: Stack, acme: Organization, operation: str) -> None:
     """The operation's workflow, under another name."""
     given = OperationRef(organization_id=acme.id, operation_id=UUID(operation), command="skip")
     await stack.temporal.client.start_workflow(OPERATION_WORKFLOW, given, id=str(new_id()), task_queue=stack.settings.task_queue)
+
+
+async def test_scenario_36_one_scheduled_step_of_one_contact_is_cancelled(stack: Stack, acme: Organization) -> None:
+    """The others are unaffected, and the history shows who and why."""
+    topic = await acme.topic()
+    people = await acme.contacts(3)
+    await acme.consent(people, topic)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.send_wait_send(topic, wait="P2D")
+            spared, skipped, other = runs = [await acme.start_run(journey, who) for who in people]
+            await standing(acme, journey, {("waiting", "pause"): 3})
+            why = {"reason": "bought by phone"}
+            await acme.call("PUT", f"/runs/{spared}/steps/reminder/cancellation", why)
+            await acme.call("PUT", f"/runs/{skipped}/skip", {"step_id": "pause", **why})
+            await acme.until_run(skipped, "completed")
+            nobody = await acme.client.put(f"/v1/runs/{spared}/steps/nowhere/cancellation")
+            assert (nobody.status_code, nobody.json()["errors"][0]["code"]) == (422, "unknown_step")
+        for run in (spared, other):
+            handle = stack.temporal.client.get_workflow_handle((await acme.run(run))["workflow_id"])
+            await stack.temporal.fast_forward(handle, timedelta(days=3))
+            await acme.until_run(run, "completed")
+    addresses = [await acme.address(await acme.run(run)) for run in runs]
+    mails = await acme.mails()
+    assert [mails[address] for address in addresses] == [1, 2, 2]
+    assert await kinds(acme, spared) == ["entered", "sent", "waiting", "step_cancelled", "woke", "skipped", "completed"]
+    told = await sentences(acme, spared)
+    assert any(line.startswith('Cancelled the step "reminder" by ') and line.endswith(": bought by phone") for line in told)
+    assert "The step was skipped: somebody had cancelled this step beforehand" in told
+    [entry] = await acme.every("/audit-entries", action="run.step_cancelled", subject_id=spared)
+    assert entry["details"]["reason"] == "bought by phone" and entry["actor"]["kind"] == "api_key"
+    assert await kinds(acme, other) == ["entered", "sent", "waiting", "woke", "sent", "completed"]
+
+
+async def test_a_wait_for_an_event_of_the_wrong_order_finds_the_right_one_when_the_variable_is_corrected(
+    stack: Stack, acme: Organization
+) -> None:
+    """The event that came before the correction counts, too."""
+    where = {"field": "event.order", "is": "equals", "value": {"run": "order"}}
+    paid = {"kind": "wait_for", "events": [{"event": "paid", "where": where, "next": "end"}]}
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("paid", {"paid": paid, "end": {"kind": "exit", "reason": "paid"}})
+            who = await acme.contact()
+            one = await acme.start_run(journey, who, variables={"order": "A-1"})
+            many = [await acme.start_run(journey, await acme.contact(), variables={"order": "X"}) for _ in range(3)]
+            await standing(acme, journey, {("waiting", "paid"): 4})
+            await acme.post("/events", {"name": "paid", "contact_id": who, "properties": {"order": "A-2"}})
+            changed = await acme.call("PATCH", f"/runs/{one}/variables", {"variables": {"order": "A-2"}, "reason": "typed wrongly"})
+            assert changed.json()["variables"] == {"order": "A-2"}
+            await acme.until_run(one, "exited")
+            done = await carry_out(acme, "set_variables", {"run_ids": many}, arguments={"variables": {"order": None, "size": 3}})
+            assert done["progress"]["done"] == 3
+            assert [(await acme.run(run))["variables"] for run in many] == [{"size": 3}] * 3
+
+            async def look() -> Document:
+                return {"kinds": await kinds(acme, many[0])}
+
+            await acme.until(look, lambda found: "variables_changed" in found["kinds"])
+    told = await sentences(acme, one)
+    assert any(line.startswith("Changed the run's variables order by ") and line.endswith(": typed wrongly") for line in told)
+    assert "A-2" not in str([entry["details"] for entry in await acme.every("/audit-entries", subject_id=one)])

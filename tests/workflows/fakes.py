@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from activities.contracts import (
     AudiencePages,
@@ -33,6 +34,8 @@ from activities.contracts import (
     PlanPageTold,
     PlanProgress,
     PlanRef,
+    Reconcile,
+    Reconciled,
     Routed,
     Routing,
     Scope,
@@ -74,6 +77,7 @@ class Fakes:
         self.occurrences = 2
         self.notices: list[timedelta | None] = [None]  # after how long the mail about a braking is tried again
         self.notified: list[tuple[int, datetime]] = []  # the tries before, and when
+        self.records_can_be_read = True
 
     def all(self) -> list[Callable[..., Any]]:
         return [
@@ -85,6 +89,7 @@ class Fakes:
             *(self.hand_over_runs, self.tell_moves, self.finish_plan),
             *(self.control_page, self.set_variables_page, self.finish_operation),
             *(self.hold_braked, self.notify_of_braking),
+            *(self.compare_workflows, self.compare_records, self.archive_histories),
         ]
 
     def _count(self, name: str, size: int) -> None:
@@ -243,6 +248,23 @@ class Fakes:
         self.notified.append((braking.tries, braking.now))
         after = self.notices[len(self.notified) - 1]
         return BrakingNotice(look_at=None if after is None else braking.now + after)
+
+    @activity.defn(name="compare_workflows")
+    async def compare_workflows(self, reconcile: Reconcile) -> Reconciled:
+        self._count("compare_workflows", 1)
+        return Reconciled(opened=2, lost=30)
+
+    @activity.defn(name="compare_records")
+    async def compare_records(self, reconcile: Reconcile) -> Reconciled:
+        self._count("compare_records", 1)
+        if not self.records_can_be_read:
+            raise ApplicationError("the records could not be read", type="NotReconciled")
+        return Reconciled(opened=1, resolved=1)
+
+    @activity.defn(name="archive_histories")
+    async def archive_histories(self, reconcile: Reconcile) -> Reconciled:
+        self._count("archive_histories", 1)
+        return Reconciled(archived=7)
 
     def phases(self) -> dict[UUID, str]:
         """The projection: the phase after each run's last transition."""

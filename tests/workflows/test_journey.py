@@ -22,11 +22,12 @@ from workflows.journey import JourneyWorkflow
 from workflows.moves import MovePlanWorkflow
 from workflows.occurrence import OccurrenceWorkflow
 from workflows.operations import OperationWorkflow
+from workflows.reconciling import ReconcileWorkflow
 from workflows.routing import RoutingWorkflow
 
 WORKFLOWS = (
     *(JourneyWorkflow, CampaignWorkflow, OccurrenceWorkflow, ControlWorkflow, RoutingWorkflow),
-    *(MovePlanWorkflow, OperationWorkflow, BrakingWorkflow),
+    *(MovePlanWorkflow, OperationWorkflow, BrakingWorkflow, ReconcileWorkflow),
 )
 
 SCOPE = Scope(organization_id=uuid4(), journey_id=uuid4(), version_id=uuid4())

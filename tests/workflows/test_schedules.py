@@ -25,6 +25,7 @@ RULES = (
     "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29,-1;BYHOUR=9",
     "FREQ=DAILY;BYHOUR=2;COUNT=400",
     "FREQ=DAILY;BYHOUR=9;UNTIL=20270328",
+    "FREQ=WEEKLY;INTERVAL=2;BYDAY=MO,SU;BYHOUR=0,9",
 )
 
 
@@ -46,7 +47,7 @@ async def dawns(server: WorkflowEnvironment, schedule: Recurring) -> list[dateti
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("zone", ZONES)
 async def test_the_days_that_the_server_opens_hold_just_the_moments_of_the_rule(server: WorkflowEnvironment, rule: str, zone: str) -> None:
-    schedule = Recurring(rule=rule, zone=zone)
+    schedule = Recurring(rule=rule, zone=zone, begins_at=LAUNCHED if "INTERVAL" in rule else None)
     opened = await dawns(server, schedule)
     made = [(dawn, moment) for dawn in opened for moment in schedule.on(schedule.day_of(dawn, LAUNCHED), LAUNCHED)]
     last = opened[-1] + DAWN  # a day that begins before the horizon is opened as a whole

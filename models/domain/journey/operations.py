@@ -7,15 +7,17 @@ its own in `activities.contracts.OPERATION_PAGES`.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from models.domain.journey.failures import FailureClass
 from models.domain.journey.run import FINISHED, Phase
 from models.domain.journey.steps.base import StepId, VariableName
 
 MOST_IDS = 1_000
+MOST_RUNS = 1_000_000
 UNFINISHED = frozenset(Phase) - FINISHED
 MOST_VARIABLES = 100  # of one run
 VARIABLES_BYTES = 16 * 1024
@@ -39,7 +41,9 @@ class RunSelection(BaseModel):
     campaign_id: UUID | None = None
     step_id: str | None = Field(None, max_length=63)
     statuses: Annotated[list[Phase], Field(max_length=len(Phase))] | None = None
-    reasons: Codes | None = None  # a code, or its class: what stands before the first colon
+    reasons: Codes | None = None  # a code, or what stands before its first colon
+    failure_classes: Annotated[list[FailureClass], Field(max_length=len(FailureClass))] | None = None
+    failure_fingerprints: Codes | None = None  # as GET /v1/failures tells them
     run_ids: Ids | None = None
     contact_ids: Ids | None = None
     segment_id: UUID | None = None  # of contacts, as it selects at the moment of asking
@@ -67,15 +71,24 @@ class VariableArguments(NoArguments):
     variables: dict[VariableName, Any] = Field(min_length=1, max_length=MOST_VARIABLES)  # null takes one away
 
 
+class ReplayArguments(NoArguments):
+    """`from_step`: left out, each run's, where it stopped. `resend`: where it was done, or may have been."""
+
+    from_step: StepId | None = None
+    version: Literal["original", "current"] = "original"
+    resend: Annotated[list[StepId], Field(max_length=50)] = []
+
+
 @dataclass(frozen=True)
 class Operation:
     """`phases`: of the runs for which it makes sense. `bound_to_step`: it means the step at which a run stood when it was selected, and
-    never a later one. `permission`: what a person needs beside `runs.bulk`."""
+    never a later one. `permission`: what a person needs beside `runs.bulk`. `most_runs`: at once."""
 
     phases: frozenset[Phase]
     arguments: type[NoArguments] = NoArguments
     bound_to_step: bool = False
     permission: str = "runs.control"
+    most_runs: int = MOST_RUNS
 
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
@@ -87,5 +100,6 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
         "jump": Operation(UNFINISHED, JumpArguments, bound_to_step=True),
         "cancel": Operation(UNFINISHED),
         "set_variables": Operation(UNFINISHED, VariableArguments),
+        "replay": Operation(FINISHED | {Phase.NEEDS_ATTENTION}, ReplayArguments, most_runs=10_000),
     }
 )

@@ -1,6 +1,7 @@
 """What happened to a run, in plain English. Pure; total: an unknown kind or reason still gives a sentence."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from models.domain.journey.happening import Happening, moment
 from models.domain.journey.reasons import consent_time, is_known, reason_words, topic
@@ -8,6 +9,8 @@ from models.domain.journey.reasons import consent_time, is_known, reason_words, 
 
 def sentence(happening: Happening) -> str:
     """One sentence, beginning with a capital and without a full stop."""
+    if happening.details.get("kept_from"):
+        return _kept(happening)
     tell = _TELLERS.get(happening.kind)
     if tell is not None:
         return tell(happening)
@@ -45,6 +48,51 @@ def _ordinal(number: int | None) -> str:
 
 def _sent(happening: Happening) -> str:
     return f"Sent {happening.names.step(happening.step_id)}: the provider accepted the message"
+
+
+def _kept(happening: Happening) -> str:
+    """Of a replay: what the run before it has done."""
+    at = happening.details.get("kept_at")
+    when = f" on {moment(datetime.fromisoformat(str(at)))}" if at else ""
+    word = "sent" if happening.kind == "sent" else "done"
+    return f"Kept {happening.names.step(happening.step_id)}: {word} by the run {happening.details['kept_from']}{when}, and not repeated"
+
+
+def _replays(happening: Happening) -> str:
+    version = "the journey's newest version" if happening.details.get("version") == "current" else "the same version"
+    again = happening.details.get("resend")
+    once_more = f", doing {', '.join(map(happening.names.step, sorted(again)))} once more" if isinstance(again, Mapping) and again else ""
+    actor = happening.names.actor(happening.details)
+    return (
+        f"Goes on in the place of the run {happening.details.get('run_id')}{_at_step(happening)}, on {version}{once_more}"
+        f"{actor}{_own_words(happening)}"
+    )
+
+
+def _replayed(happening: Happening) -> str:
+    actor = happening.names.actor(happening.details)
+    asked = f", asked for{actor}" if actor else ""
+    return f"Replayed{_at_step(happening)} by the run {happening.details.get('run_id')}{asked}{_own_words(happening)}"
+
+
+def _own_words(happening: Happening) -> str:
+    return f": {happening.reason}" if happening.reason else ""
+
+
+def _ahead(happening: Happening) -> str:
+    """Of a replay that is only being considered. `until` is when it was done."""
+    step, run_id = happening.names.step(happening.step_id), happening.details.get("run_id")
+    done = f"by the run {run_id}{f' on {moment(happening.until)}' if happening.until else ''}"
+    match happening.details.get("standing"):
+        case "kept":
+            return f"Keeps {step}: done {done}, and not repeated"
+        case "resent":
+            return f"Does {step} once more, although it was done, or may have been, {done}"
+        case "uncertain":
+            return f"Needs attention at {step}, which may have been done {done}{_because(happening)}"
+        case "possible":
+            return f"Does {step} if it comes that way"
+    return f"Does {step}"
 
 
 def _not_sent(happening: Happening) -> str:
@@ -208,6 +256,9 @@ _TELLERS: Mapping[str, Callable[[Happening], str]] = {
     "moved": _moved,
     "step_entered": _step_entered,
     "sent": _sent,
+    "replays": _replays,
+    "replayed": _replayed,
+    "ahead": _ahead,
     "not_sent": _not_sent,
     "started": lambda happening: "Its time to start has come",
     "waiting": _waiting,

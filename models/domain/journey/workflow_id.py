@@ -48,6 +48,11 @@ def moved_runs(organization_id: UUID, plan_id: UUID, first_run_id: UUID) -> str:
     return f"{organization_id}/publish-plan/{plan_id}/from/{first_run_id}"
 
 
+def replay(organization_id: UUID, first_run_id: UUID) -> str:
+    """The workflow that carries replays which were asked for together, named by the first of them."""
+    return f"{organization_id}/replay/{first_run_id}"
+
+
 def run_operation(organization_id: UUID, operation_id: UUID) -> str:
     """The workflow that carries an operation on many runs out."""
     return f"{organization_id}/run-operation/{operation_id}"

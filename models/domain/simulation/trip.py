@@ -28,7 +28,7 @@ from models.domain.journey.interpreter import AwaitOperator, Change, Command, Pr
 from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer
 from models.domain.quiet_hours import choose_zone, read_window
-from models.domain.segment_memory import Happened, Subject, holds, next_change
+from models.domain.segment_memory import Happened, Subject, holds, turns
 from models.domain.simulation.effects.effect import Heard, Scene
 from models.domain.simulation.effects.registry import EFFECTS
 from models.domain.simulation.person import Person
@@ -126,10 +126,21 @@ _ANSWERS: Mapping[str, tuple[str, bool]] = {
 
 def travel(plan: Plan, person: Person, run_id: UUID) -> Trip:
     """The whole trip of a person, who is changed on the way."""
-    return _Traveller(plan, person, run_id).travel()
+    return Traveller(plan, person, run_id).travel()
 
 
-class _Traveller:
+@dataclass(frozen=True)
+class _Turns:
+    """When time alone may turn rules about the subject as it is: the moments ahead, the latest first."""
+
+    subject: Subject | None = None
+    about: tuple[Any, ...] = ()
+    ahead: list[datetime] = field(default_factory=list)
+
+
+class Traveller:
+    """Drives one run. What the world is asked for are `answer`, `send`, `rest` and `next_turn`: a test may have others answer."""
+
     def __init__(self, plan: Plan, person: Person, run_id: UUID) -> None:
         self.plan = plan
         self.definition = plan.definition
@@ -146,6 +157,8 @@ class _Traveller:
         self.consumed: set[int] = set()  # numbers of events that a wait has counted
         self.changed = False  # by the journey itself: rules look at it when the run rests next
         self._subject: Subject | None = None
+        self._turns = _Turns()
+        self.looks = 0
 
     def travel(self) -> Trip:
         self.trip.refused = self._refusal()
@@ -181,8 +194,7 @@ class _Traveller:
 
     def _go(self) -> None:
         while self.state.phase not in FINISHED:
-            self.trip.commands += 1
-            if self.trip.commands > self.plan.max_commands:
+            if max(self.trip.commands, self.looks) >= self.plan.max_commands:
                 self.trip.cut, self.trip.ended_at = True, self.now
                 return
             if self.state.leaving is not None:
@@ -191,10 +203,11 @@ class _Traveller:
             command = interpreter.next_command(self.definition, self.state)
             assert command is not None
             if not self._must_rest(command):
+                self.trip.commands += 1
                 self._perform(command)
             elif self.changed:
                 self._look_again()
-            elif not self._pass_time(command.at if isinstance(command, WaitUntil) else None):
+            elif not self.rest(command.at if isinstance(command, WaitUntil) else None):
                 self.trip.ended_at = self.now
                 return
 
@@ -204,9 +217,9 @@ class _Traveller:
     def _perform(self, command: Command) -> None:
         match command:
             case Send():
-                self._send()
+                self.send()
             case Question():
-                self._hear(command.name, self._answer(command.name))
+                self._hear(command.name, self.answer(command.name))
             case WaitUntil():
                 self.trip.wakes.append(self.now)
                 self._apply(interpreter.wake(self.definition, self.state, self.now))
@@ -217,10 +230,10 @@ class _Traveller:
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    def _pass_time(self, wake_at: datetime | None) -> bool:
+    def rest(self, wake_at: datetime | None) -> bool:
         """The next moment at which anything happens has come. False: there is none before the end."""
         script_at = self.plan.script[self.ahead][0] if self.ahead < len(self.plan.script) else None
-        moments = [moment for moment in (script_at, self._next_turn(), wake_at) if moment is not None]
+        moments = [moment for moment in (script_at, self.next_turn(), wake_at) if moment is not None]
         if not moments or (nearest := min(moments)) > self.plan.until:
             return False
         self.now = max(nearest, self.now)
@@ -229,18 +242,27 @@ class _Traveller:
             self.ahead += 1
             self._happen(happening)
         elif nearest != wake_at:
-            self._look_again()
+            self.looks += 1
+            self._look()
         return True
 
-    def _next_turn(self) -> datetime | None:
+    def next_turn(self) -> datetime | None:
         """When the passing of time alone may make a rule true that is looked at while the run rests."""
         rules = [rule.when for rule in self.definition.exits if rule.when is not None]
         rules += [goal.when for goal in self.definition.goals if goal.when is not None and goal.name not in self.trip.goals]
         step = self.definition.steps.get(self.state.step_id or "")
         if isinstance(step, WaitForStep):
             rules += [condition.when for condition in step.conditions]
-        turns = (next_change(rule, self.subject, self.now) for rule in rules)
-        return min((turn for turn in turns if turn is not None), default=None)
+        if not rules:
+            return None
+        subject, about = self.subject, (len(self.person.events), len(self.trip.goals), self.state.step_id)
+        if self._turns.subject is not subject or self._turns.about != about:
+            moments = {turn for rule in rules for turn in turns(rule, subject)}
+            self._turns = _Turns(subject, about, sorted(moments, reverse=True))
+        ahead = self._turns.ahead
+        while ahead and ahead[-1] <= self.now:
+            ahead.pop()
+        return ahead[-1] if ahead else None
 
     def _count_late_goals(self) -> None:
         """What happens after the end still counts for goals."""
@@ -304,7 +326,12 @@ class _Traveller:
         return rule.event == event.name and (rule.where is None or holds(rule.where, replace(self.subject, event=event), self.now))
 
     def _look_again(self) -> None:
+        """The contact has changed."""
         self.changed, self._subject = False, None
+        self._look()
+        self.state = interpreter.reconsidered(self.definition, self.state) if self.state.phase not in FINISHED else self.state
+
+    def _look(self) -> None:
         for rule in self.definition.exits:
             if rule.when is not None and holds(rule.when, self.subject, self.now):
                 self._leave(f"exit_rule:{rule.name}")
@@ -312,7 +339,6 @@ class _Traveller:
             if goal.when is not None and holds(goal.when, self.subject, self.now):
                 self._reach(goal.name)
         self._matched([])
-        self.state = interpreter.reconsidered(self.definition, self.state) if self.state.phase not in FINISHED else self.state
 
     def _leave(self, reason: str) -> None:
         if self.state.phase not in FINISHED and self.state.leaving is None:
@@ -361,7 +387,7 @@ class _Traveller:
         else:
             self._apply(interpreter.answered(self.definition, self.state, answer.answer, self.now))
 
-    def _answer(self, question: str) -> Heard:
+    def answer(self, question: str) -> Heard:
         step = self._step()
         match question, step:
             case "choose_branches", BranchStep():
@@ -430,7 +456,7 @@ class _Traveller:
 
     # --- a message ----------------------------------------------------------------------------------------------------
 
-    def _send(self) -> None:
+    def send(self) -> None:
         """consent-check → quiet-hours → send."""
         step = self._step()
         assert isinstance(step, SendStep)

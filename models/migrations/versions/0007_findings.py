@@ -103,9 +103,9 @@ def upgrade() -> None:
     op.create_index(
         "ix_runs_due",
         "runs",
-        ["organization_id", sa.text("(CASE status WHEN 'active' THEN updated_at ELSE wake_at END)")],
+        ["organization_id", sa.text("(CASE WHEN wake_at IS NULL THEN updated_at ELSE wake_at END)")],
         unique=False,
-        postgresql_where=sa.text("status IN ('active', 'waiting', 'held')"),
+        postgresql_where=sa.text("status = 'active' OR (status IN ('waiting', 'held') AND wake_at IS NOT NULL)"),
     )
     op.create_index("ix_events_name", "events", ["organization_id", "name", "created_at"], unique=False)
     op.execute(Path(__file__).with_name("0007_findings.sql").read_text())

@@ -100,7 +100,7 @@ async def test_a_campaign_for_now_is_as_before(alice: Person, journey: str, temp
         ({"schedule": {"kind": "once", "at": "2027-01-01T09:00"}}, "schedule.at"),
         ({"schedule": {"kind": "once", "at": "2020-01-01T09:00Z"}}, "schedule.at"),
         ({"schedule": {"kind": "local", "at": "2020-01-01T09:00"}}, "schedule.at"),
-        ({"schedule": {**DAILY, "rule": "FREQ=DAILY;INTERVAL=2;BYHOUR=9"}}, "schedule.rule.INTERVAL"),
+        ({"schedule": {**DAILY, "rule": "FREQ=DAILY;INTERVAL=2;BYHOUR=9"}}, "schedule.begins_at"),
         ({"schedule": {**DAILY, "zone": "Asia"}}, "schedule.zone"),
         ({"schedule": DAILY, "audience_at": "launch"}, "audience_at"),
         ({"spread": "PT0S"}, "spread"),

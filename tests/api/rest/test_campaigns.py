@@ -318,3 +318,19 @@ async def test_a_viewer_watches_campaigns_and_leaves_them_alone(bob: Person, cam
     assert (await bob.client.get(f"/v1/campaigns/{campaign['id']}")).status_code == 200
     assert (await bob.client.put(f"/v1/campaigns/{campaign['id']}/pause")).status_code == 403
     assert (await launch(bob, journey)).status_code == 403
+
+
+async def test_a_journey_that_takes_so_many_in_an_hour_takes_no_more_of_a_campaign(
+    alice: Person, around: Surroundings, database: Database
+) -> None:
+    async with database.organization(alice.organization_id) as session:
+        session.add_all(Contact(organization_id=alice.organization_id, external_id=new_id().hex) for _ in range(4))
+    draft = around.welcome() | {"entry": {"per_hour": 2}}
+    slow = (await alice.client.post("/v1/journeys", json={"name": "Slow", "draft": draft})).json()["id"]
+    assert (await alice.client.post(f"/v1/journeys/{slow}/versions")).status_code == 201
+    for spread in (None, "PT2H"):
+        refused = await launch(alice, slow, spread=spread)
+        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "too_many_per_hour")
+        assert "spread the campaign over PT3H" in refused.json()["errors"][0]["message"]
+    assert await listed(alice) == []
+    assert (await launch(alice, slow, spread="PT3H")).status_code == 202

@@ -95,6 +95,20 @@ async def test_a_cause_without_runs_is_history(alice: Person, database: Database
     assert (past["runs"], past["seen"], past["versions"], past["sample_run_id"]) == (0, 1, [], None)
 
 
+async def test_the_runs_of_one_cause_can_be_retried_together(alice: Person, database: Database, around: Surroundings, journey: str) -> None:
+    outage = await failing(alice, database, around, journey, "gave_up:timed_out")
+    await failing(alice, database, around, journey, "content_refused")
+    [found] = await failures(alice, failure_class="provider_outage")
+    for chosen in ({"failure_fingerprints": [found["fingerprint"]]}, {"failure_classes": ["provider_outage"]}):
+        body = {"command": "retry", "filter": chosen}
+        preview = (await alice.client.post("/v1/run-operations/previews", json=body)).json()
+        assert (preview["runs"], preview["preview"]["fitting"]) == (1, 1)
+    done = await alice.client.post("/v1/run-operations", json={"preview_id": preview["id"], "reason": "the provider is back"})
+    assert done.status_code == 202, done.text
+    items = (await alice.client.get(f"/v1/run-operations/{preview['id']}/items")).json()["items"]
+    assert [item["run_id"] for item in items] == [outage]
+
+
 async def test_failures_need_a_login_and_strangers_see_none(
     alice: Person, charlie: Person, client: AsyncClient, database: Database, around: Surroundings, journey: str
 ) -> None:

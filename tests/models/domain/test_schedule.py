@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -206,7 +206,8 @@ RULE = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9", "zone": "Europe/Berl
         ({"kind": "local", "at": "2027-01-01T09:00", "default_zone": "Mars"}, ["schedule.default_zone"]),
         ({"kind": "local", "at": "2027-01-01T09:00", "late": "never"}, ["schedule.late"]),
         ({**RULE, "zone": "America"}, ["schedule.zone"]),
-        ({**RULE, "rule": "FREQ=DAILY;INTERVAL=2;BYHOUR=9"}, ["schedule.rule.INTERVAL"]),
+        ({**RULE, "rule": "FREQ=DAILY;INTERVAL=2;BYHOUR=9"}, ["schedule.begins_at"]),
+        ({**RULE, "rule": "FREQ=DAILY;INTERVAL=0;BYHOUR=9"}, ["schedule.rule.INTERVAL"]),
         ({**RULE, "rule": "FREQ=DAILY", "zone": ""}, ["schedule.zone", "schedule.rule.BYHOUR"]),
         ({**RULE, "rule": "x" * 501}, ["schedule.rule"]),
     ],
@@ -256,6 +257,15 @@ def test_a_recurring_schedule_counts_from_its_launch_or_its_beginning() -> None:
     assert list(rule.next_after(instant("2026-11-26 09:00"), NOW)) == [instant("2026-11-27 09:00")]
     later = rule.model_copy(update={"begins_at": instant("2027-01-01 09:00")})
     assert list(later.next_after(NOW, NOW)) == [instant("2027-01-01 09:00"), instant("2027-01-02 09:00")]
+
+
+def test_an_interval_counts_from_the_day_on_which_the_schedule_begins() -> None:
+    rule = {**RULE, "rule": "FREQ=WEEKLY;INTERVAL=2;BYDAY=MO;BYHOUR=9;COUNT=3", "begins_at": "2026-12-06T23:30:00Z"}  # Monday in Berlin
+    schedule = parse_timing(rule, None).schedule
+    assert isinstance(schedule, Recurring)
+    mondays = [instant(f"{day} 08:00") for day in ("2026-12-07", "2026-12-21", "2027-01-04")]
+    assert list(schedule.next_after(NOW, NOW)) == mondays and schedule.ends_at(NOW) == mondays[-1]
+    assert [schedule.on(date(2026, 12, day), NOW) for day in (7, 14, 21)] == [mondays[:1], [], mondays[1:2]]
 
 
 def test_a_time_that_daylight_saving_skips_is_warned_of() -> None:

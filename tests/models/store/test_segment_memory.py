@@ -135,7 +135,7 @@ def subject(person: dict[str, Any], topic_id: UUID) -> Subject:
     )
 
 
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=60, deadline=None)
 @given(people=st.lists(_people, min_size=3, max_size=8), rules=st.lists(_rules, min_size=3, max_size=8))
 async def test_memory_judges_as_the_database_does(
     database: Database, organization_id: UUID, people: list[dict[str, Any]], rules: list[dict[str, Any]]

@@ -1,0 +1,66 @@
+"""Lifting the pause of a journey or campaign with care: what that would do, and how it is to be done."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from api.dependencies import Caller
+from models.domain.journey.definition import Definition
+from models.domain.journey.resumption import Manner
+from models.store import campaigns, entries, journey_versions, journeys, resumptions
+from models.store.resumptions import BUCKETS, Kind, LeftOut
+from models.tables.base import utc_now
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What resuming now would do. `overdue`: how many runs are due for at least so long. `sends_due`: of those due, how many would send
+    a message first. `entries_waiting`: contacts that will enter then."""
+
+    paused_at: datetime | None
+    runs: int
+    by_status: Mapping[str, int]
+    due: int
+    oldest_due_at: datetime | None
+    overdue: Sequence[tuple[timedelta, int]]
+    sends_due: int
+    would_drop: int
+    no_longer_fit: int
+    entries_waiting: int
+
+
+async def outlook(caller: Caller, kind: Kind, subject_id: UUID, drop_older_than: timedelta | None) -> Outlook:
+    """Of a journey or campaign that is not paused, as if it had just been. Changes nothing.
+
+    Raises:
+        NotFound: no such journey or campaign.
+        Invalid: `drop_older_than` is negative.
+    """
+    Manner(drop_older_than=drop_older_than).check()
+    now = utc_now()
+    async with caller.session() as session:
+        await (journeys.get(session, subject_id) if kind == "journey" else campaigns.get(session, subject_id))
+        since = await resumptions.paused_at(session, kind, subject_id)
+        places = await resumptions.standing(session, kind, subject_id, since or now, now)
+        leaving = await resumptions.count_leaving(session, kind, subject_id, LeftOut(drop_older_than, True), since or now, now)
+        waiting = await entries.count_pending(session, subject_id) if kind == "journey" else 0
+        versions = await journey_versions.by_id(session, list({place.version_id for place in places}))
+    definitions = {id: Definition.model_validate(version.definition) for id, version in versions.items()}
+    by_status: Counter[str] = Counter()
+    for place in places:
+        by_status[place.status] += place.runs
+    due = [place for place in places if place.due]
+    return Outlook(
+        paused_at=since,
+        runs=sum(by_status.values()),
+        by_status=by_status,
+        due=sum(place.due for place in due),
+        oldest_due_at=min((place.oldest_due for place in due if place.oldest_due is not None), default=None),
+        overdue=[(age, sum(place.overdue[index] for place in places)) for index, age in enumerate(BUCKETS)],
+        sends_due=sum(place.due for place in due if resumptions.sends_next(definitions[place.version_id], place.step_id)),
+        would_drop=leaving.get(resumptions.OVERDUE, 0),
+        no_longer_fit=leaving.get(resumptions.NO_LONGER_FITS, 0),
+        entries_waiting=waiting,
+    )

@@ -1,0 +1,177 @@
+"""`/v1/runs/{id}/replays`: a run that failed or finished goes on in a new one, and nothing is done twice."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.commands import replays as commands
+from api.commands.replays import Check, Preview
+from api.dependencies import Caller, authorize
+from api.rest.headers import PostKey
+from api.rest.reasons import REASON_RULE
+from api.rest.runs import RunView
+from models.domain.journey.happening import Happening, Names
+from models.domain.journey.replay import Ahead, Standing
+from models.domain.journey.sentences import sentence
+from models.store.replays import Wanted
+
+router = APIRouter(prefix="/runs", tags=["runs"])
+
+StepName = Annotated[str, Field(max_length=63)]
+
+
+class Replayed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    from_step: StepName | None = Field(None, description="Left out: where the run stopped.", examples=["reminder"])
+    version: Literal["original", "current"] = Field(
+        "original", description="original: the version that the run was on; current: the journey's newest."
+    )
+    resend: list[StepName] = Field(
+        default=[], max_length=50, description="Steps whose effect is to be done once more although it was done, or may have been."
+    )
+
+
+class ReplayRequest(Replayed):
+    reason: str = Field(min_length=1, max_length=200, description=REASON_RULE, examples=["the mail server was down"])
+
+
+class VersionSaid(BaseModel):
+    id: UUID
+    number: int
+
+
+class EffectAhead(BaseModel):
+    """One effect ahead. kept: done already, and not repeated; resent: done already, and asked for once more; to_do; possible: to do, if
+    the run comes this way; uncertain: nobody knows whether it was done, and the run needs attention there."""
+
+    step_id: str
+    name: str
+    kind: str = Field(examples=["send"])
+    visit: int
+    standing: Standing
+    run_id: UUID | None = Field(description="The run that did it, or may have.")
+    at: datetime | None = Field(description="When that was.")
+    reason: str | None
+    content_differs: bool = Field(description="This step says or does something else than that of the version which the run was on.")
+    sentence: str
+
+
+class CheckNow(BaseModel):
+    check: str = Field(examples=["consent"])
+    outcome: str = Field(examples=["send"])
+    reason: str | None
+    hold_until: datetime | None
+    sentence: str
+
+
+class ReplayPreview(BaseModel):
+    """What would happen if it were asked for now. The numbers count `effects` by their standing."""
+
+    run_id: UUID
+    from_step: str
+    version: VersionSaid = Field(description="On which it would go on.")
+    original: VersionSaid = Field(description="On which the run was.")
+    content_differs: bool = Field(description="Between the two; false: the replay says exactly what the run would have said.")
+    kept: int
+    resent: int
+    to_do: int
+    possible: int
+    uncertain: int
+    effects: list[EffectAhead] = Field(description="The nearest first.")
+    first_send: str | None = Field(description="The step of the first message that would be sent.")
+    checks: list[CheckNow] = Field(description="What consent and quiet hours say about it now; all is asked again when it is its turn.")
+    summary: str
+
+
+@router.post("/{run_id}/replays/preview")
+async def preview_replay(caller: Annotated[Caller, authorize("runs.read")], run_id: UUID, asked: Replayed | None = None) -> ReplayPreview:
+    """What a replay would keep, do and leave in doubt, and what the first message would meet. Changes nothing."""
+    found = await commands.preview(caller, run_id, _wanted(asked or Replayed()))
+    return _preview(found)
+
+
+@router.post("/{run_id}/replays", status_code=201)
+async def replay_run(
+    caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, asked: ReplayRequest, key: PostKey, response: Response
+) -> RunView:
+    """A new run goes on from a step in the place of one that needs attention or has finished. What was done is not done again, unless
+    `resend` names it; what may have been done is left to a person. After a 503, repeat with the same Idempotency-Key."""
+    run = await commands.replay_run(caller, run_id, _wanted(asked, asked.reason), key)
+    response.headers["Location"] = f"/v1/runs/{run.id}"
+    return RunView.model_validate(run)
+
+
+def _wanted(asked: Replayed, reason: str = "") -> Wanted:
+    return Wanted(asked.from_step, asked.version, frozenset(asked.resend), reason)
+
+
+def _preview(found: Preview) -> ReplayPreview:
+    plan = found.plan
+    said = {
+        "run_id": plan.old.id,
+        "from_step": plan.from_step,
+        "version": {"id": plan.version.id, "number": plan.version.number},
+        "original": {"id": plan.original.id, "number": plan.original.number},
+        "content_differs": found.differs,
+        "effects": [_ahead(found, each) for each in plan.ahead],
+        "first_send": found.first_send,
+        "checks": [_check(found, each) for each in found.checks],
+        "summary": _summary(found),
+    }
+    return ReplayPreview.model_validate({**found.numbers, **said})
+
+
+def _ahead(found: Preview, ahead: Ahead) -> dict[str, Any]:
+    step, past = found.plan.definition.steps[ahead.step_id], ahead.past
+    details = {"standing": ahead.standing, **({"run_id": str(past.run_id)} if past else {})}
+    told = Happening("ahead", _names(found), ahead.step_id, ahead.visit, past.reason if past else None, past.at if past else None, details)
+    return {
+        "step_id": ahead.step_id,
+        "name": step.name,
+        "kind": step.kind,
+        "visit": ahead.visit,
+        "standing": ahead.standing,
+        "run_id": past.run_id if past else None,
+        "at": past.at if past else None,
+        "reason": past.reason if past else None,
+        "content_differs": found.step_differs(ahead),
+        "sentence": sentence(told),
+    }
+
+
+def _check(found: Preview, check: Check) -> dict[str, Any]:
+    decision = check.decision
+    details = {"check": check.check, "outcome": decision.outcome}
+    told = Happening("decision", _names(found), found.first_send, None, decision.reason, decision.hold_until, details, decision.inputs)
+    return {
+        "check": check.check,
+        "outcome": decision.outcome,
+        "reason": decision.reason,
+        "hold_until": decision.hold_until,
+        "sentence": sentence(told),
+    }
+
+
+def _names(found: Preview) -> Names:
+    return Names(steps={step_id: step.name for step_id, step in found.plan.definition.steps.items() if step.name}, topics=found.topics)
+
+
+_COUNTED = {
+    Standing.KEPT: "kept as done",
+    Standing.RESENT: "done once more",
+    Standing.TO_DO: "to be done",
+    Standing.POSSIBLE: "to be done if the run comes that way",
+    Standing.UNCERTAIN: "uncertain, where the run needs attention",
+}
+
+
+def _summary(found: Preview) -> str:
+    numbers = [f"{found.numbers[standing]} {words}" for standing, words in _COUNTED.items() if found.numbers[standing]]
+    version, original = found.plan.version.number, found.plan.original.number
+    which = f"version {version}, which the run was on" if version == original else f"version {version} instead of {original}"
+    content = "whose content differs" if found.differs else "with the same content"
+    return f"From {_names(found).step(found.plan.from_step)} on {which}, {content}: {', '.join(numbers) or 'nothing to be done'}"

@@ -1,0 +1,193 @@
+"""What lifting the pause of a journey or campaign would do: who is overdue, who would be left out and why; and leaving those out.
+
+Those who are left out are marked in the transaction that lifts the pause: the last check before a send refuses them from that moment on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import text
+
+from models.domain.journey.definition import Definition, SendStep, WaitForStep, WaitStep
+from models.domain.journey.entry import SegmentTrigger
+from models.store import outbox
+from models.store.outbox import Told
+from models.store.segment_sql import compile_rule
+from models.store.selection import fitting
+from models.store.session import OrganizationSession
+
+Kind = Literal["journey", "campaign"]
+OVERDUE, NO_LONGER_FITS = "overdue", "no_longer_fits"  # why a run exits
+BUCKETS = (timedelta(0), timedelta(minutes=5), timedelta(hours=1), timedelta(days=1), timedelta(days=7))
+
+_TABLE = {"journey": "journeys", "campaign": "campaigns"}
+# A campaign's occurrences are paused and resumed with it.
+_INSIDE = {
+    "journey": "r.journey_id = :id",
+    "campaign": """r.campaign_id = ANY(ARRAY(
+        SELECT c.id FROM campaigns c WHERE c.organization_id = :o AND (c.id = :id OR c.parent_id = :id)))""",
+}
+# When a run would have gone on without the pause; NULL: not by itself. One that was busy would have gone on at once.
+_DUE = """CASE coalesce(r.beneath, r.status) WHEN 'active' THEN CAST(:paused_at AS timestamptz)
+            WHEN 'needs_attention' THEN NULL ELSE r.wake_at END"""
+_STANDING = "r.organization_id = :o AND {inside} AND r.finished_at IS NULL AND r.exit_requested_at IS NULL"
+_PAUSED = "SELECT paused_at FROM {table} WHERE organization_id = :o AND id = :id AND pauses = coalesce(CAST(:pauses AS integer), pauses)"
+_COUNTS = f"""
+    SELECT r.version_id, r.step_id, coalesce(r.beneath, r.status) AS status, count(*) AS runs, min({_DUE}) AS oldest_due,
+      count(*) FILTER (WHERE {_DUE} <= :now) AS due, {{buckets}}
+    FROM runs r WHERE {_STANDING} GROUP BY 1, 2, 3"""
+_LEAVING = f"""SELECT r.id FROM runs r JOIN contacts c ON c.organization_id = :o AND c.id = r.contact_id
+    WHERE {_STANDING} AND ({{rule}})"""
+_MARK = """
+    UPDATE runs x SET exit_requested_at = clock_timestamp(), exit_reason = :reason
+    FROM ({leaving}) l WHERE x.organization_id = :o AND x.id = l.id AND x.exit_requested_at IS NULL RETURNING x.id"""
+_TO_TELL = text(
+    """SELECT workflow_id, id, coalesce(exit_reason, 'exit_rule') AS reason FROM runs
+       WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND exit_requested_at IS NOT NULL AND finished_at IS NULL
+       ORDER BY workflow_id, id"""
+)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Who is not to go on. None: nobody for being overdue."""
+
+    drop_older_than: timedelta | None = None
+    recheck_entry: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An expression about `r`, a run, and `c`, its contact, under which it leaves."""
+
+    reason: str
+    sql: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Runs at one step. `overdue`: how many are due for longer than each of BUCKETS."""
+
+    version_id: UUID
+    step_id: str | None
+    status: str
+    runs: int
+    oldest_due: datetime | None
+    due: int
+    overdue: Sequence[int]
+
+
+async def paused_at(session: OrganizationSession, kind: Kind, subject_id: UUID, pauses: int | None = None) -> datetime | None:
+    """Since when it is paused, as long as the pauses said are those that the asker knew of (None: whatever)."""
+    query = text(_PAUSED.format(table=_TABLE[kind]))
+    since: datetime | None = await session.scalar(query, {"o": session.organization_id, "id": subject_id, "pauses": pauses})
+    return since
+
+
+async def standing(session: OrganizationSession, kind: Kind, subject_id: UUID, since: datetime, now: datetime) -> list[Standing]:
+    """Where the unfinished runs stand, beneath the pause."""
+    buckets = ", ".join(f"count(*) FILTER (WHERE {_DUE} <= :before_{index}) AS b{index}" for index in range(len(BUCKETS)))
+    parameters = {"o": session.organization_id, "id": subject_id, "paused_at": since, "now": now}
+    parameters |= {f"before_{index}": now - age for index, age in enumerate(BUCKETS)}
+    rows = await session.execute(text(_COUNTS.format(inside=_INSIDE[kind], buckets=buckets)), parameters)
+    return [Standing(row.version_id, row.step_id, row.status, row.runs, row.oldest_due, row.due, row[6:]) for row in rows]
+
+
+async def count_leaving(
+    session: OrganizationSession, kind: Kind, subject_id: UUID, wanted: LeftOut, since: datetime, now: datetime
+) -> dict[str, int]:
+    """How many would be left out, by reason: each once, by the first that applies."""
+    found: dict[str, int] = {}
+    before: list[str] = []
+    parameters: dict[str, Any] = {"o": session.organization_id, "id": subject_id}
+    for rule in await _rules(session, kind, subject_id, wanted, since, now):
+        parameters |= rule.parameters
+        sql = " AND ".join([f"({rule.sql})", *(f"NOT ({one})" for one in before)])
+        counted = f"SELECT count(*) FROM ({_LEAVING.format(inside=_INSIDE[kind], rule=sql)}) l"
+        found[rule.reason] = found.get(rule.reason, 0) + int(await session.scalar(text(counted), parameters) or 0)
+        before.append(f"coalesce(({rule.sql}), FALSE)")
+    return found
+
+
+async def leave_out(
+    session: OrganizationSession, kind: Kind, subject_id: UUID, wanted: LeftOut, since: datetime, now: datetime
+) -> dict[str, int]:
+    """Those runs are marked as leaving, and their workflows will be told; how many, by reason. Belongs into the transaction that lifts
+    the pause. Safe to repeat: who is marked already is left alone."""
+    found: dict[str, int] = {}
+    told: list[Told] = []
+    for rule in await _rules(session, kind, subject_id, wanted, since, now):
+        leaving = _LEAVING.format(inside=_INSIDE[kind], rule=rule.sql)
+        parameters = {"o": session.organization_id, "id": subject_id, "reason": rule.reason, **rule.parameters}
+        marked = list((await session.execute(text(_MARK.format(leaving=leaving)), parameters)).scalars())
+        found[rule.reason] = found.get(rule.reason, 0) + len(marked)
+        told += [Told(run_id, "exit", {"reason": rule.reason}) for run_id in marked]
+    await outbox.put(session, told)
+    return found
+
+
+async def to_tell(session: OrganizationSession, workflow_ids: Sequence[str]) -> dict[str, list[tuple[UUID, str]]]:
+    """By workflow: its unfinished runs that are marked as leaving, with the reason."""
+    found: dict[str, list[tuple[UUID, str]]] = {}
+    for row in await session.execute(_TO_TELL, {"o": session.organization_id, "names": list(workflow_ids)}):
+        found.setdefault(row.workflow_id, []).append((row.id, row.reason))
+    return found
+
+
+# --- The rules ------------------------------------------------------------------------------------------------------
+
+
+async def _rules(session: OrganizationSession, kind: Kind, subject_id: UUID, wanted: LeftOut, since: datetime, now: datetime) -> list[Rule]:
+    rules = []
+    if wanted.drop_older_than is not None:
+        parameters = {"paused_at": since, "drop_before": now - wanted.drop_older_than}
+        rules.append(Rule(OVERDUE, f"{_DUE} < CAST(:drop_before AS timestamptz)", parameters))
+    if wanted.recheck_entry:
+        rules += await _entry_rules(session, kind, subject_id, now)
+    return rules
+
+
+async def _entry_rules(session: OrganizationSession, kind: Kind, subject_id: UUID, now: datetime) -> list[Rule]:
+    """A run that a segment brought in fits while its contact does; a campaign's while its contact would be selected. Runs that an event
+    or a request brought in have nothing that could be checked again, but for the end of the journey."""
+    inside = {"o": session.organization_id, "id": subject_id}
+    versions = f"""SELECT v.id, v.definition FROM journey_versions v WHERE v.organization_id = :o AND v.id IN (
+        SELECT DISTINCT r.version_id FROM runs r WHERE {_STANDING.format(inside=_INSIDE[kind])})"""
+    campaigns = f"""SELECT c.id, c.segment_rule, c.exclusion_rule FROM campaigns c WHERE c.organization_id = :o
+        AND (c.segment_rule IS NOT NULL OR c.exclusion_rule IS NOT NULL) AND c.id IN (
+        SELECT DISTINCT r.campaign_id FROM runs r WHERE {_STANDING.format(inside=_INSIDE[kind])})"""
+    rules: list[Rule] = []
+    for row in await session.execute(text(versions), inside):
+        rules += _of_version(len(rules), row.id, Definition.model_validate(row.definition), now)
+    for row in await session.execute(text(campaigns), inside):
+        fits, name = fitting(row.segment_rule, row.exclusion_rule, now), f"campaign_{len(rules)}"
+        rules.append(Rule(NO_LONGER_FITS, f"r.campaign_id = :{name} AND NOT ({fits.sql})", {**fits.parameters, name: row.id}))
+    return rules
+
+
+def _of_version(number: int, version_id: UUID, definition: Definition, now: datetime) -> list[Rule]:
+    name = f"version_{number}"
+    if definition.has_ended(now):
+        return [Rule(NO_LONGER_FITS, f"r.version_id = :{name}", {name: version_id})]
+    triggers = [each for each in definition.entry.triggers if isinstance(each, SegmentTrigger) and each.rule is not None]
+    if not triggers:
+        return []
+    compiled = [(each.kind, compile_rule(each.rule or {}, now)) for each in triggers]
+    fits = " OR ".join(f"({rule.sql})" if kind == "segment_entered" else f"NOT ({rule.sql})" for kind, rule in compiled)
+    parameters = {key: value for _, rule in compiled for key, value in rule.parameters.items()}
+    sql = f"r.version_id = :{name} AND r.entry_source = 'segment' AND NOT ({fits})"
+    return [Rule(NO_LONGER_FITS, sql, {**parameters, name: version_id})]
+
+
+def sends_next(definition: Definition, step_id: str | None) -> bool:
+    """Whether what a run at this step does first, once it is due, is to send a message."""
+    step = definition.steps.get(step_id or "")
+    if isinstance(step, WaitStep):
+        step = definition.steps.get(step.next or "")
+    elif isinstance(step, WaitForStep):
+        step = definition.steps.get(step.timeout_next or "")
+    return isinstance(step, SendStep)

@@ -1,0 +1,308 @@
+"""`/v1/runs/{id}/replays` without a worker: what is refused and why, what is written, and what upkeep starts."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import pytest_asyncio
+from httpx2 import AsyncClient
+from sqlalchemy import text
+
+from activities.contracts import JourneyInput
+from activities.telling import Teller
+from activities.versions import Versions
+from api.dependencies import Services
+from models.store import outbox
+from models.store.session import Database
+from tests.api.conftest import Person
+from tests.api.rest import acme
+from tests.api.rest.acme import Surroundings, actions
+from tests.api.rest.fake_temporal import FakeTemporal
+from tests.api.rest.test_runs import project
+
+REASON = {"reason": "the mail server was down"}
+
+
+@pytest.fixture
+def temporal() -> FakeTemporal:
+    return FakeTemporal()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def around(database: Database, alice: Person) -> Surroundings:
+    return await acme.surround(database, alice)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def journey(alice: Person, around: Surroundings) -> str:
+    return await acme.publish(alice, around)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def run(alice: Person, journey: str, around: Surroundings, database: Database) -> dict[str, Any]:
+    """One that needs attention at its first step."""
+    body = {"contact_id": str(around.contact_id), "variables": {"order_id": "A-1"}, "key": "A-1"}
+    found: dict[str, Any] = (await alice.client.post(f"/v1/journeys/{journey}/runs", json=body)).json()
+    await project(database, alice, found["id"], status="needs_attention", sequence=2, reason="gave_up:connect_421")
+    return found
+
+
+async def replay(person: Person, run_id: str, key: str | None = None, **asked: Any) -> Any:
+    headers = {"Idempotency-Key": key} if key else {}
+    return await person.client.post(f"/v1/runs/{run_id}/replays", json={**REASON, **asked}, headers=headers)
+
+
+async def started(person: Person, services: Services, temporal: FakeTemporal, workflow_id: str) -> JourneyInput:
+    """What the outbox starts the workflow with."""
+    async with services.database.organization(person.organization_id) as session:
+        waiting = [message for message in await outbox.waiting(session, 100) if message.kind == "start"]
+    teller = Teller(services.database, Versions(), services.temporal, "queue")
+    assert await teller.tell(person.organization_id, waiting) == [message.id for message in waiting]
+    given = temporal.started[workflow_id].argument
+    assert isinstance(given, JourneyInput)
+    return given
+
+
+async def test_a_replay_is_a_run_of_its_own_linked_to_the_old_one(
+    alice: Person, run: dict[str, Any], services: Services, temporal: FakeTemporal, database: Database
+) -> None:
+    answer = await replay(alice, run["id"])
+    assert (answer.status_code, answer.headers["Location"]) == (201, f"/v1/runs/{answer.json()['id']}")
+    new = answer.json()
+    assert (new["replay_of"], new["root_run_id"], new["status"], new["step_id"]) == (run["id"], run["id"], "active", "welcome")
+    same = ("journey_id", "version_id", "contact_id", "entry_source", "entry_key", "variables")
+    assert {name: new[name] for name in same} == {name: run[name] for name in same}
+    old = (await alice.client.get(f"/v1/runs/{run['id']}")).json()
+    assert (old["status"], old["reason"], old["replayed_by"]) == ("exited", "replayed", new["id"])
+    given = await started(alice, services, temporal, new["workflow_id"])
+    assert given.scope.replay
+    assert [(str(state.run_id), state.step_id, state.visits) for state in given.runs] == [(new["id"], "welcome", {})]
+    assert "A-1" not in given.model_dump_json()
+    assert await actions(alice, database, run["id"]) == ["run.started", "run.replayed"]
+    assert await actions(alice, database, new["id"]) == ["run.started"]
+
+
+async def test_both_timelines_tell_of_the_other_run(alice: Person, run: dict[str, Any]) -> None:
+    new = (await replay(alice, run["id"])).json()
+    by = "by the API key Alice"
+    mine = (await alice.client.get(f"/v1/runs/{new['id']}/timeline")).json()["entries"]
+    theirs = (await alice.client.get(f"/v1/runs/{run['id']}/timeline")).json()["entries"]
+    assert [entry["sentence"] for entry in mine] == [
+        f'Goes on in the place of the run {run["id"]} at "welcome", on the same version {by}: the mail server was down'
+    ]
+    assert theirs[-1]["sentence"] == f'Replayed at "welcome" by the run {new["id"]}, asked for {by}: the mail server was down'
+
+
+@pytest.mark.parametrize("route", ["replays", "replays/preview"])
+async def test_it_needs_a_login(client: AsyncClient, run: dict[str, Any], route: str) -> None:
+    assert (await client.post(f"/v1/runs/{run['id']}/{route}", json=REASON)).status_code == 401
+
+
+@pytest.mark.parametrize("route", ["replays", "replays/preview"])
+async def test_another_organization_sees_404(charlie: Person, run: dict[str, Any], route: str) -> None:
+    body = REASON if route == "replays" else {}
+    answer = await charlie.client.post(f"/v1/runs/{run['id']}/{route}", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_who_may_only_look_may_preview(bob: Person, run: dict[str, Any]) -> None:
+    assert (await replay(bob, run["id"])).status_code == 403
+    assert (await bob.client.post(f"/v1/runs/{run['id']}/replays/preview")).status_code == 200
+
+
+async def test_a_preview_writes_nothing_and_says_what_would_happen(
+    alice: Person, run: dict[str, Any], database: Database, temporal: FakeTemporal
+) -> None:
+    before = len(temporal.started)
+    found = (await alice.client.post(f"/v1/runs/{run['id']}/replays/preview", json={"version": "current"})).json()
+    assert (found["from_step"], found["content_differs"], found["first_send"]) == ("welcome", False, "welcome")
+    assert (found["to_do"], found["kept"], found["uncertain"]) == (1, 0, 0)
+    assert [(each["check"], each["outcome"], each["reason"]) for each in found["checks"]] == [
+        ("consent", "refuse", "no_consent"),
+        ("quiet_hours", "send", None),
+    ]
+    assert found["checks"][0]["sentence"].endswith("must not be sent: the contact never agreed to Product news by email")
+    assert found["summary"] == ('From "welcome" on version 1, which the run was on, with the same content: 1 to be done')
+    assert len(temporal.started) == before
+    assert await actions(alice, database, run["id"]) == ["run.started"]
+
+
+@pytest.mark.parametrize("status", ["active", "waiting", "held", "paused"])
+async def test_a_run_that_is_under_way_is_not_replayed(alice: Person, run: dict[str, Any], database: Database, status: str) -> None:
+    await project(database, alice, run["id"], status=status)
+    answer = await replay(alice, run["id"])
+    assert answer.status_code == 409 and f"The run is {status}" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("status", ["completed", "exited", "cancelled"])
+async def test_a_finished_run_stays_as_it_ended(alice: Person, run: dict[str, Any], database: Database, status: str) -> None:
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(
+            text("UPDATE runs SET status = :status, reason = 'x', finished_at = now() WHERE id = :id"), {"id": run["id"], "status": status}
+        )
+    assert (await replay(alice, run["id"])).status_code == 201
+    old = (await alice.client.get(f"/v1/runs/{run['id']}")).json()
+    assert (old["status"], old["reason"]) == (status, "x")
+
+
+async def test_a_run_is_replayed_once_and_the_second_is_told_by_which(alice: Person, run: dict[str, Any]) -> None:
+    new = (await replay(alice, run["id"])).json()
+    again = await replay(alice, run["id"])
+    assert again.status_code == 409 and new["id"] in again.json()["detail"]
+
+
+async def test_the_same_key_finds_the_same_replay(
+    alice: Person, run: dict[str, Any], services: Services, temporal: FakeTemporal, database: Database
+) -> None:
+    temporal.away()
+    assert (await replay(alice, run["id"], "k")).status_code == 503
+    temporal.back()
+    first, second = await replay(alice, run["id"], "k"), await replay(alice, run["id"], "k")
+    assert first.status_code == second.status_code == 201 and first.json()["id"] == second.json()["id"]
+    assert await started(alice, services, temporal, first.json()["workflow_id"])
+    async with database.organization(alice.organization_id) as session:  # upkeep would have woken routing
+        organizations = set((await session.execute(text("SELECT organizations_to_route()"))).scalars())
+    assert alice.organization_id in organizations
+
+
+async def test_a_step_that_is_not_there_is_refused_with_the_ways_out(
+    alice: Person, run: dict[str, Any], journey: str, around: Surroundings
+) -> None:
+    draft = {"start": "hello", "steps": {"hello": {**around.welcome()["steps"]["welcome"], "next": None}}}
+    await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": draft}, headers={"If-Match": '"1"'})
+    assert (await alice.client.post(f"/v1/journeys/{journey}/versions")).status_code == 201
+    answer = await replay(alice, run["id"], version="current")
+    [error] = answer.json()["errors"]
+    assert (answer.status_code, error["path"], error["code"]) == (422, "from_step", "unknown_step")
+    assert error["message"] == (
+        "Version 2 has no step 'welcome'; begin at one of its steps (hello), or replay it on version 1, which the run was on."
+    )
+    [error] = (await replay(alice, run["id"], from_step="nowhere")).json()["errors"]
+    assert error["message"] == "Version 1 has no step 'nowhere'; begin at one of its steps (pause, welcome)."
+    found = (await alice.client.post(f"/v1/runs/{run['id']}/replays/preview", json={"version": "current", "from_step": "hello"})).json()
+    assert (found["version"]["number"], found["original"]["number"], found["content_differs"]) == (2, 1, True)
+    assert [(each["step_id"], each["content_differs"]) for each in found["effects"]] == [("hello", True)]
+
+
+async def test_nothing_is_sent_again_that_was_not_sent(alice: Person, run: dict[str, Any]) -> None:
+    [error] = (await replay(alice, run["id"], resend=["welcome"])).json()["errors"]
+    assert (error["path"], error["code"]) == ("resend", "nothing_to_resend")
+
+
+@pytest.mark.parametrize("body", [{}, {"reason": ""}, {**REASON, "version": "newest"}, {**REASON, "steps": []}, {"reason": "x" * 201}])
+async def test_a_replay_has_a_reason_and_nothing_unknown(alice: Person, run: dict[str, Any], body: dict[str, Any]) -> None:
+    assert (await alice.client.post(f"/v1/runs/{run['id']}/replays", json=body)).status_code == 422
+
+
+async def test_an_archived_journey_replays_nothing_and_a_paused_one_holds_its_replays(
+    alice: Person, run: dict[str, Any], journey: str, services: Services, temporal: FakeTemporal
+) -> None:
+    await alice.client.put(f"/v1/journeys/{journey}/archive")
+    assert (await replay(alice, run["id"])).status_code == 409
+    await alice.client.delete(f"/v1/journeys/{journey}/archive")
+    await alice.client.put(f"/v1/journeys/{journey}/pause")
+    new = (await replay(alice, run["id"])).json()
+    assert (await started(alice, services, temporal, new["workflow_id"])).held_by == ["journey"]
+
+
+async def test_an_unknown_run_is_404(alice: Person) -> None:
+    assert (await replay(alice, str(uuid4()))).status_code == 404
+
+
+async def campaign_of(alice: Person, journey: str, run_id: str, database: Database) -> UUID:
+    """The run belongs to a campaign."""
+    made = (await alice.client.post("/v1/campaigns", json={"name": "November", "journey_id": journey})).json()
+    await project(database, alice, run_id, campaign_id=UUID(made["id"]))
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE campaigns SET audience = 1, status = 'running' WHERE id = :id"), {"id": made["id"]})
+    return UUID(made["id"])
+
+
+async def test_a_campaign_counts_each_contact_once_whatever_was_replayed(
+    alice: Person, run: dict[str, Any], journey: str, database: Database, services: Services, temporal: FakeTemporal
+) -> None:
+    campaign_id = await campaign_of(alice, journey, run["id"], database)
+    new = (await replay(alice, run["id"])).json()
+    assert new["campaign_id"] == str(campaign_id)
+    assert (await started(alice, services, temporal, new["workflow_id"])).scope.campaign_id == campaign_id
+    progress = (await alice.client.get(f"/v1/campaigns/{campaign_id}")).json()["progress"]
+    assert progress["conservation"] == {"entered": 1, "accounted_for": 1, "holds": True}
+    assert progress["runs"]["active"] == 1 and progress["runs"]["exited"] == 0
+
+
+async def test_nothing_of_a_cancelled_campaign_is_replayed(alice: Person, run: dict[str, Any], journey: str, database: Database) -> None:
+    campaign_id = await campaign_of(alice, journey, run["id"], database)
+    await alice.client.put(f"/v1/campaigns/{campaign_id}/cancellation")
+    answer = await replay(alice, run["id"])
+    assert answer.status_code == 409 and "campaign was cancelled" in answer.json()["detail"]
+
+
+async def test_a_replay_that_has_not_begun_is_not_started_as_if_it_were_new(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal
+) -> None:
+    new = (await replay(alice, run["id"])).json()
+    assert (await alice.client.put(f"/v1/runs/{new['id']}/pause")).status_code == 503
+    assert new["workflow_id"] not in temporal.started
+
+
+async def test_a_replay_is_no_entry_but_is_under_way(alice: Person, around: Surroundings, database: Database) -> None:
+    """A journey that takes everybody twice, and nobody while they are inside."""
+    entry = {"again": "after_exit", "maximum": 2}
+    created = await alice.client.post("/v1/journeys", json={"name": "Twice", "draft": {**around.welcome(), "entry": entry}})
+    journey = created.json()["id"]
+    assert (await alice.client.post(f"/v1/journeys/{journey}/versions")).status_code == 201
+    body = {"contact_id": str(around.contact_id)}
+    first = (await alice.client.post(f"/v1/journeys/{journey}/runs", json=body)).json()
+    await project(database, alice, first["id"], status="needs_attention")
+    new = (await replay(alice, first["id"])).json()
+    inside = await alice.client.post(f"/v1/journeys/{journey}/runs", json=body)
+    assert inside.status_code == 409 and "under way" in inside.json()["detail"]
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE runs SET status = 'completed', finished_at = now() WHERE id = :id"), {"id": new["id"]})
+    second = await alice.client.post(f"/v1/journeys/{journey}/runs", json=body)
+    assert second.status_code == 201, second.text
+
+
+async def bulk(person: Person, **asked: Any) -> Any:
+    return await person.client.post("/v1/run-operations/previews", json={"command": "replay", **asked})
+
+
+async def test_a_bulk_preview_adds_the_dry_runs_up(alice: Person, run: dict[str, Any], journey: str, database: Database) -> None:
+    await project(database, alice, (await start(alice, journey, run["contact_id"]))["id"], status="completed", step_id="pause")
+    await project(database, alice, (await start(alice, journey, run["contact_id"]))["id"], status="waiting")
+    seen = (await bulk(alice, filter={"journey_id": journey})).json()
+    assert (seen["runs"], seen["preview"]["not_applicable"]) == (2, {"wrong_phase": 1})
+    effects = seen["preview"]["effects"]
+    assert {name: effects[name] for name in ("kept", "to_do", "possible", "uncertain", "resent", "refused")} == {
+        **dict.fromkeys(("kept", "possible", "uncertain", "resent"), 0),
+        "to_do": 1,
+        "refused": {},
+    }
+    assert [(step["step_id"], step["to_do"]) for step in effects["by_step"]] == [("welcome", 1)]
+    nowhere = (await bulk(alice, filter={"journey_id": journey}, arguments={"from_step": "nowhere"})).json()
+    assert nowhere["preview"]["effects"]["refused"] == {"unknown_step": 2}
+
+
+async def start(person: Person, journey: str, contact_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = (await person.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": contact_id})).json()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        ({"arguments": {"version": "newest"}}, "arguments.version"),
+        ({"arguments": {"steps": []}}, "arguments.steps"),
+    ],
+)
+async def test_a_bulk_replay_is_refused_where_it_makes_no_sense(
+    alice: Person, run: dict[str, Any], journey: str, asked: dict[str, Any], path: str
+) -> None:
+    answer = await bulk(alice, filter={"journey_id": journey}, **asked)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, path)
+
+
+async def test_a_replayed_run_does_not_fit_any_more(alice: Person, run: dict[str, Any], journey: str) -> None:
+    await replay(alice, run["id"])
+    seen = (await bulk(alice, filter={"journey_id": journey})).json()
+    assert (seen["runs"], seen["preview"]["not_applicable"]) == (0, {"wrong_phase": 1, "replayed_already": 1})

@@ -1,0 +1,177 @@
+"""Pausing a journey with people inside, and resuming it with care, end to end through the public API."""
+
+import asyncio
+import os
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.journeys.conftest import Stack
+from tests.journeys.organization import Document, Organization
+from tests.journeys.test_operating import kinds, standing
+
+CROWD = int(os.environ.get("LEADSTATS_TEST_CROWD", "120"))  # acceptance 7 is measured with 10,000
+MINUTES = 10
+PAUSED: Document = {"reason": "wrong price"}
+
+
+async def pause(acme: Organization, journey: str) -> None:
+    await acme.call("PUT", f"/journeys/{journey}/pause", PAUSED)
+
+
+async def resume(acme: Organization, journey: str, **how: Any) -> None:
+    await acme.post(f"/journeys/{journey}/resumptions", how)
+
+
+async def lifted(acme: Organization, journey: str) -> None:
+    await acme.until(lambda: acme.get(f"/journeys/{journey}"), lambda found: found["paused_at"] is None)
+
+
+async def crowd(acme: Organization, topic: str, count: int) -> list[str]:
+    """So many contacts who agreed, by import."""
+    lines = "\n".join(["email", *(f"crowd{number}@example.com" for number in range(count))])
+    made = await acme.call("POST", "/contact-imports", None, files={"file": ("crowd.csv", lines.encode())})
+    path = f"/contact-imports/{made.json()['id']}"
+    await acme.until(lambda: acme.get(path), lambda found: found["status"] not in ("pending", "running"))
+    people = [contact["id"] for contact in await acme.every("/contacts")]
+    for first in range(0, len(people), 500):
+        await acme.consent(people[first : first + 500], topic)
+    return people
+
+
+async def test_acceptance_7_a_pause_holds_everybody_before_the_next_send_and_a_spread_keeps_the_rate(
+    stack: Stack, acme: Organization
+) -> None:
+    topic = await acme.topic()
+    await crowd(acme, topic, CROWD)
+    template = await acme.template()
+    steps = {
+        "first": {"kind": "wait", "duration": "PT6H", "next": "mail"},
+        "mail": {"kind": "send", "template_id": template, "topic_id": topic},
+    }
+    began = datetime.now(UTC)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("first", steps)
+            await acme.launch(journey, page_size=min(200, max(CROWD // 4, 1)))
+            await standing(acme, journey, {("waiting", "first"): CROWD})
+            await pause(acme, journey)
+            runs = await standing(acme, journey, {("paused", "first"): CROWD})
+        handles = [stack.temporal.client.get_workflow_handle(name) for name in sorted({run["workflow_id"] for run in runs})]
+        for handle in handles:
+            await stack.temporal.fast_forward(handle, timedelta(hours=8))  # everybody's send is due
+        assert await acme.mails() == {}
+        with stack.temporal.with_time_skipping_disabled():
+            await resume(acme, journey, spread=f"PT{MINUTES}M", reason="corrected")
+            await lifted(acme, journey)
+            await standing(acme, journey, {("waiting", "first"): CROWD})
+        resumed_at = {run["id"]: await told_at(acme, run["id"], "resumed") for run in runs[:3]}
+        for handle in handles:
+            await stack.temporal.fast_forward(handle, timedelta(minutes=MINUTES + 1))
+        runs = await standing(acme, journey, {("completed", "mail"): CROWD})
+    mails = await acme.mails()
+    assert len(mails) == CROWD and set(mails.values()) == {1}  # nobody lost, nobody doubled
+    assert all(at > began for at in resumed_at.values())
+    per_minute = Counter([await minute(acme, run["id"]) for run in runs])
+    print(f"resumed {CROWD} runs over {MINUTES} minutes; per minute: {[per_minute[each] for each in range(MINUTES)]}")
+    assert set(per_minute) <= set(range(MINUTES))
+    even = CROWD / MINUTES
+    assert all(abs(per_minute[each] - even) < 5 * even**0.5 + 1 for each in range(MINUTES))
+
+
+async def told_at(acme: Organization, run_id: str, kind: str) -> datetime:
+    [entry] = [each for each in await acme.timeline(run_id) if each["kind"] == kind]
+    return datetime.fromisoformat(entry["at"])
+
+
+async def minute(acme: Organization, run_id: str) -> int:
+    """How many minutes after the resumption the run's message was sent."""
+    at = {entry["kind"]: datetime.fromisoformat(entry["at"]) for entry in await acme.timeline(run_id) if entry["source"] == "event"}
+    return int((at["sent"] - at["resumed"]) / timedelta(minutes=1))
+
+
+async def test_scenario_32_waiting_arriving_and_in_the_middle_of_a_send_when_paused(stack: Stack, acme: Organization) -> None:
+    """None lost, none doubled; who is to enter during the pause is refused over the API, and enters at its end by an event."""
+    topic = await acme.topic()
+    people = await acme.contacts(4)
+    await acme.consent(people, topic)
+    waiting, arriving, sending, entering = people
+    template = await acme.template()
+    send = {"kind": "send", "template_id": template, "topic_id": topic}
+    steps = {"soon": {"kind": "wait", "duration": "PT1S", "next": "mail"}, "mail": send}
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await acme.post("/sandbox/faults", {"phase": "body", "action": "delay", "seconds": 3})
+            journey = await acme.publish("soon", steps, entry={"triggers": [{"kind": "event", "event": "joined"}]})
+            later = await acme.publish("soon", {**steps, "soon": {**steps["soon"], "duration": "PT2S"}})
+            mid = await acme.start_run(journey, sending)
+            await acme.until(
+                lambda: acme.get("/deliveries", run_id=mid), lambda found: [d for d in found["items"] if d["state"] == "transmitting"] != []
+            )
+            due = await acme.start_run(journey, waiting)
+            await acme.until_run(due, "waiting")
+            await pause(acme, journey)
+            refused = await acme.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": arriving})
+            assert refused.status_code == 409 and "resume it first" in refused.json()["detail"]
+            await acme.post("/events", {"name": "joined", "contact_id": entering})
+            await acme.until_run(mid, "completed")  # it had left already, and cannot be called back
+            await acme.until_run(due, "paused")
+            await acme.until(lambda: acme.get("/entries", contact_id=entering), lambda found: found["items"] != [])
+            await asyncio.sleep(1.5)  # the wait's end comes and goes
+            numbers = await acme.get(f"/journeys/{journey}/resumption", drop_older_than="PT1H")
+            assert {name: numbers[name] for name in ("runs", "due", "sends_due", "would_drop", "entries_waiting")} == {
+                "runs": 1,
+                "due": 1,
+                "sends_due": 1,
+                "would_drop": 0,
+                "entries_waiting": 1,
+            }
+            assert sum((await acme.mails()).values()) == 1
+            await acme.call("DELETE", f"/journeys/{journey}/pause")
+            await acme.until_run(due, "completed")
+            await acme.until(acme.mail_count, lambda found: found["mails"] == 3)
+            unaffected = await acme.start_run(later, arriving)
+            await acme.until_run(unaffected, "completed")
+    assert set((await acme.mails()).values()) == {1} and len(await acme.mails()) == 4
+    assert await kinds(acme, due) == ["entered", "waiting", "paused", "resumed", "woke", "sent", "completed"]
+
+
+async def test_resuming_drops_what_is_overdue_and_whoever_no_longer_fits(stack: Stack, acme: Organization) -> None:
+    fits = await acme.contacts(2, tags=["vip"])
+    leaves = await acme.contact(tags=["vip"])
+    segment = (await acme.post("/segments", {"name": "VIP", "rule": {"tag": "vip"}}))["id"]
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            by_kind: Document = {
+                "which": {"kind": "branch", "conditions": [{"when": {"tag": "slow"}, "next": "long"}], "otherwise": "short"},
+                "short": {"kind": "wait", "duration": "PT3S", "next": "end"},
+                "long": {"kind": "wait", "duration": "P30D", "next": "end"},
+                "end": {"kind": "exit", "reason": "went_on"},
+            }
+            journey = await acme.publish("which", by_kind)
+            await acme.call("PATCH", f"/contacts/{fits[1]}", {"tags": ["vip", "slow"]})
+            await acme.call("PATCH", f"/contacts/{leaves}", {"tags": ["vip", "slow"]})
+            await acme.launch(journey, segment_id=segment)
+            await standing(acme, journey, {("waiting", "short"): 1, ("waiting", "long"): 2})
+            await pause(acme, journey)
+            runs = await standing(acme, journey, {("paused", "short"): 1, ("paused", "long"): 2})
+            await acme.call("PATCH", f"/contacts/{leaves}", {"tags": ["slow"]})
+            await asyncio.sleep(4.5)  # the short wait is overdue by more than a second
+            numbers = await acme.get(f"/journeys/{journey}/resumption", drop_older_than="PT1S")
+            assert {name: numbers[name] for name in ("runs", "by_status", "due", "sends_due", "would_drop", "no_longer_fit")} == {
+                "runs": 3,
+                "by_status": {"waiting": 3},
+                "due": 1,
+                "sends_due": 0,
+                "would_drop": 1,
+                "no_longer_fit": 1,
+            }
+            assert [each["runs"] for each in numbers["overdue"]] == [1, 0, 0, 0, 0] and numbers["oldest_due_at"] is not None
+            wrong = await acme.client.post(f"/v1/journeys/{journey}/resumptions", json={"spread": "PT0S"})
+            assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (422, "spread")
+            await resume(acme, journey, drop_older_than="PT1S", recheck_entry=True)
+            await standing(acme, journey, {("exited", "short"): 1, ("exited", "long"): 1, ("waiting", "long"): 1})
+            reasons = {run["contact_id"]: (await acme.run(run["id"]))["reason"] for run in runs}
+            entries = await acme.every("/audit-entries", action="journey.runs_left_out", subject_id=journey)
+    assert reasons == {fits[0]: "overdue", leaves: "no_longer_fits", fits[1]: None}
+    assert [entry["details"] for entry in entries] == [{"overdue": 1, "no_longer_fits": 1}]
