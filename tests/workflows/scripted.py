@@ -40,8 +40,9 @@ from activities.contracts import (
     send_queue,
 )
 from models.domain.journey.run import FINISHED, Phase, RunState
+from tests.workflows.chains import LONG_AGO, Begin, Told, replay
 from tests.workflows.walking import Step
-from tests.workflows.worlds import LEFT, Speech, Word, World
+from tests.workflows.worlds import LEFT, REPLAYED, Speech, Word, World
 from workflows.journey import JourneyWorkflow
 
 EVERYBODY = UUID(int=1)  # who pauses and resumes a whole workflow: at no moment of any run that could be foretold
@@ -67,15 +68,28 @@ class Scripted:
     def __init__(self, server: WorkflowEnvironment) -> None:
         self.server, self.queue = server, str(uuid4())
         self.worlds: dict[UUID, World] = {}  # by run
+        self.begins: dict[UUID, Begin] = {}  # by run
+        self.chains: dict[UUID, list[UUID]] = {}  # by contact, the newest run first
+        self.given: Counter[tuple[UUID, UUID, str, int]] = Counter()  # messages that a provider took, by contact, version, step and visit
         self.versions: dict[UUID, UUID] = {}  # by run
         self.workflows: dict[UUID, str] = {}  # by run
         self.lines: dict[UUID, dict[int, Transition]] = {}  # by run and sequence
         self.rests: Counter[UUID] = Counter()
         self.answered: dict[UUID, int] = {}  # by run, the line that was answered last
 
-    async def start(self, states: Sequence[RunState], version: UUID) -> None:
-        world = self.worlds[states[0].run_id]
-        scope = Scope(organization_id=uuid4(), journey_id=uuid4(), version_id=version, on_error=world.on_error)
+    async def enter(self, world: World) -> None:
+        begins = [Begin(run, run, world.version_id, world.definition.start) for run in world.contacts]
+        await self._begin(world, begins)
+
+    async def _begin(self, world: World, begins: Sequence[Begin]) -> None:
+        for begin in begins:
+            self.worlds[begin.run], self.begins[begin.run] = world, begin
+            self.chains.setdefault(begin.contact, []).insert(0, begin.run)
+        await self._start([begin.state for begin in begins], begins[0].version)
+
+    async def _start(self, states: Sequence[RunState], version: UUID) -> None:
+        world, replay = self.worlds[states[0].run_id], states[0].run_id != states[0].contact_id
+        scope = Scope(organization_id=uuid4(), journey_id=uuid4(), version_id=version, on_error=world.on_error, replay=replay)
         name = f"{self.queue}/{states[0].run_id}/{version}"
         given = JourneyInput(scope=scope, definition=world.of(version), runs=states)
         await self.server.client.start_workflow(JourneyWorkflow.run, given, id=name, task_queue=self.queue)
@@ -99,12 +113,24 @@ class Scripted:
             *(self.choose_branches, self.plan_waits, self.open_waits, self.close_waits, self.perform_steps),
         ]
 
+    def _kept(self, batch: VisitBatch, visit: StepVisit) -> bool:
+        definition = self.worlds[visit.run_id].of(batch.scope.version_id)
+        return self.begins[visit.run_id].keeps(definition, visit.step_id, visit.visit)
+
     def _fate(self, batch: VisitBatch, visit: StepVisit) -> str:
         return self.worlds[visit.run_id].send(visit.run_id, batch.scope.version_id, visit.step_id, visit.visit, visit.round)
 
     @activity.defn(name="check_consent")
     async def check_consent(self, batch: VisitBatch) -> list[Judgement]:
-        return [_judged(visit, Verdict.REFUSE if self._fate(batch, visit) == "not_sent" else Verdict.SEND) for visit in batch.visits]
+        return [self._allowed(batch, each) for each in batch.visits]
+
+    def _allowed(self, batch: VisitBatch, visit: StepVisit) -> Judgement:
+        if self._kept(batch, visit):
+            kept = SendResult(
+                run_id=visit.run_id, outcome=SendOutcome.ACCEPTED, delivery_id=uuid4(), kept_from=visit.contact_id, kept_at=LONG_AGO
+            )
+            return Judgement(run_id=visit.run_id, verdict=Verdict.HOLD, kept=kept)
+        return _judged(visit, Verdict.REFUSE if self._fate(batch, visit) == "not_sent" else Verdict.SEND)
 
     @activity.defn(name="check_quiet_hours")
     async def check_quiet_hours(self, batch: VisitBatch) -> list[Judgement]:
@@ -117,6 +143,8 @@ class Scripted:
     @activity.defn(name="send_messages")
     async def send_messages(self, batch: VisitBatch) -> list[SendResult]:
         outcomes = {"sent": SendOutcome.ACCEPTED, "failed": SendOutcome.GAVE_UP}
+        taken = [each for each in batch.visits if self._fate(batch, each) == "sent"]
+        self.given.update((each.contact_id, batch.scope.version_id, each.step_id, each.visit) for each in taken)
         return [
             SendResult(run_id=visit.run_id, outcome=outcomes[self._fate(batch, visit)], reason="drawn", delivery_id=uuid4())
             for visit in batch.visits
@@ -154,7 +182,8 @@ class Scripted:
         return [self._done(batch, each) for each in batch.visits]
 
     def _done(self, batch: VisitBatch, visit: StepVisit) -> StepAnswer:
-        match self.worlds[visit.run_id].deed(*_place(batch, visit), visit.round):
+        kept = self._kept(batch, visit)
+        match "done" if kept else self.worlds[visit.run_id].deed(*_place(batch, visit), visit.round):
             case "failed":
                 return StepAnswer(run_id=visit.run_id, failed=True, reason="drawn")
             case "again":
@@ -173,7 +202,7 @@ class Scripted:
     @activity.defn(name="hand_over_runs")
     async def hand_over_runs(self, handed: HandOver) -> None:
         for state in handed.runs:
-            await self.start([state], handed.order.version_id)
+            await self._start([state], handed.order.version_id)
 
     # --- the record ------------------------------------------------------------------------------------------------------
 
@@ -188,6 +217,23 @@ class Scripted:
         mine = [self.lines[run][sequence] for sequence in sorted(self.lines[run])]
         foretold = [each for each in mine if each.actor_id != EVERYBODY and each.kind not in REQUESTS]
         return [(each.kind, each.step_id, each.visit) for each in foretold]
+
+    def over(self) -> bool:
+        return all(self.finished(run) and self._replay(run) is None for run in self.worlds)
+
+    def _replay(self, run: UUID) -> Begin | None:
+        """How the replay begins that a run gets which is over, and has not got yet."""
+        end, version, begin = self.newest(run), self.versions[run], self.begins[run]
+        world = self.worlds[run]
+        again = world.replay(run, version, end.reason, end.step_id or "")
+        if again is None or again[0] in self.worlds:
+            return None
+        chain = [(self.begins[each], self._told(each)) for each in self.chains[begin.contact]]
+        return replay(again[0], world.of(version), version, again[1], chain)
+
+    def _told(self, run: UUID) -> list[Told]:
+        lines = [self.lines[run][sequence] for sequence in sorted(self.lines[run])]
+        return [Told(each.kind, each.step_id, each.visit, each.reason, each.details.get("to")) for each in lines]
 
     def conserves(self) -> None:
         """By the record alone: whoever has entered is in exactly one phase, and nobody goes on after the end."""
@@ -204,7 +250,10 @@ class Scripted:
     # --- what people say -------------------------------------------------------------------------------------------------
 
     async def operate(self) -> None:
-        """Everybody who waits for a person now is spoken to, those of one workflow together."""
+        """Who is over is replayed, if that is drawn. Everybody who waits for a person now is spoken to, those of one workflow together."""
+        for run in [run for run in self.worlds if self.finished(run)]:
+            if (begin := self._replay(run)) is not None:
+                await self._begin(self.worlds[run], [begin])
         resting: dict[str, list[Resting]] = {}
         for run in self.worlds:
             if (found := self._resting(run)) is not None:
@@ -279,8 +328,9 @@ class Scripted:
         for (kind, to_step), those in together.items():
             twice, bulk = any(each.speech.last.twice for each in those), any(each.speech.last.bulk for each in those)
             match kind:
-                case "exit":
-                    exits = [RunMessage(run_id=each.run, kind="exit", reason=f"exit_rule:{LEFT}") for each in those] * 2
+                case "exit" | "replay":
+                    reason = REPLAYED if kind == "replay" else f"exit_rule:{LEFT}"
+                    exits = [RunMessage(run_id=each.run, kind="exit", reason=reason) for each in those] * 2
                     await handle.signal("tell", RunMessages(messages=exits))
                 case "move":
                     await self._move(handle, those)

@@ -12,7 +12,8 @@ from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer
 from models.domain.journey.webhook_tries import pause_after
 from models.domain.wait_time import shared_instant
-from tests.workflows.worlds import LEFT, Speech, Word, World
+from tests.workflows.chains import Begin, Told, replay
+from tests.workflows.worlds import LEFT, REPLAYED, Speech, Word, World
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 THINKING = timedelta(hours=1)  # how long a person takes
@@ -21,9 +22,10 @@ Step = tuple[str, str | None, int | None]  # kind of change, step, visit
 
 @dataclass
 class Walk:
-    """`lines`: what happened and when. The rest is what a simulation has to be told in order to find the same."""
+    """`lines`: what happened and when. `calls`, `events` and `said` are what a simulation has to be told in order to find the same."""
 
     state: RunState
+    version: UUID  # on which it ended
     lines: list[tuple[datetime, Change]] = field(default_factory=list)
     calls: dict[str, list[str]] = field(default_factory=dict)  # by step, how each try of its webhook ended
     events: list[tuple[datetime, str]] = field(default_factory=list)
@@ -35,15 +37,36 @@ class Walk:
 
 
 def walk(world: World, run: UUID) -> Walk:
-    return _Walker(world, run).walk()
+    return _Walker(world, _first(world, run)).walk()
+
+
+def walk_all(world: World, run: UUID) -> dict[UUID, Walk]:
+    """The run, its replay, the replay's replay, …"""
+    begin: Begin | None = _first(world, run)
+    found: dict[UUID, Walk] = {}
+    chain: list[tuple[Begin, list[Told]]] = []
+    while begin is not None:
+        walked = found[begin.run] = _Walker(world, begin).walk()
+        chain.insert(0, (begin, [_told(change) for _, change in walked.lines]))
+        again = world.replay(begin.run, walked.version, walked.state.reason, walked.state.step_id or "")
+        begin = None if again is None else replay(again[0], world.of(walked.version), walked.version, again[1], chain)
+    return found
+
+
+def _first(world: World, run: UUID) -> Begin:
+    return Begin(run, run, world.version_id, world.definition.start)
+
+
+def _told(change: Change) -> Told:
+    return Told(change.kind, change.step_id, change.visit, change.reason, change.details.get("to"))
 
 
 class _Walker:
-    def __init__(self, world: World, run: UUID) -> None:
-        self.world, self.run, self.version = world, run, world.version_id
+    def __init__(self, world: World, begin: Begin) -> None:
+        self.world, self.begin, self.run, self.version = world, begin, begin.run, begin.version
         self.now, self.rests = NOW, 0
         self.tries: Counter[tuple[str, int]] = Counter()  # by step and visit
-        self.walked = Walk(RunState(run_id=run, contact_id=run, step_id=world.definition.start))
+        self.walked = Walk(begin.state, begin.version)
 
     @property
     def state(self) -> RunState:
@@ -67,6 +90,7 @@ class _Walker:
                     self._listen()
                 case WaitUntil(at=at) if at is not None:
                     self._wait(at)
+        self.walked.version = self.version
         return self.walked
 
     def _apply(self, progress: Progress) -> None:
@@ -76,7 +100,8 @@ class _Walker:
     # --- what activities answer ------------------------------------------------------------------------------------------
 
     def _send(self, send: Send) -> None:
-        match self.world.send(self.run, self.version, send.step_id, send.visit, send.round):
+        kept = self.begin.keeps(self.definition, send.step_id, send.visit)
+        match "sent" if kept else self.world.send(self.run, self.version, send.step_id, send.visit, send.round):
             case "sent":
                 self._apply(interpreter.sent(self.definition, self.state, self.now, {}))
             case "not_sent":
@@ -87,7 +112,8 @@ class _Walker:
                 self._fail()
 
     def _perform(self, asked: Question) -> None:
-        deed = self.world.deed(self.run, self.version, asked.step_id, asked.visit, asked.round)
+        kept = self.begin.keeps(self.definition, asked.step_id, asked.visit)
+        deed = "done" if kept else self.world.deed(self.run, self.version, asked.step_id, asked.visit, asked.round)
         self.walked.calls.setdefault(asked.step_id, []).append(deed)
         self.tries[asked.step_id, asked.visit] += 1
         match deed:
@@ -176,6 +202,8 @@ class _Walker:
                 self._apply(interpreter.jump(definition, state, to_step, self.now))
             case "exit":
                 self._apply(interpreter.leave(state, f"exit_rule:{LEFT}"))
+            case "replay":
+                self._apply(interpreter.leave(state, REPLAYED))
             case "cancel":
                 self._apply(interpreter.cancel(state, None))
             case "move":

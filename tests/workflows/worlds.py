@@ -6,9 +6,9 @@ All of it is drawn beforehand, as a function of who asks where for how many-th t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 from hypothesis import strategies as st
 
@@ -19,6 +19,8 @@ from models.domain.journey.steps.base import fraction
 from tests.models.domain.journey.drawing import steps
 
 LEFT = "left"  # the event by which a run exits
+REPLAYED = "replayed"  # why a parked run exits whose place another takes
+GENERATIONS = 2  # of replays
 MOST_RESTS = 8  # for a person; then somebody cancels the run
 PATIENT_ROUNDS = 3  # a visit is told to ask again only so often
 
@@ -31,7 +33,7 @@ WAITS = ("early", "during", "last", "never", "never")  # when what is waited for
 SILENT = ("everybody", "journey", "spread", "late", "wrong", "matched")  # leave no line of their own that anybody compares
 ASIDES = (*SILENT, "pause", "cancel_step", "restore_step", "variables")
 AT_REVIEW = ("approve", "approve", "reject", "exit", "move", "skip", "jump", "cancel", "cancel_step")
-PARKED = ("retry", "retry", "retry", "skip", "jump", "exit", "move", "cancel", "cancel_step")
+PARKED = ("retry", "retry", "retry", "skip", "jump", "exit", "move", "cancel", "cancel_step", "replay", "replay")
 SIMULATED_AT_REVIEW = ("approve", "approve", "reject", "exit", "skip", "cancel")
 SIMULATED_PARKED = ("retry", "retry", "skip", "exit", "cancel")
 WRAPS = (None, None, None, "pause", "journey")
@@ -75,8 +77,19 @@ class World:
     def of(self, version: UUID) -> Definition:
         return self.definition if version == self.version_id else self.successor
 
+    @cached_property
+    def numbers(self) -> dict[UUID, int]:
+        """Of the runs, and of their replays, which get other answers."""
+        numbers: dict[UUID, int] = {}
+        for contact in self.contacts:
+            run = contact
+            for _ in range(GENERATIONS + 1):
+                numbers[run] = len(numbers)
+                run = replay_of(run)
+        return numbers
+
     def draw(self, run: UUID, version: UUID, *about: str | int) -> float:
-        return fraction(self.seed, self.contacts.index(run), "old" if version == self.version_id else "new", *about)
+        return fraction(self.seed, self.numbers[run], "old" if version == self.version_id else "new", *about)
 
     # --- what activities answer ------------------------------------------------------------------------------------------
 
@@ -138,7 +151,17 @@ class World:
                 return None
 
     def _said(self, run: UUID, *about: str | int) -> float:
-        return fraction(self.seed, self.contacts.index(run), *about)
+        return fraction(self.seed, self.numbers[run], *about)
+
+    # --- replays ---------------------------------------------------------------------------------------------------------
+
+    def replay(self, run: UUID, version: UUID, reason: str | None, last_step: str) -> tuple[UUID, str] | None:
+        """Whether the run, which is over, is replayed, and if so, by which run and from which step."""
+        again = replay_of(run)
+        if self.simulated or again not in self.numbers or (reason != REPLAYED and self._said(run, "replayed") > 0.3):
+            return None
+        drawn = _drawn(sorted(self.of(version).steps), self._said(run, "from"))
+        return again, drawn if drawn and self._said(run, "from the start") < 0.5 else last_step
 
 
 def _one(kinds: Sequence[Kind], drawn: float) -> Kind:
@@ -188,6 +211,10 @@ def _simulable(name: str, step: Step) -> Step:
             return step.model_copy(update={"purpose": "transactional"})
         case _:
             return _endless(name, step)
+
+
+def replay_of(run: UUID) -> UUID:
+    return uuid5(run, "replay")
 
 
 def way_of(step: str) -> str:
