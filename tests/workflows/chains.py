@@ -33,7 +33,7 @@ class Begin:
     contact: UUID
     version: UUID
     step_id: str
-    begun: Begun = Begun()
+    begun: Begun = field(default_factory=Begun)
     done: Mapping[Place, Past] = field(default_factory=dict)
 
     @property

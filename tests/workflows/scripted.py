@@ -74,6 +74,7 @@ class Scripted:
         self.versions: dict[UUID, UUID] = {}  # by run
         self.workflows: dict[UUID, str] = {}  # by run
         self.lines: dict[UUID, dict[int, Transition]] = {}  # by run and sequence
+        self.settled: set[UUID] = set()  # runs that are over, and replayed if that is drawn
         self.rests: Counter[UUID] = Counter()
         self.answered: dict[UUID, int] = {}  # by run, the line that was answered last
 
@@ -97,10 +98,13 @@ class Scripted:
             self.versions[state.run_id], self.workflows[state.run_id] = version, name
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
+    async def working(self, cached: int) -> AsyncIterator[None]:
+        """With workers that keep so many workflows; those that they have not, they replay."""
         sends = [self.send_messages, self.perform_steps]
         async with (
-            Worker(self.server.client, task_queue=self.queue, workflows=[JourneyWorkflow], activities=self._all(), max_cached_workflows=0),
+            Worker(
+                self.server.client, task_queue=self.queue, workflows=[JourneyWorkflow], activities=self._all(), max_cached_workflows=cached
+            ),
             Worker(self.server.client, task_queue=send_queue(self.queue), activities=sends),
         ):
             yield
@@ -136,9 +140,7 @@ class Scripted:
     async def check_quiet_hours(self, batch: VisitBatch) -> list[Judgement]:
         held = {visit.run_id for visit in batch.visits if self._fate(batch, visit) == "held"}
         until = batch.now + HOUR
-        return [
-            _judged(visit, Verdict.HOLD, until) if visit.run_id in held else _judged(visit, Verdict.SEND) for visit in batch.visits
-        ]
+        return [_judged(visit, Verdict.HOLD, until) if visit.run_id in held else _judged(visit, Verdict.SEND) for visit in batch.visits]
 
     @activity.defn(name="send_messages")
     async def send_messages(self, batch: VisitBatch) -> list[SendResult]:
@@ -219,14 +221,14 @@ class Scripted:
         return [(each.kind, each.step_id, each.visit) for each in foretold]
 
     def over(self) -> bool:
-        return all(self.finished(run) and self._replay(run) is None for run in self.worlds)
+        return len(self.settled) == len(self.worlds)
 
     def _replay(self, run: UUID) -> Begin | None:
-        """How the replay begins that a run gets which is over, and has not got yet."""
+        """How the replay begins that a run gets which is over; None: it gets none."""
         end, version, begin = self.newest(run), self.versions[run], self.begins[run]
         world = self.worlds[run]
         again = world.replay(run, version, end.reason, end.step_id or "")
-        if again is None or again[0] in self.worlds:
+        if again is None:
             return None
         chain = [(self.begins[each], self._told(each)) for each in self.chains[begin.contact]]
         return replay(again[0], world.of(version), version, again[1], chain)
@@ -251,11 +253,12 @@ class Scripted:
 
     async def operate(self) -> None:
         """Who is over is replayed, if that is drawn. Everybody who waits for a person now is spoken to, those of one workflow together."""
-        for run in [run for run in self.worlds if self.finished(run)]:
+        for run in [run for run in self.worlds if run not in self.settled and self.finished(run)]:
+            self.settled.add(run)
             if (begin := self._replay(run)) is not None:
                 await self._begin(self.worlds[run], [begin])
         resting: dict[str, list[Resting]] = {}
-        for run in self.worlds:
+        for run in self.worlds.keys() - self.settled:
             if (found := self._resting(run)) is not None:
                 resting.setdefault(self.workflows[run], []).append(found)
         for name, those in resting.items():
@@ -375,7 +378,7 @@ class Scripted:
             }
         )
         update = str(uuid4())
-        answers = await handle.execute_update("control_runs", order, id=update, result_type=list[RunControlled])
+        answers: list[RunControlled] = await handle.execute_update("control_runs", order, id=update, result_type=list[RunControlled])
         if twice:
             try:
                 assert await handle.execute_update("control_runs", order, id=update, result_type=list[RunControlled]) == answers

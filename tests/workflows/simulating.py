@@ -43,9 +43,7 @@ def simulate(world: World, run: UUID, walked: Walk) -> list[tuple[datetime, Chan
 
 def _given(world: World, run: UUID, walked: Walk) -> scenario.World:
     steps, version = world.definition.steps, world.version_id
-    ways = {
-        way_of(name): int(world.branch(run, version, name, 1) == 0) for name, step in steps.items() if isinstance(step, BranchStep)
-    }
+    ways = {way_of(name): int(world.branch(run, version, name, 1) == 0) for name, step in steps.items() if isinstance(step, BranchStep)}
     sends = {name: OUTCOMES[world.send(run, version, name, 1, 0)] for name, step in steps.items() if isinstance(step, SendStep)}
     calls = {name: _answers(tries) for name, tries in walked.calls.items() if steps[name].kind == "call_webhook"}
     return scenario.World(variables=ways, sends=sends, webhooks=calls)

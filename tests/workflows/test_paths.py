@@ -5,6 +5,7 @@ What the world answers and what people say is drawn beforehand (`tests.workflows
 """
 
 import asyncio
+import itertools
 import os
 from dataclasses import replace
 from datetime import datetime
@@ -23,6 +24,7 @@ from tests.workflows.walking import walk, walk_all
 from tests.workflows.worlds import World, worlds
 
 EXAMPLES = int(os.environ.get("LEADSTATS_PATHS", "100"))
+SIMULATED = st.just(True)
 AT_ONCE = 20  # journeys under way together
 COMMON: dict[str, Any] = {
     "deadline": None,
@@ -33,7 +35,7 @@ COMMON: dict[str, Any] = {
 }
 
 
-@given(worlds(st.just(True)))
+@given(worlds(SIMULATED))
 @settings(max_examples=EXAMPLES, **COMMON)
 def test_the_simulator_and_the_interpreter_find_the_same_path_at_the_same_times(world: World) -> None:
     for run in world.contacts:
@@ -45,7 +47,7 @@ def _dated(lines: list[tuple[datetime, Change]]) -> list[tuple[Any, ...]]:
     return [(at, change.kind, change.step_id, change.visit, change.phase, change.wake_at) for at, change in lines]
 
 
-@given(st.lists(worlds(), min_size=AT_ONCE, max_size=AT_ONCE))
+@given(st.lists(worlds(SIMULATED | st.just(False)), min_size=AT_ONCE, max_size=AT_ONCE))
 @settings(max_examples=EXAMPLES // AT_ONCE + 1, **COMMON)  # the first is the simplest that there is, and no surprise
 async def test_the_interpreter_and_temporal_find_the_same_path_for_each_contact(server: WorkflowEnvironment, drawn: list[World]) -> None:
     drawn = [_of_its_own(world, number) for number, world in enumerate(drawn)]
@@ -75,14 +77,15 @@ async def travel(server: WorkflowEnvironment, drawn: list[World]) -> Scripted:
     fakes = Scripted(server)
     for world in drawn:
         await fakes.enter(world)
+    caches = itertools.cycle([0, 1_000])
     async with asyncio.timeout(300):
         while not fakes.over():
             until = _written(fakes) + 10 * AT_ONCE
-            async with fakes.working():
+            async with fakes.working(next(caches)):
                 while not fakes.over() and _written(fakes) < until:
                     await fakes.operate()
                     fakes.conserves()
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.05)
     fakes.conserves()
     return fakes
 

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4, uuid5
 
 from hypothesis import strategies as st
 
-from models.domain.journey.definition import BranchStep, Definition, ReviewStep, SendStep, Step, WaitForStep
+from models.domain.journey.definition import BranchStep, CallWebhookStep, Definition, ReviewStep, SendStep, Step, WaitForStep
 from models.domain.journey.entry import ExitRule
 from models.domain.journey.interpreter import ROUNDS_PER_VERSION
 from models.domain.journey.steps.base import fraction
@@ -36,7 +36,8 @@ AT_REVIEW = ("approve", "approve", "reject", "exit", "move", "skip", "jump", "ca
 PARKED = ("retry", "retry", "retry", "skip", "jump", "exit", "move", "cancel", "cancel_step", "replay", "replay")
 SIMULATED_AT_REVIEW = ("approve", "approve", "reject", "exit", "skip", "cancel")
 SIMULATED_PARKED = ("retry", "retry", "skip", "exit", "cancel")
-WRAPS = (None, None, None, "pause", "journey")
+Wrap = Literal["pause", "journey"] | None
+WRAPS: tuple[Wrap, ...] = (None, None, None, "pause", "journey")
 
 Kind = TypeVar("Kind")
 
@@ -54,11 +55,11 @@ class Word:
 
 @dataclass(frozen=True)
 class Speech:
-    """All that people say at one rest: what leaves the run where it is; then, maybe while it or its journey is paused, what ends the rest."""
+    """All that people say at one rest: what leaves the run where it is; then, maybe while it or its journey is paused, what ends it."""
 
     asides: tuple[Word, ...]
     last: Word
-    wrap: Literal["pause", "journey"] | None = None
+    wrap: Wrap = None
 
 
 @dataclass(frozen=True)
@@ -130,14 +131,14 @@ class World:
         return Speech(spoken, self._last(run, version, rest, step, parked), wrap)
 
     def _last(self, run: UUID, version: UUID, rest: int, step: str, parked: bool) -> Word:
-        if self.simulated:
-            kinds = SIMULATED_PARKED if parked else SIMULATED_AT_REVIEW
-        else:
-            kinds = PARKED if parked else AT_REVIEW
+        at_review, at_failure = (SIMULATED_AT_REVIEW, SIMULATED_PARKED) if self.simulated else (AT_REVIEW, PARKED)
+        kinds: Sequence[str] = at_failure if parked else at_review
         kind = "cancel" if rest >= MOST_RESTS else _one(kinds, self._said(run, rest, "last"))
         if kind == "move" and version != self.version_id:
             kind = "skip"
-        return Word(kind, self._target(run, version, rest, step, kind), self._said(run, rest, "twice") < 0.3, self._said(run, rest, "bulk") < 0.3)
+        return Word(
+            kind, self._target(run, version, rest, step, kind), self._said(run, rest, "twice") < 0.3, self._said(run, rest, "bulk") < 0.3
+        )
 
     def _target(self, run: UUID, version: UUID, rest: int, step: str, kind: str) -> str | None:
         match kind:
@@ -184,14 +185,16 @@ def definitions(draw: st.DrawFn, simulated: bool) -> Definition:
     names = tuple(f"s{number}" for number in range(draw(st.integers(2, 7))))
     fit = _simulable if simulated else _endless
     drawn = {name: fit(name, draw(_steps(names))) for name in names}
-    return Definition(start=names[0], steps=drawn, max_visits=draw(st.integers(1, 3)), exits=(ExitRule(name=LEFT, event=LEFT),))
+    return Definition(start=names[0], steps=drawn, max_visits=draw(st.integers(1, 4)), exits=(ExitRule(name=LEFT, event=LEFT),))
 
 
 @cache  # made once: that takes longer than to draw from it
 def _steps(names: tuple[str, ...]) -> st.SearchStrategy[Step]:
     """More than their share of those at which people speak."""
     to = st.sampled_from([*names, None])
-    return steps([*names, None]) | st.builds(ReviewStep, approved=to, rejected=to)
+    reviews = st.builds(ReviewStep, approved=to, rejected=to)
+    calls = st.builds(CallWebhookStep, url=st.just("https://example.com/hook"), next=to)
+    return st.one_of(steps([*names, None]), steps([*names, None]), reviews, calls)
 
 
 def _endless(name: str, step: Step) -> Step:
@@ -222,7 +225,7 @@ def way_of(step: str) -> str:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, simulated: st.SearchStrategy[bool] = st.booleans()) -> World:
+def worlds(draw: st.DrawFn, simulated: st.SearchStrategy[bool]) -> World:
     plain = draw(simulated)
     contacts = tuple(UUID(int=draw(st.integers(1, 2**128 - 1))) for _ in range(draw(st.integers(1, 4))))
     definition = draw(definitions(plain))
