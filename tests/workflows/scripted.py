@@ -324,11 +324,11 @@ class Scripted:
                 await self._control(handle, command, [here], to_step=word.to_step)
 
     async def _last_words(self, handle: WorkflowHandle[Any, Any], resting: Sequence[Resting]) -> None:
-        """Each its own; those who hear the same, and one of them in bulk, together."""
+        """Each its own; those who hear the same, and one of them in bulk, together. Moves last: a word in bulk is for who is still here."""
         together: dict[tuple[str, str | None], list[Resting]] = {}
         for each in resting:
             together.setdefault((each.speech.last.kind, each.speech.last.to_step), []).append(each)
-        for (kind, to_step), those in together.items():
+        for (kind, to_step), those in sorted(together.items(), key=lambda said: said[0][0] == "move"):
             twice, bulk = any(each.speech.last.twice for each in those), any(each.speech.last.bulk for each in those)
             match kind:
                 case "exit" | "replay":

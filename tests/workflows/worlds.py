@@ -157,12 +157,13 @@ class World:
     # --- replays ---------------------------------------------------------------------------------------------------------
 
     def replay(self, run: UUID, version: UUID, reason: str | None, last_step: str) -> tuple[UUID, str] | None:
-        """Whether the run, which is over, is replayed, and if so, by which run and from which step."""
+        """Whether the run, which is over, is replayed, and if so, by which run and from which step: any, the first or its last."""
         again = replay_of(run)
-        if self.simulated or again not in self.numbers or (reason != REPLAYED and self._said(run, "replayed") > 0.3):
+        if self.simulated or again not in self.numbers or (reason != REPLAYED and self._said(run, "replayed") > 0.4):
             return None
-        drawn = _drawn(sorted(self.of(version).steps), self._said(run, "from"))
-        return again, drawn if drawn and self._said(run, "from the start") < 0.5 else last_step
+        definition = self.of(version)
+        steps = sorted(definition.steps)
+        return again, _one([definition.start, last_step, _one(steps, self._said(run, "step"))], self._said(run, "from"))
 
 
 def _one(kinds: Sequence[Kind], drawn: float) -> Kind:
@@ -194,7 +195,8 @@ def _steps(names: tuple[str, ...]) -> st.SearchStrategy[Step]:
     to = st.sampled_from([*names, None])
     reviews = st.builds(ReviewStep, approved=to, rejected=to)
     calls = st.builds(CallWebhookStep, url=st.just("https://example.com/hook"), next=to)
-    return st.one_of(steps([*names, None]), steps([*names, None]), reviews, calls)
+    sends = st.builds(SendStep, template_id=st.builds(uuid4), next=to)
+    return st.one_of(steps([*names, None]), steps([*names, None]), reviews, calls, sends)
 
 
 def _endless(name: str, step: Step) -> Step:
