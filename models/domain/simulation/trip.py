@@ -305,7 +305,7 @@ class Traveller:
         match command:
             case "retry" if self.state.phase is Phase.NEEDS_ATTENTION:
                 self._apply(interpreter.retry(self.state))
-            case "skip" if self.state.phase is Phase.NEEDS_ATTENTION:
+            case "skip":
                 self._apply(interpreter.skip(self.definition, self.state, self.now))
             case "cancel":
                 self._apply(interpreter.cancel(self.state, None))
