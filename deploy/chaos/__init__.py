@@ -1,1 +1,1 @@
-"""Kills parts of a private installation in the middle of a campaign and judges what came of it."""
+"""Kills parts of a private installation in the middle of a campaign and of a bulk replay, and judges what came of them."""

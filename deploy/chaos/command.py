@@ -1,4 +1,4 @@
-"""`leadstats chaos`: kills parts at random moments during a campaign and counts what was lost or doubled.
+"""`leadstats chaos`: kills parts at random moments during a campaign and a bulk replay, and counts what was lost or doubled.
 
 Works on an installation of its own, which it starts and ends; nothing else on the machine is touched.
 """
@@ -19,6 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--contacts", type=_count, default=2000, help="how many contacts who consented (default 2000)")
     parser.add_argument("--kills", type=_count, default=20, help="how many kills (default 20)")
     parser.add_argument("--seed", type=int, help="repeats the kills of an earlier trial in their order (default: a new one)")
+    parser.add_argument(
+        "--replays",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="then as many kills while as many runs that failed are replayed in bulk (default: yes)",
+    )
     parser.add_argument("--state", type=Path, metavar="DIR", help="keeps the installation's state in this new directory")
     parser.add_argument("--json", action="store_true", help="one line on standard output; progress goes to standard error")
 
@@ -33,7 +39,8 @@ def _count(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """0: nothing was lost or doubled and the record verifies. 1: not so. 2: the installation could not be started."""
     seed = arguments.seed if arguments.seed is not None else time.time_ns() % 1_000_000
-    trial = Trial(arguments.contacts, arguments.kills, seed, arguments.state)
+    replay_kills = arguments.kills if arguments.replays else 0
+    trial = Trial(arguments.contacts, arguments.kills, seed, arguments.state, replay_kills)
     try:
         report = asyncio.run(run_trial(trial, _say))
     except NotStarted as error:
@@ -51,5 +58,5 @@ def _say(line: str) -> None:
 
 def _text(report: Report) -> str:
     document: dict[str, Any] = report.document()
-    lines = [f"{name.replace('_', ' '):<26} {value}" for name, value in document.items()]
+    lines = [f"{name.replace('_', ' '):<34} {value}" for name, value in document.items()]
     return "\n".join([*lines, "", "Nothing was lost or doubled." if report.ok else "NOT as it should be; see above."])

@@ -37,6 +37,7 @@ class Delivery:
     step_id: str
     state: str
     transmitting_at: datetime | None = None
+    run_id: UUID | None = None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """What is killed, and when: decided beforehand from a seed, so that a finding can be repeated."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 EVERYTHING = "everything"  # all parts at once, as when the power fails
 PARTS = ("worker", "api", "temporal", "postgres", "sandbox")
 LEAST = 3  # kills of PostgreSQL and of Temporal, where there are enough kills for that
 LONGEST_PAUSE = 4.0  # seconds
+SOON = 1.0  # seconds: an operation on some dozens of runs takes about as long
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,13 @@ def plan_kills(seed: int, kills: int) -> list[Planned]:
     parts = _parts(kills)
     chance.shuffle(parts)
     return [Planned(part, chance.uniform(0.2, LONGEST_PAUSE)) for part in parts]
+
+
+def plan_replay_kills(seed: int, kills: int) -> list[Planned]:
+    """Likewise for the replays. Every second kill, the first included, comes soon: while an operation is being carried out."""
+    chance = random.Random(f"replays {seed}")
+    planned = plan_kills(chance.randrange(1 << 30), kills)
+    return [replace(one, pause=chance.uniform(0.0, SOON)) if number % 2 == 0 else one for number, one in enumerate(planned)]
 
 
 def _parts(kills: int) -> list[str]:

@@ -53,6 +53,9 @@ class Api:
     async def patch(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
         return await self._ask("PATCH", path, {"json": body, "headers": headers or {}})
 
+    async def delete(self, path: str) -> None:
+        await self._ask("DELETE", path, {})
+
     async def send_file(self, path: str, name: str, content: bytes, fields: Mapping[str, str]) -> Any:
         """A multipart form with one file in the field `file`."""
         form = {"files": {"file": (name, content, "text/csv")}, "data": dict(fields), "headers": {"Idempotency-Key": uuid4().hex}}

@@ -64,12 +64,14 @@ async def make_connection(
     return str((await api.post("/v1/connections", wanted))["id"])
 
 
-async def publish_journey(api: Api, name: str, topic_id: str, connection_id: str, sends: int, wait: str | None) -> Made:
-    """`sends` marketing messages, one after the other, with `wait` (ISO 8601) between two of them. Every message has a
-    subject of its own."""
+async def publish_journey(
+    api: Api, name: str, topic_id: str, connection_id: str, sends: int, wait: str | None, *, event: str | None = None
+) -> Made:
+    """`sends` marketing messages, one after the other, with `wait` (ISO 8601) between two of them, or the wait for an `event` of this
+    name. Every message has a subject of its own."""
     subjects = {f"send{number}": f"{name}, part {number}" for number in range(1, sends + 1)}
     templates = [await _template(api, subject) for subject in subjects.values()]
-    draft = {"language": 1, "start": "send1", "steps": _steps(templates, topic_id, connection_id, wait)}
+    draft = {"language": 1, "start": "send1", "steps": _steps(templates, topic_id, connection_id, wait, event)}
     journey_id = (await api.post("/v1/journeys", {"name": name, "draft": draft}))["id"]
     await api.post(f"/v1/journeys/{journey_id}/versions")
     # Who kills servers in the middle of a message makes uncertain outcomes, which would brake a campaign that has only just begun.
@@ -82,16 +84,23 @@ async def _template(api: Api, subject: str) -> str:
     return str((await api.post("/v1/templates", body))["id"])
 
 
-def _steps(templates: Sequence[str], topic_id: str, connection_id: str, wait: str | None) -> dict[str, Any]:
+def _steps(templates: Sequence[str], topic_id: str, connection_id: str, wait: str | None, event: str | None) -> dict[str, Any]:
     steps: dict[str, Any] = {}
+    waits = wait is not None or event is not None
     for number, template_id in enumerate(templates, 1):
         last = number == len(templates)
         onwards = None if last else f"send{number + 1}"
         send = {"kind": "send", "template_id": template_id, "topic_id": topic_id, "connection_id": connection_id}
-        steps[f"send{number}"] = send | {"next": f"wait{number}" if wait and not last else onwards}
-        if wait and not last:
-            steps[f"wait{number}"] = {"kind": "wait", "duration": wait, "next": onwards}
+        steps[f"send{number}"] = send | {"next": f"wait{number}" if waits and not last else onwards}
+        if waits and not last:
+            steps[f"wait{number}"] = _wait(wait, event, onwards)
     return steps
+
+
+def _wait(duration: str | None, event: str | None, onwards: str | None) -> dict[str, Any]:
+    if event is not None:
+        return {"kind": "wait_for", "events": [{"event": event, "next": onwards}]}
+    return {"kind": "wait", "duration": duration, "next": onwards}
 
 
 async def launch(api: Api, name: str, journey_id: str, page_size: int | None = None, segment_id: str | None = None) -> str:
@@ -105,16 +114,30 @@ async def until_at_rest(api: Api, campaign_id: str, seconds: float, every: float
     Raises:
         TooSlow: it was not within `seconds`.
     """
+    return await _until(api, campaign_id, RESTING, "at rest", seconds, every)
+
+
+async def until_all_wait(api: Api, campaign_id: str, seconds: float, every: float = 0.5) -> dict[str, Any]:
+    """The campaign, once each of its runs waits for time or for an event. Raises TooSlow."""
+    return await _until(api, campaign_id, (Phase.WAITING,), "waiting", seconds, every)
+
+
+async def _until(api: Api, campaign_id: str, phases: Sequence[Phase], word: str, seconds: float, every: float) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
     while True:
         campaign: dict[str, Any] = await api.get(f"/v1/campaigns/{campaign_id}")
-        if at_rest(campaign):
+        if _all_in(campaign, phases):
             return campaign
         if time.monotonic() > deadline:
-            raise TooSlow(f"The campaign was not at rest within {seconds:.0f} s: {campaign['progress']['runs']} of {campaign['audience']}")
+            runs = campaign["progress"]["runs"]
+            raise TooSlow(f"The campaign was not {word} within {seconds:.0f} s: {runs} of {campaign['audience']}")
         await asyncio.sleep(every)
 
 
 def at_rest(campaign: Mapping[str, Any]) -> bool:
+    return _all_in(campaign, RESTING)
+
+
+def _all_in(campaign: Mapping[str, Any], phases: Sequence[Phase]) -> bool:
     runs = campaign["progress"]["runs"]
-    return campaign["audience"] is not None and sum(runs[phase] for phase in RESTING) == campaign["audience"]
+    return campaign["audience"] is not None and sum(runs[phase] for phase in phases) == campaign["audience"]

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from deploy.chaos.plan import LONGEST_PAUSE, PARTS, plan_kills
+from deploy.chaos.plan import LONGEST_PAUSE, PARTS, SOON, plan_kills, plan_replay_kills
 
 
 def test_the_same_seed_plans_the_same_kills() -> None:
@@ -28,3 +28,12 @@ def test_twenty_kills_meet_both_servers_three_times_and_every_part() -> None:
 def test_four_kills_meet_both_servers_once() -> None:
     counts = Counter(one.part for one in plan_kills(1, 4))
     assert counts["temporal"] == counts["postgres"] == 1
+
+
+def test_the_kills_of_the_replays_are_others_and_every_second_one_comes_soon() -> None:
+    planned = plan_replay_kills(4711, 20)
+    assert planned == plan_replay_kills(4711, 20)
+    assert Counter(one.part for one in planned) == Counter(one.part for one in plan_kills(4711, 20))
+    assert [one.part for one in planned] != [one.part for one in plan_kills(4711, 20)]
+    assert all(one.pause <= SOON for one in planned[::2])
+    assert any(one.pause > SOON for one in planned[1::2])
