@@ -9,6 +9,7 @@ from models.store.sandbox import Fault
 from models.store.session import Database
 
 REFRESH_SECONDS = 0.25
+IN_FORCE_SECONDS = 0.5  # nobody is judged by what was known longer ago, unless the database is away
 DATABASE_SECONDS = 5.0
 
 
@@ -18,6 +19,7 @@ class Faults:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: dict[UUID, tuple[float, Sequence[Fault]]] = {}
+        self._readings: dict[UUID, asyncio.Task[Sequence[Fault]]] = {}
 
     async def strike(self, organization_id: UUID, phase: str, recipient: str | None = None) -> Fault | None:
         """The oldest fault for this phase and recipient, with one use taken from it; None when all is well."""
@@ -29,18 +31,25 @@ class Faults:
         return None
 
     async def _current(self, organization_id: UUID) -> Sequence[Fault]:
-        now = asyncio.get_running_loop().time()
-        read_at, faults = self._known.get(organization_id, (float("-inf"), ()))
-        if now - read_at < REFRESH_SECONDS:
-            return faults
-        if organization_id in self._known:
-            self._known[organization_id] = (now, faults)  # the others go on with what was known meanwhile
+        age = asyncio.get_running_loop().time() - self._known[organization_id][0] if organization_id in self._known else float("inf")
+        reading = self._readings.get(organization_id)
+        if age < REFRESH_SECONDS or (reading is not None and age < IN_FORCE_SECONDS):
+            return self._known[organization_id][1]
+        if reading is None:
+            reading = self._readings[organization_id] = asyncio.create_task(self._read(organization_id))
+            reading.add_done_callback(lambda _: self._readings.pop(organization_id, None))
+        return await asyncio.shield(reading)  # the others wait for it, even if the one who began it hangs up
+
+    async def _read(self, organization_id: UUID) -> Sequence[Fault]:
+        began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(DATABASE_SECONDS), self._database.organization(organization_id) as session:
                 faults = [fault for fault in await sandbox.list_faults(session) if fault.remaining is None or fault.remaining > 0]
         except Exception:
-            return faults
-        self._known[organization_id] = (now, faults)
+            if organization_id not in self._known:
+                return ()
+            began, faults = asyncio.get_running_loop().time(), list(self._known[organization_id][1])
+        self._known[organization_id] = (began, faults)
         return faults
 
     async def _use(self, organization_id: UUID, fault: Fault) -> bool:

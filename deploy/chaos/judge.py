@@ -81,6 +81,7 @@ class Verdict:
     parked_otherwise: int  # runs that wait for a person for another reason than an unknown message
     unknown_longest_wait: float = 0.0  # seconds from handing an unknown message over to the kill that explains it
     lost_by: Mapping[str, int] = field(default_factory=dict)
+    parked_by: Mapping[str, int] = field(default_factory=dict)  # `parked_otherwise` by reason
 
     @property
     def ok(self) -> bool:
@@ -95,6 +96,7 @@ def judge(expected: Expected, outcome: Outcome, kills: Sequence[Kill], reach: ti
     unknown = [delivery for delivery in outcome.deliveries if delivery.state == "unknown"]
     waits = [_until_killed(delivery, kills, reach) for delivery in unknown]
     lost = _lost(expected, outcome, arrived)
+    parked = _parked_otherwise(outcome.runs, unknown)
     return Verdict(
         lost=sum(lost.values()),
         duplicates=_duplicates(arrived, outcome.received),
@@ -104,9 +106,10 @@ def judge(expected: Expected, outcome: Outcome, kills: Sequence[Kill], reach: ti
         unexplained=sum(wait is None for wait in waits),
         uninvited=sum(message.recipient not in expected.recipients for message in outcome.received),
         unrecorded=_unrecorded(outcome),
-        parked_otherwise=_parked_otherwise(outcome.runs, unknown),
+        parked_otherwise=sum(parked.values()),
         unknown_longest_wait=max((round(wait.total_seconds(), 2) for wait in waits if wait is not None), default=0.0),
         lost_by={name: count for name, count in lost.items() if count},
+        parked_by=dict(parked),
     )
 
 
@@ -149,6 +152,6 @@ def _unrecorded(outcome: Outcome) -> int:
     return sum(message.delivery_id not in recorded for message in outcome.received)
 
 
-def _parked_otherwise(runs: Sequence[Run], unknown: Sequence[Delivery]) -> int:
+def _parked_otherwise(runs: Sequence[Run], unknown: Sequence[Delivery]) -> Counter[str]:
     because = {delivery.recipient for delivery in unknown}
-    return sum(run.status == Phase.NEEDS_ATTENTION and run.recipient not in because for run in runs)
+    return Counter(str(run.reason) for run in runs if run.status == Phase.NEEDS_ATTENTION and run.recipient not in because)

@@ -7,7 +7,7 @@ EVERYTHING = "everything"  # all parts at once, as when the power fails
 PARTS = ("worker", "api", "temporal", "postgres", "sandbox")
 LEAST = 3  # kills of PostgreSQL and of Temporal, where there are enough kills for that
 LONGEST_PAUSE = 4.0  # seconds
-SOON = 1.0  # seconds: an operation on some dozens of runs takes about as long
+SOON = 0.4  # seconds: an operation on some dozens of runs takes about as long
 
 
 @dataclass(frozen=True)

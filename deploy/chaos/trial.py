@@ -78,14 +78,14 @@ class Phase:
 
     def document(self) -> dict[str, Any]:
         counts = asdict(self.verdict)
-        lost_by = counts.pop("lost_by")
+        told = {name: counts.pop(name) for name in ("lost_by", "parked_by")}
         return {
             **counts,
             "conservation": self.conservation,
             "kills": dict(Counter(kill.part for kill in self.kills)),
             "kills_under_way": self.kills_under_way,
             "longest_recovery_seconds": round(max((kill.back_at - kill.at).total_seconds() for kill in self.kills), 1) if self.kills else 0,
-            **({"lost_by": lost_by} if lost_by else {}),
+            **{name: by for name, by in told.items() if by},
         }
 
 

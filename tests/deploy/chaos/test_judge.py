@@ -113,4 +113,4 @@ def test_an_unknown_message_is_explained_by_a_kill_that_could_have_silenced_it(
 
 def test_a_run_that_waits_for_a_person_without_an_unknown_message_is_told() -> None:
     found = verdict(runs=(replace(RUN, status="needs_attention", reason="step_failed:TimeoutError"), STRANGER))
-    assert (found.parked_otherwise, found.ok) == (1, False)
+    assert (found.parked_otherwise, found.parked_by, found.ok) == (1, {"step_failed:TimeoutError": 1}, False)
