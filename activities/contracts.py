@@ -409,6 +409,12 @@ class RunControl(Payload):
     places: Mapping[str, Place] = Field(default_factory=dict)  # by run id: obeyed only by a run that (still) stands there
     to_step: str | None = None  # jump: where it arrives; cancel_step and restore_step: which
     operation_id: UUID | None = None  # said to many runs at once
+    request_id: UUID | None = None  # the same word said again has the same, also to the workflow that has taken the runs over
+
+    @property
+    def word(self) -> UUID | None:
+        """By what a word that is heard twice is known."""
+        return self.request_id or self.operation_id
 
 
 class RunControlled(Payload):

@@ -82,7 +82,7 @@ class HandOverActivities:
         leaving, after = await self._said(scope, run_ids)
         await self._tell_exits(name, leaving)
         while after != before:
-            for control in _words(scope, before, after):
+            for control in words_between(scope, before, after):
                 await signal_all(self.temporal, control, [name])
             before, (_, after) = after, await self._said(scope, run_ids)
 
@@ -102,7 +102,8 @@ class HandOverActivities:
                     raise
 
 
-def _words(scope: Scope, before: Flags, after: Flags) -> list[Control]:
+def words_between(scope: Scope, before: Flags, after: Flags) -> list[Control]:
+    """What a workflow that knows the flags as they were is told."""
     subjects = {ControlledKind.JOURNEY: scope.journey_id, ControlledKind.CAMPAIGN: scope.campaign_id}
     words = []
     for kind, subject_id in subjects.items():

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 from uuid import UUID
 
 from temporalio.client import Client
@@ -15,15 +17,19 @@ from activities.contracts import (
     RunMessages,
     Scope,
 )
+from activities.handover import words_between
 from activities.replaying import replay_inputs
+from activities.signals import signal_all
 from activities.starting import start_journey
 from activities.versions import Versions
 from models.domain.journey.run import RunState
-from models.store import entries, journeys
+from models.store import entries, handovers, journeys
+from models.store.audience import Flags
 from models.store.entries import StartingRuns
 from models.store.outbox import Waiting
 from models.store.session import Database
 
+Answer = TypeVar("Answer")
 AT_ONCE = 16
 MESSAGES_PER_SIGNAL = 500
 
@@ -73,11 +79,36 @@ class Teller:
             )
             for name, each in starting.items()
         }
-        await asyncio.gather(*(_bounded(limit, self._start(name, journey)) for name, journey in given.items()))
+        started = await asyncio.gather(*(_bounded(limit, self._start(name, journey)) for name, journey in given.items()))
+        await self._tell_changes(organization_id, given, {name for names in started for name in names})
 
-    async def _start(self, name: str, given: JourneyInput) -> list[UUID]:
-        await start_journey(self.temporal, self.task_queue, name, given)
-        return []
+    async def _tell_changes(self, organization_id: UUID, given: Mapping[str, JourneyInput], started: set[str]) -> None:
+        """What operators said while they were starting, too late for their input and too early for a signal: a resume that was missed
+        would leave them held for ever. One that an earlier attempt started may have missed anything, and is told all there is. Looks
+        again after telling: what was told may have been taken back meanwhile."""
+        before = {name: _flags(journey) for name, journey in given.items()}
+        while before:
+            after = await self._said(organization_id, [given[name].scope for name in before])
+            changed: dict[str, Flags] = {}
+            for name, known in before.items():
+                scope = given[name].scope
+                now = after[scope.journey_id, scope.campaign_id]
+                known = known if name in started else replace(now, held_by=frozenset(ControlledKind) - now.held_by)
+                for word in words_between(scope, known, now):
+                    await signal_all(self.temporal, word, [name])
+                    changed[name] = now
+            before, started = changed, started | set(changed)
+
+    async def _said(self, organization_id: UUID, scopes: Sequence[Scope]) -> dict[tuple[UUID, UUID | None], Flags]:
+        subjects = {(scope.journey_id, scope.campaign_id) for scope in scopes}
+        async with self.database.organization(organization_id) as session:
+            return {
+                (journey_id, campaign_id): await handovers.flags(session, journey_id, campaign_id) for journey_id, campaign_id in subjects
+            }
+
+    async def _start(self, name: str, given: JourneyInput) -> list[str]:
+        """Its name, if it was started just now."""
+        return [name] if await start_journey(self.temporal, self.task_queue, name, given) else []
 
     async def _signal(self, name: str, messages: Sequence[Waiting]) -> list[UUID]:
         said = [message for message in messages if message.kind != "start"]
@@ -92,7 +123,11 @@ class Teller:
         return [message.id for message in messages]
 
 
-async def _bounded(limit: asyncio.Semaphore, work: Awaitable[list[UUID]]) -> list[UUID]:
+def _flags(given: JourneyInput) -> Flags:
+    return Flags(frozenset(given.held_by), given.cancelled)
+
+
+async def _bounded(limit: asyncio.Semaphore, work: Awaitable[list[Answer]]) -> list[Answer]:
     async with limit:
         return await work
 

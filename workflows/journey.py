@@ -445,7 +445,7 @@ class JourneyWorkflow:
                 self._apply(trip, interpreter.retry(state, control.reason))
             case "skip":
                 self._steer(trip, control)
-            case "jump" if control.to_step in self.definition.steps:
+            case "jump" if control.to_step in self.definition.steps and (control.word is None or control.word != state.jumped_by):
                 self._steer(trip, control)
             case "cancel_step" if control.to_step == state.step_id and state.starts_at is None:
                 self._steer(trip, control)
@@ -472,8 +472,8 @@ class JourneyWorkflow:
 
     def _steer(self, trip: Trip, control: RunControl) -> None:
         """Skips or jumps now, or, while something is in flight for it, when that has come back: a skip only if the run still stands at
-        this visit then."""
-        state = trip.state
+        this visit then. A word remembers itself: what it jumps back to is done anew, and must not be done twice for it."""
+        state = trip.state = replace(trip.state, jumped_by=control.word) if control.command == "jump" else trip.state
         if state.phase is not Phase.ACTIVE or trip.resting:
             self._apply(trip, self._steered(state, control))
             return

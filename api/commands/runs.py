@@ -208,6 +208,7 @@ async def control_run(caller: Caller, run_id: UUID, word: Word, key: str | None)
         reason=word.reason,
         places={} if place is None else {str(run_id): place},
         to_step=word.to_step,
+        request_id=None if key is None else temporal.request_id(key, caller.organization_id, caller.actor.id, command, run_id),
     )
     try:
         answer = await _answer(caller, run, control, update_id)
@@ -333,6 +334,6 @@ def _judged(run: Run, command: Command, answer: RunControlled) -> Controlled:
         raise Conflict(f"The run has left that step; it stands at {run.step_id} now. Read it, and say again what is meant.")
     if answer.why == "unknown_step":
         raise Conflict("The run was moved to another version meanwhile, which has no such step.")
-    if command in ("cancel_step", "restore_step"):  # it is so already
+    if command in ("cancel_step", "restore_step") or (command == "jump" and answer.why == "already"):  # it is so already
         return Controlled(run, answer.phase, changed=False)
     raise Conflict(f"The run is {answer.phase}; only a run that needs attention can {command}.")

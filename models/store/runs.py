@@ -124,7 +124,7 @@ async def never_started(session: OrganizationSession, older_than: timedelta, lim
             _mine(session),
             col(Run.campaign_id).is_(None),
             col(Run.entry_source) == "api",  # others share a workflow, which the outbox starts
-            col(Run.replay_of).is_(None),  # likewise, see `replays.overdue`
+            col(Run.replay_of).is_(None),  # likewise
             col(Run.status) == Phase.ACTIVE,
             col(Run.sequence) == 0,
             col(Run.created_at) < func.now() - older_than,

@@ -275,7 +275,7 @@ async def test_a_run_held_only_by_a_pause_goes_on_at_once_when_it_is_lifted(serv
             await until(lambda: set(fakes.phases().values()) == {"paused"} and fakes.calls["send_messages"] == 1)
             fakes.outcome, fakes.reason = lambda visit: SendOutcome.ACCEPTED, None
             await handle.signal("control", Control.model_validate({**word, "command": "resume"}))
-            await until(lambda: len(fakes.sent) == 2)
+            await until(lambda: len(fakes.sent) == len([each for each in fakes.transitions if each.kind == "woke"]) == 2)
         resumed = [each.occurred_at for each in fakes.transitions if each.kind == "resumed"]
         woke = [each.occurred_at for each in fakes.transitions if each.kind == "woke"]
         assert max(woke) - min(resumed) < timedelta(seconds=5)

@@ -85,6 +85,31 @@ async def test_a_jump_while_a_message_is_in_flight_comes_before_the_next_effect(
     assert [(visit.step_id, visit.visit) for visit in fakes.sent] == [("welcome", 1), ("reminder", 2)]
 
 
+async def test_a_jump_that_is_said_again_to_the_next_workflow_sends_nothing_again(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    """Whoever got no answer repeats it, and by then a new workflow may carry the run, which knows nothing of the update's id."""
+    runs, word = some_runs(2), {"to_step": "welcome", "request_id": uuid4()}
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs)
+            await until(lambda: list(fakes.phases().values()) == ["waiting"] * 2)
+            assert [answer.changed for answer in await say(handle, "jump", runs[:1], **word)] == [True]
+            await until(lambda: len(fakes.sent) == 3 and list(fakes.phases().values()) == ["waiting"] * 2)
+            carried = await handle.query("runs", result_type=list[RunState])
+            await handle.terminate()
+            following = await start(server, queue, carried)
+            answers = await say(following, "jump", runs, **word)
+            assert [(answer.changed, answer.why) for answer in answers] == [(False, "already"), (True, None)]
+            await until(lambda: len(fakes.sent) == 4)
+            [other] = await say(following, "jump", runs[:1], to_step="welcome", request_id=uuid4())
+            assert other.changed
+            await until(lambda: len(fakes.sent) == 5)
+            await following.terminate()
+    assert sorted((visit.run_id == runs[0].run_id, visit.visit) for visit in fakes.sent) == [
+        *((False, 1), (False, 2)),
+        *((True, 1), (True, 2), (True, 3)),
+    ]
+
+
 async def test_a_step_ahead_is_cancelled_for_one_run_and_not_for_others(server: WorkflowEnvironment, fakes: Fakes) -> None:
     runs = some_runs(3)
     async with working(server, fakes) as queue:

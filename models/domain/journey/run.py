@@ -57,6 +57,7 @@ class RunState:
     skips: tuple[str, ...] = ()  # steps that it leaves undone when it comes to them next
     visits_before: int = 0  # the most visits of any step before the last jump: later ones are counted on from there
     not_before: datetime | None = None  # aware UTC: a resumption was spread, and this is its moment
+    jumped_by: UUID | None = None  # the word that its last jump obeyed: said again, it does nothing, whichever workflow hears it
 
     @property
     def shown_phase(self) -> Phase:
