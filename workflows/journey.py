@@ -505,7 +505,8 @@ class JourneyWorkflow:
         here = trip.state
         reason = here.reason if kind == "resumed" else control.reason
         details = {"why": control.reason} if kind == "resumed" and control.reason else {}
-        change = interpreter.Change(kind, here.phase, here.step_id, here.visit, here.wake_at, reason, details)
+        wake_at = interpreter.due_after_pause(here, workflow.now()) if kind == "resumed" else here.wake_at
+        change = interpreter.Change(kind, here.phase, here.step_id, here.visit, wake_at, reason, details)
         self._apply(trip, Progress(here, (change,)))
 
     def _shown(self, trip: Trip) -> Phase:

@@ -24,6 +24,7 @@ from models.domain.journey.interpreter import (
     WaitUntil,
     answered,
     cancel_step,
+    due_after_pause,
     enter,
     goes_on_at,
     held,
@@ -311,6 +312,19 @@ def test_a_spread_gives_each_run_a_moment_of_its_own_and_the_last_word_decides()
     per_minute = Counter(int((moment - NOW) / timedelta(minutes=1)) for moment in moments if moment is not None)
     assert set(per_minute) == set(range(minutes)) and all(abs(count - 200) < 75 for count in per_minute.values())  # 5.6 sigma
     assert all(resumed(state, NOW, None, uuid4()).not_before is None for state in spread)
+
+
+def test_a_run_that_waits_for_its_turn_says_when_that_is() -> None:
+    waiting = resumed(enter(WAIT_FIRST, run_at("pause"), NOW).state, NOW, timedelta(minutes=10), uuid4())
+    overdue = replace(waiting, wake_at=NOW - DAY)
+    sending = resumed(enter(WAIT_FIRST, run_at("mail"), NOW).state, NOW, timedelta(minutes=10), uuid4())
+    turn = overdue.not_before
+    assert turn is not None and turn > NOW
+    assert (due_after_pause(overdue, NOW), due_after_pause(sending, NOW)) == (turn, sending.not_before)
+    assert due_after_pause(replace(waiting, wake_at=NOW + DAY), NOW) == NOW + DAY
+    assert due_after_pause(replace(waiting, wake_at=None), NOW) is None  # it waits for an event
+    assert due_after_pause(replace(overdue, phase=Phase.NEEDS_ATTENTION, wake_at=None), NOW) is None
+    assert due_after_pause(overdue, turn) == NOW - DAY  # its turn has come
 
 
 def test_a_wait_that_ends_later_than_its_runs_moment_keeps_its_end() -> None:
