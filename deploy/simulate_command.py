@@ -106,6 +106,8 @@ async def _run_cases(arguments: argparse.Namespace, api: PublicApi, journey: str
     if arguments.cases != OWN:
         body["cases"] = _cases(_read(arguments.cases), arguments.cases)
     found = await api.post(f"/v1/journeys/{journey}/cases/runs", body, keyed=False)
+    if not found["results"]:
+        raise Unusable("there are no cases, so that nothing was tested; add some (docs/simulator.md), or leave --cases out")
     if arguments.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:

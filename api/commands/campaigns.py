@@ -265,7 +265,7 @@ async def resume(caller: Caller, campaign_id: UUID, key: str | None, manner: Man
 
     Raises:
         Invalid: the manner is out of range.
-        Conflict: the campaign has ended.
+        Conflict: the campaign has ended, or is not paused (any more), so that nothing could be done in this manner.
         Unavailable: still paused: repeat.
     """
     manner.check()
@@ -273,6 +273,7 @@ async def resume(caller: Caller, campaign_id: UUID, key: str | None, manner: Man
         campaign = await campaigns.get(session, campaign_id, lock=True)
         _refuse_ended(campaign, "resume")
         if campaign.paused_at is None:
+            manner.refuse_unpaused("campaign")
             return campaign
         await _append(session, caller, "campaign.resume_requested", campaign_id, **manner.audited(), **_because(reason))
     await _control(caller, campaign, "resume", reason, key, manner)

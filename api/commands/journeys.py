@@ -163,12 +163,14 @@ async def resume(caller: Caller, journey_id: UUID, key: str | None, manner: Mann
 
     Raises:
         Invalid: the manner is out of range.
+        Conflict: it is not paused (any more), so that nothing could be done in this manner.
         Unavailable: still paused: repeat.
     """
     manner.check()
     async with caller.session() as session:
         journey = await journeys.get(session, journey_id, lock=True)
         if journey.paused_at is None:
+            manner.refuse_unpaused("journey")
             return journey
         await _append(session, caller, "journey.resume_requested", journey_id, **manner.audited(), **_because(reason))
     await _control(caller, journey, "resume", reason, key, manner)

@@ -142,7 +142,7 @@ def _plan(old: Old, wanted: Wanted, versions: "_Versions", chain: Sequence[Trip]
     step_id = wanted.from_step or old.step_id or definition.start
     if step_id not in definition.steps:
         return Refusal(old, "unknown_step", version, original, step_id, sorted(definition.steps))
-    begun = begin_at(chain, step_id, definition.looping)
+    begun = begin_at(chain, step_id, definition.looping, named=wanted.from_step is not None)
     ahead = forecast(definition, step_id, begun, pasts, wanted.resend)
     again = {each.step_id: each.visit for each in ahead if each.standing is Standing.RESENT}
     if wanted.strict and (missing := sorted(wanted.resend - again.keys())):

@@ -59,25 +59,27 @@ class Trip:
     remarks: Sequence[Remark] = ()
 
 
-def begin_at(chain: Sequence[Trip], step_id: str, looping: frozenset[str]) -> Begun:
+def begin_at(chain: Sequence[Trip], step_id: str, looping: frozenset[str], *, named: bool = True) -> Begun:
     """With what a run begins that is to come to `step_id` once more as when the chain, newest run first, last did: so it meets what was
-    done then. `looping`: of the version that it goes on. Steps that somebody has cancelled stay cancelled, but for `step_id` itself.
+    done then. `looping`: of the version that it goes on. Steps that somebody has cancelled stay cancelled, but for `step_id` itself
+    if somebody has `named` it.
 
     A step that it can pass but that cannot be passed twice counts as not visited, whatever another version's order of steps was: what
     was done there is kept.
     """
+    wanted = {step_id} if named else set()
     for number, trip in enumerate(chain):
         last = max((each for each in trip.arrivals if each.step_id == step_id), key=lambda each: each.sequence, default=None)
         if last is not None:
             before = _counts(trip, last.sequence)
             visits = {step: visits for step, visits in before.visits.items() if step in looping} | {step_id: last.visit - 1}
-            skips = _skips(chain[: number + 1], last.sequence) - {step_id}
+            skips = _skips(chain[: number + 1], last.sequence) - wanted
             return Begun(_above(visits, before.visits_before), before.visits_before, tuple(sorted(skips)))
     if not chain:
         return Begun()
     before = _counts(chain[0], None)
     visits = {step: visits for step, visits in before.visits.items() if step in looping}
-    skips = _skips(chain[:1], None) - {step_id}
+    skips = _skips(chain[:1], None) - wanted
     return Begun(_above(visits, before.visits_before), before.visits_before, tuple(sorted(skips)))
 
 

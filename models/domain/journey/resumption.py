@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from models.domain.errors import Invalid
+from models.domain.errors import Conflict, Invalid
 
 LONGEST_SPREAD = timedelta(days=30)
 
@@ -23,6 +23,15 @@ class Manner:
             raise Invalid.field("spread", "out_of_range", f"A spread is longer than nothing and at most {LONGEST_SPREAD.days} days.")
         if self.drop_older_than is not None and self.drop_older_than < timedelta(0):
             raise Invalid.field("drop_older_than", "out_of_range", "Nothing is due for less than no time.")
+
+    def refuse_unpaused(self, what: str) -> None:
+        """Of a `what` that is not paused. Raises Conflict, for who asks for a manner must not believe that it was kept; without one there
+        is nothing to do."""
+        if self != Manner():
+            raise Conflict(
+                f"This {what} is not paused (any more), so nobody was spread or left out. If this repeats an earlier request, that one was "
+                "obeyed: the audit record says what was asked for, and by whom."
+            )
 
     def audited(self) -> dict[str, Any]:
         named = {"spread_seconds": self.spread, "drop_older_than_seconds": self.drop_older_than}

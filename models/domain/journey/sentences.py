@@ -216,7 +216,9 @@ def _variables_changed(happening: Happening) -> str:
 def _skipped(happening: Happening) -> str:
     if happening.details.get("because") == "failed":  # models.domain.journey.interpreter.pass_over
         return f"Went on without {happening.names.step(happening.step_id)}, which failed{_because(happening)}"
-    return _by("The step was skipped")(happening)
+    if happening.reason == "step_cancelled":  # whoever moved the run on is not who cancelled the step
+        return f"Passed {happening.names.step(happening.step_id)}, which had been cancelled"
+    return _by("Skipped the step", at_step=True)(happening)
 
 
 def _decided(happening: Happening) -> str:

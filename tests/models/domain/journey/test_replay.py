@@ -125,6 +125,7 @@ def test_a_cancelled_step_stays_cancelled_but_for_where_the_replay_begins() -> N
     run = trip(("one", 1), ("two", 1), remarks=said)
     assert begin_at([run], "one", LINE.looping).skips == ("three", "two")
     assert begin_at([run], "two", LINE.looping).skips == ("three",)
+    assert begin_at([run], "two", LINE.looping, named=False).skips == ("three", "two")
     assert [each.step_id for each in forecast(LINE, "one", begin_at([run], "one", LINE.looping), {})] == ["one"]
 
 

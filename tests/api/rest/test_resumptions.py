@@ -1,0 +1,75 @@
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+
+from models.store.session import Database
+from tests.api.conftest import Person, anonymous
+from tests.api.rest import acme
+from tests.api.rest.acme import Surroundings, actions
+from tests.api.rest.fake_temporal import FakeTemporal
+from tests.api.rest.test_publish_plans import standing
+
+
+@pytest.fixture
+def temporal() -> FakeTemporal:
+    return FakeTemporal()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def around(database: Database, alice: Person) -> Surroundings:
+    return await acme.surround(database, alice)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def journey(alice: Person, around: Surroundings, database: Database) -> str:
+    journey_id = await acme.publish(alice, around)
+    await standing(database, alice, journey_id, around, [("pause", "waiting")] * 3)
+    return journey_id
+
+
+async def paused(person: Person, journey: str) -> None:
+    answer = await person.client.put(f"/v1/journeys/{journey}/pause", json={"reason": "wrong price"})
+    assert answer.status_code == 202
+
+
+MANNER = {"spread": "PT10M", "drop_older_than": "P1D", "recheck_entry": True, "reason": "the price is right now"}
+
+
+async def test_the_manner_of_a_resumption_reaches_the_workflow_and_the_record(
+    alice: Person, journey: str, temporal: FakeTemporal, database: Database
+) -> None:
+    await paused(alice, journey)
+    outlook = (await alice.client.get(f"/v1/journeys/{journey}/resumption")).json()
+    assert (outlook["runs"], outlook["paused_at"] is None) == (3, False)
+    answer = await alice.client.post(f"/v1/journeys/{journey}/resumptions", json=MANNER)
+    assert answer.status_code == 202, answer.text
+    [control] = [each.argument for each in temporal.started.values() if getattr(each.argument, "command", None) == "resume"]
+    assert (control.spread.total_seconds(), control.drop_older_than.days, control.recheck_entry) == (600, 1, True)
+    assert (await actions(alice, database, journey)).count("journey.resume_requested") == 1
+
+
+async def test_who_asks_for_a_manner_of_what_is_not_paused_is_told_so(alice: Person, journey: str, temporal: FakeTemporal) -> None:
+    path = f"/v1/journeys/{journey}/resumptions"
+    refused = await alice.client.post(path, json=MANNER)
+    assert (refused.status_code, "not paused" in refused.json()["detail"]) == (409, True)
+    assert (await alice.client.post(path, json={})).status_code == 202  # at once: nothing to do
+    assert not temporal.started
+
+
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [({"spread": "PT0S"}, "spread"), ({"spread": "P31D"}, "spread"), ({"drop_older_than": "-PT1S"}, "drop_older_than")],
+)
+async def test_a_manner_out_of_range_says_where(alice: Person, journey: str, wrong: dict[str, Any], path: str) -> None:
+    await paused(alice, journey)
+    answer = await alice.client.post(f"/v1/journeys/{journey}/resumptions", json=wrong)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, path)
+
+
+async def test_it_needs_a_login_and_is_nobody_elses(alice: Person, charlie: Person, app: FastAPI, journey: str) -> None:
+    for method, path in (("GET", f"/v1/journeys/{journey}/resumption"), ("POST", f"/v1/journeys/{journey}/resumptions")):
+        async with anonymous(app) as nobody:
+            assert (await nobody.request(method, path, json={} if method == "POST" else None)).status_code == 401
+        assert (await charlie.client.request(method, path, json={} if method == "POST" else None)).status_code == 404
