@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 from weakref import WeakValueDictionary
 
 from activities.contracts import MAXIMUM_TRIES, StepAnswer, StepVisit
-from activities.effects.effect import CONTACT_GONE, Answers, Tools, Work, ask_again, claims, done_before, gone
+from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, ask_again, claims, done_before, gone
 from activities.outcomes import shared_instant
 from activities.providers.webhook import CallFailed, Reply
 from models.domain.journey.steps.call_webhook import CallWebhookStep
@@ -222,3 +222,6 @@ def _again(work: Work, call: _Call, reason: str, wanted: timedelta | None = None
     pause = max(pause_after(tries), wanted or timedelta(0))
     answer = StepAnswer(run_id=call.visit.run_id, reason=reason, retry_at=shared_instant(work.clock.now() + pause))
     return _End(answer, Settlement(call.claimed, "claimed", reason), {})
+
+
+EFFECTS: Mapping[str, Build] = {"call_webhook": CallWebhook}

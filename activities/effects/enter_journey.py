@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from activities.contracts import StepVisit
-from activities.effects.effect import Answers, Tools, Work, claims
+from activities.effects.effect import Answers, Build, Tools, Work, claims
 from models.domain.journey.steps.enter_journey import EnterJourneyStep
 from models.store import effects, entries, journey_versions
 from models.store.effects import Claimed, Settlement
@@ -67,3 +67,6 @@ def _settlement(claimed: Claimed, proposal: Proposal | None) -> Settlement:
     if proposal is None:
         return Settlement(claimed, "refused", "journey_unpublished")
     return Settlement(claimed, "done", details={"journey_id": str(proposal.journey_id)})
+
+
+EFFECTS: Mapping[str, Build] = {"enter_journey": EnterJourney}

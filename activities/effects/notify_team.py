@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.contracts import MAXIMUM_TRIES, SendOutcome, StepAnswer, StepVisit
-from activities.effects.effect import CONTACT_GONE, Answers, Tools, Work, ask_again, claims, done_before, gone
+from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, ask_again, claims, done_before, gone
 from activities.lines import Line, Lines, mark_broken
 from activities.outcomes import back_off, shared_instant
 from activities.providers.port import ABORTED, Mailbox, OutgoingEmail, ProviderAnswer
@@ -313,3 +313,6 @@ async def _to_a_clean_end(notices: Sequence[Coroutine[Any, Any, StepAnswer]]) ->
             raise one
         answers.append(one)
     return answers
+
+
+EFFECTS: Mapping[str, Build] = {"notify_team": NotifyTeam}

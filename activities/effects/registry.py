@@ -1,19 +1,18 @@
-"""Which file does what a kind of step says. Adding a kind adds one line here; docs/adding-a-step.md walks through it."""
+"""Which class does what a kind of step says: every module of this package names its own in `EFFECTS`. docs/adding-a-step.md walks
+through adding one."""
 
-from collections.abc import Mapping
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
 
-from activities.effects.call_webhook import CallWebhook
+from activities import effects
 from activities.effects.effect import Build
-from activities.effects.enter_journey import EnterJourney
-from activities.effects.notify_team import NotifyTeam
-from activities.effects.subscription import Subscribe, Unsubscribe
-from activities.effects.update_contact import UpdateContact
 
-EFFECTS: Mapping[str, Build] = {
-    "update_contact": UpdateContact,
-    "subscribe": Subscribe,
-    "unsubscribe": Unsubscribe,
-    "call_webhook": CallWebhook,
-    "notify_team": NotifyTeam,
-    "enter_journey": EnterJourney,
-}
+
+def _named() -> Iterator[tuple[str, Build]]:
+    for module in pkgutil.iter_modules(effects.__path__, f"{effects.__name__}."):
+        if module.name != __name__:
+            yield from getattr(importlib.import_module(module.name), "EFFECTS", {}).items()
+
+
+EFFECTS: Mapping[str, Build] = dict(_named())

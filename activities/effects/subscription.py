@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from activities.contracts import StepVisit
-from activities.effects.effect import CONTACT_GONE, Answers, Tools, Work, claims
+from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, claims
 from models.domain.audit import SYSTEM
 from models.domain.decision import Reason
 from models.domain.journey.steps.subscription import SubscribeStep, UnsubscribeStep
@@ -107,3 +107,6 @@ def _wish(visit: StepVisit, step: Step) -> Wish:
 
 def _settlement(claimed: Claimed, refusal: str | None) -> Settlement:
     return Settlement(claimed, "done") if refusal is None else Settlement(claimed, "refused", refusal)
+
+
+EFFECTS: Mapping[str, Build] = {"subscribe": Subscribe, "unsubscribe": Unsubscribe}

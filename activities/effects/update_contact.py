@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.contracts import StepVisit
-from activities.effects.effect import CONTACT_GONE, Answers, Tools, Work, claims
+from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, claims
 from models.domain.audit import NewEntry
 from models.domain.journey.steps.update_contact import Refused, UpdateContactStep
 from models.store import audit, contacts, effects
@@ -72,3 +72,6 @@ def _entry(work: Work, visit: StepVisit, fields: list[str]) -> NewEntry:
     of = {"journey_id": work.scope.journey_id, "version_id": work.scope.version_id, "run_id": visit.run_id}
     details = {"fields": fields, "step_id": visit.step_id, "visit": visit.visit, **{name: str(id) for name, id in of.items()}}
     return NewEntry("contact.changed", "contact", str(visit.contact_id), details=details)
+
+
+EFFECTS: Mapping[str, Build] = {"update_contact": UpdateContact}

@@ -12,7 +12,7 @@ from models.domain.errors import Problem
 from models.domain.journey.definition import Definition
 from models.domain.journey.draft import storable
 from models.domain.journey.steps.base import Channel, EventName, Model, StepId, VariableName
-from models.domain.simulation.effects.registry import ANSWERED
+from models.domain.simulation.effects import ANSWERED
 
 MAX_SCRIPT = 200
 MAX_EVENTS = 200  # that an invented contact brings along

@@ -29,8 +29,7 @@ from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer
 from models.domain.quiet_hours import choose_zone, read_window
 from models.domain.segment_memory import Happened, Subject, holds, turns
-from models.domain.simulation.effects.effect import Heard, Scene
-from models.domain.simulation.effects.registry import EFFECTS
+from models.domain.simulation.effects import EFFECTS, Heard, Scene
 from models.domain.simulation.person import Person
 from models.domain.simulation.scenario import ChangeNow, EventNow, Happening, World
 from models.domain.simulation.surroundings import Message, Printer, Surroundings

@@ -1,1 +1,0 @@
-"""What each kind of step does to the world, in memory: one file per kind, beside `activities/effects`. Pure."""
