@@ -31,6 +31,7 @@ from models.tables.events import JourneyTrigger
 EVENTS_AT_ONCE = 500
 CHANGES_AT_ONCE = 2_000
 MESSAGES_AT_ONCE = 2_000
+PAGES_AT_ONCE = 5  # of messages, where some cannot be told yet
 
 
 class RoutingActivities:
@@ -73,13 +74,23 @@ class RoutingActivities:
         return more or len(found) == EVENTS_AT_ONCE or len(changed) == CHANGES_AT_ONCE
 
     async def _tell(self, organization_id: UUID) -> Routed:
-        async with self.database.organization(organization_id) as session:
-            waiting = await outbox.waiting(session, MESSAGES_AT_ONCE)
-        told = await self.teller.tell(organization_id, waiting)
-        if told:
+        """The oldest words, and where some of them cannot be told yet (a campaign's pages are being started), also those behind them."""
+        after: UUID | None = None
+        told_any = stuck = False
+        for _ in range(PAGES_AT_ONCE):
             async with self.database.organization(organization_id) as session:
-                await outbox.delivered(session, told)
-        return Routed(more=len(waiting) == MESSAGES_AT_ONCE and bool(told), stuck=len(told) < len(waiting))
+                waiting = await outbox.waiting(session, MESSAGES_AT_ONCE, after)
+            told = await self.teller.tell(organization_id, waiting)
+            if told:
+                async with self.database.organization(organization_id) as session:
+                    await outbox.delivered(session, told)
+            told_any, stuck = told_any or bool(told), stuck or len(told) < len(waiting)
+            if len(waiting) < MESSAGES_AT_ONCE:
+                return Routed(stuck=stuck)
+            if len(told) == len(waiting):
+                break
+            after = waiting[-1].id
+        return Routed(more=told_any, stuck=stuck)
 
 
 def _one_per_contact(found: Sequence[Unrouted]) -> list[list[Unrouted]]:
