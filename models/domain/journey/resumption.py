@@ -7,6 +7,7 @@ from typing import Any
 from models.domain.errors import Conflict, Invalid
 
 LONGEST_SPREAD = timedelta(days=30)
+LONGEST_DUE = timedelta(days=3660)
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Manner:
         """Raises Invalid."""
         if self.spread is not None and not timedelta(0) < self.spread <= LONGEST_SPREAD:
             raise Invalid.field("spread", "out_of_range", f"A spread is longer than nothing and at most {LONGEST_SPREAD.days} days.")
-        if self.drop_older_than is not None and self.drop_older_than < timedelta(0):
-            raise Invalid.field("drop_older_than", "out_of_range", "Nothing is due for less than no time.")
+        if self.drop_older_than is not None and not timedelta(0) <= self.drop_older_than <= LONGEST_DUE:
+            message = f"Nothing is due for less than no time, and this may be at most {LONGEST_DUE.days} days."
+            raise Invalid.field("drop_older_than", "out_of_range", message)
 
     def refuse_unpaused(self, what: str) -> None:
         """Of a `what` that is not paused. Raises Conflict, for who asks for a manner must not believe that it was kept; without one there

@@ -60,7 +60,12 @@ async def test_who_asks_for_a_manner_of_what_is_not_paused_is_told_so(alice: Per
 
 @pytest.mark.parametrize(
     ("wrong", "path"),
-    [({"spread": "PT0S"}, "spread"), ({"spread": "P31D"}, "spread"), ({"drop_older_than": "-PT1S"}, "drop_older_than")],
+    [
+        ({"spread": "PT0S"}, "spread"),
+        ({"spread": "P31D"}, "spread"),
+        ({"drop_older_than": "-PT1S"}, "drop_older_than"),
+        ({"drop_older_than": "P3028Y"}, "drop_older_than"),
+    ],
 )
 async def test_a_manner_out_of_range_says_where(alice: Person, journey: str, wrong: dict[str, Any], path: str) -> None:
     await paused(alice, journey)
