@@ -36,7 +36,7 @@ from tests.api import world as worlds
 from tests.api.conftest import PASSWORD, enroll, found
 from tests.api.rest.fake_temporal import FakeTemporal
 
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
