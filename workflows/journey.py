@@ -15,28 +15,14 @@ from uuid import UUID
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
-import activities.contracts as contracts
-from activities.contracts import (
-    AuditBatch,
-    Control,
-    ControlledKind,
-    HandOver,
-    JourneyInput,
-    Judgement,
-    MoveOrder,
-    Place,
-    RunControl,
-    RunControlled,
-    RunMessage,
-    RunMessages,
-    SendOutcome,
-    SendResult,
-    StepAnswer,
-    StepVisit,
-    Transition,
-    Verdict,
-    VisitBatch,
-)
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.execution import RECORDS, SENDS, send_queue
+from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput, RunMessage, RunMessages
+from activities.contracts.moves import MOVE_RUNS, HandOver, MoveOrder, hand_over_runs
+from activities.contracts.recording import TRANSITIONS_AT_ONCE, AuditBatch, Transition, record_audit
+from activities.contracts.run_control import Place, RunControl, RunControlled
+from activities.contracts.sending import Judgement, SendOutcome, SendResult, Verdict, check_consent, check_quiet_hours, send_messages
+from activities.contracts.steps import STEP_QUESTIONS, StepAnswer, StepVisit, VisitBatch
 from models.domain.journey import interpreter
 from models.domain.journey.interpreter import AwaitOperator, Command, Progress, Question, Send, WaitUntil
 from models.domain.journey.run import FINISHED, Phase, RunState
@@ -97,7 +83,7 @@ class Trip:
         return self.gone or self.state.phase in FINISHED
 
 
-@workflow.defn(name=contracts.JOURNEY_WORKFLOW)
+@workflow.defn(name=JOURNEY_WORKFLOW)
 class JourneyWorkflow:
     @workflow.init
     def __init__(self, given: JourneyInput) -> None:
@@ -108,10 +94,10 @@ class JourneyWorkflow:
         self.draining = False
         self.fault: BaseException | None = None
         self.clock = Clock(self._nudge)
-        self.consent = Batch(self._asks(contracts.check_consent))
-        self.quiet_hours = Batch(self._asks(contracts.check_quiet_hours))
-        self.sending = workflow.ActivityConfig(**contracts.SENDS, task_queue=contracts.send_queue(workflow.info().task_queue))
-        self.sends = Batch(self._asks(contracts.send_messages, self.sending))
+        self.consent = Batch(self._asks(check_consent))
+        self.quiet_hours = Batch(self._asks(check_quiet_hours))
+        self.sending = workflow.ActivityConfig(**SENDS, task_queue=send_queue(workflow.info().task_queue))
+        self.sends = Batch(self._asks(send_messages, self.sending))
         self.questions: dict[tuple[str, str], Batch[StepVisit, StepAnswer]] = {}
         self.records = Batch(self._record_all)
         self.moves = Batch(self._hand_over_all)
@@ -268,8 +254,8 @@ class JourneyWorkflow:
         """Runs that ask the same at steps of the same kind ask together."""
         key = (question.name, question.kind)
         if key not in self.questions:
-            options = self.sending if self.definition.steps[question.step_id].slow else contracts.RECORDS
-            self.questions[key] = Batch(self._asks(contracts.STEP_QUESTIONS[question.name], options))
+            options = self.sending if self.definition.steps[question.step_id].slow else RECORDS
+            self.questions[key] = Batch(self._asks(STEP_QUESTIONS[question.name], options))
         return self.questions[key]
 
     def _hear(self, trip: Trip, question: Question, answer: StepAnswer) -> None:
@@ -344,15 +330,15 @@ class JourneyWorkflow:
     async def _record_all(self, groups: Sequence[Sequence[Transition]]) -> Sequence[None]:
         transitions = [transition for group in groups for transition in group]
         try:
-            for first in range(0, len(transitions), contracts.TRANSITIONS_AT_ONCE):
-                batch = AuditBatch(scope=self.scope, transitions=transitions[first : first + contracts.TRANSITIONS_AT_ONCE])
-                await workflow.execute_activity(contracts.record_audit, batch, **contracts.RECORDS)
+            for first in range(0, len(transitions), TRANSITIONS_AT_ONCE):
+                batch = AuditBatch(scope=self.scope, transitions=transitions[first : first + TRANSITIONS_AT_ONCE])
+                await workflow.execute_activity(record_audit, batch, **RECORDS)
         except ActivityError as error:  # what happened must be recorded: suspend, rather than fail and forget the runs
             raise RuntimeError("the record could not be written") from error
         return [None] * len(groups)
 
     def _asks(
-        self, activity: Callable[[VisitBatch], Awaitable[list[Answer]]], options: workflow.ActivityConfig = contracts.RECORDS
+        self, activity: Callable[[VisitBatch], Awaitable[list[Answer]]], options: workflow.ActivityConfig = RECORDS
     ) -> Callable[[Sequence[StepVisit]], Awaitable[Sequence[Answer]]]:
         """A batch call of this activity, answering in the order asked."""
 
@@ -551,7 +537,7 @@ class JourneyWorkflow:
 
     # --- another version -------------------------------------------------------------------------------------------
 
-    @workflow.update(name=contracts.MOVE_RUNS, description="Runs at the named steps move to another version, or exit.")
+    @workflow.update(name=MOVE_RUNS, description="Runs at the named steps move to another version, or exit.")
     def move_runs(self, order: MoveOrder) -> list[RunControlled]:
         """Each does so as soon as nothing is in flight for it; if it has left its step by then, as the order says of the new one."""
         named = None if order.run_ids is None else set(order.run_ids)
@@ -587,9 +573,7 @@ class JourneyWorkflow:
         for plan_id, order in orders.items():
             runs = [state for each, state in moving if each.plan_id == plan_id]
             try:
-                await workflow.execute_activity(
-                    contracts.hand_over_runs, HandOver(scope=self.scope, order=order, runs=runs), **contracts.RECORDS
-                )
+                await workflow.execute_activity(hand_over_runs, HandOver(scope=self.scope, order=order, runs=runs), **RECORDS)
             except ActivityError as error:  # nobody must be forgotten: suspend
                 raise RuntimeError("the runs could not be handed over") from error
         return [None] * len(moving)
