@@ -13,12 +13,13 @@ from activities.contracts.payload import Scope
 from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger
 from activities.lines import Line, mark_broken
-from activities.message import Composer, Message, Unsendable
+from activities.message import Composer, Message
 from activities.outcomes import Teller, Told
 from activities.pace import Pace
 from activities.providers.port import ABORTED, ProviderAnswer
 from models.domain.decision import Reason
 from models.domain.errors import Unavailable
+from models.domain.template import Unsendable
 from models.store import deliveries
 from models.store.fence import Passage, Verdict, Word
 from models.store.session import Database

@@ -11,7 +11,7 @@ from activities.contracts.execution import HEARTBEAT_EVERY
 
 @asynccontextmanager
 async def heartbeating() -> AsyncIterator[None]:
-    """A heartbeat goes out every two seconds while the block runs. Cancellation arrives with its answer."""
+    """A heartbeat goes out every `HEARTBEAT_EVERY` while the block runs. Cancellation arrives with its answer."""
     beating = asyncio.create_task(_beat())
     try:
         yield

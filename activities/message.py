@@ -9,7 +9,7 @@ from uuid import UUID
 from activities.providers.port import Mailbox, OutgoingEmail
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.definition import SendStep
-from models.domain.template import Unsendable as Unsendable
+from models.domain.template import Unsendable
 from models.domain.unsubscribe import Unsubscribe, make_token
 from models.message_content import printed_message
 from models.settings import Settings

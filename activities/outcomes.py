@@ -7,7 +7,7 @@ from uuid import UUID
 from activities.contracts.sending import FIRST_RETRY, LONGEST_RETRY, MAXIMUM_TRIES, SendOutcome, SendResult
 from activities.message import Message
 from activities.providers.port import ProviderAnswer
-from models.domain.wait_time import shared_instant as shared_instant
+from models.domain.wait_time import shared_instant
 from models.store.deliveries import Settlement, Standing
 
 RETRIED = (SendOutcome.TRANSIENT, SendOutcome.THROTTLED)
@@ -27,13 +27,13 @@ class Told:
 
 
 class Teller:
-    """Speaks for one attempt of one batch. `now` is the clock of its workflow, moved on by real time."""
+    """Speaks for one attempt of one batch."""
 
     def __init__(self, attempt: UUID) -> None:
         self.attempt = attempt
 
     def answered(self, message: Message, answer: ProviderAnswer, now: datetime) -> Told:
-        """A provider's answer other than ABORTED."""
+        """A provider's answer other than ABORTED. `now` is the workflow's clock, moved on by real time."""
         outcome = SendOutcome(answer.outcome)
         match outcome:
             case SendOutcome.ACCEPTED:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from activities.message import Message
-from activities.outcomes import shared_instant
+from models.domain.wait_time import shared_instant
 from models.store import connections
 from models.store.connections import SendingConnection
 from models.store.session import Database

@@ -13,11 +13,11 @@ from weakref import WeakValueDictionary
 from activities.contracts.sending import MAXIMUM_TRIES
 from activities.contracts.steps import StepAnswer, StepVisit
 from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, ask_again, claims, done_before, gone
-from activities.outcomes import shared_instant
 from activities.providers.webhook import CallFailed, Reply
 from models.domain.journey.steps.call_webhook import CallWebhookStep
 from models.domain.journey.webhook_tries import meaning, pause_after
 from models.domain.template import Unsendable
+from models.domain.wait_time import shared_instant
 from models.message_content import printed_json
 from models.store import audit, deliveries, effects, kept, runs
 from models.store.effects import Claimed, Settlement, Standing

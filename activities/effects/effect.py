@@ -10,10 +10,10 @@ from activities.clock import Clock
 from activities.contracts.payload import Scope
 from activities.contracts.steps import StepAnswer, StepVisit
 from activities.lines import ProviderSource
-from activities.outcomes import shared_instant
 from activities.providers.webhook import Webhooks
 from activities.versions import Versions
 from models.domain.journey.steps.base import StepModel
+from models.domain.wait_time import shared_instant
 from models.settings import Settings
 from models.store.effects import Settlement, Standing, Visit
 from models.store.session import Database

@@ -15,11 +15,12 @@ from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome
 from activities.contracts.steps import StepAnswer, StepVisit
 from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, ask_again, claims, done_before, gone
 from activities.lines import Line, Lines, mark_broken
-from activities.outcomes import back_off, shared_instant
+from activities.outcomes import back_off
 from activities.providers.port import ABORTED, Mailbox, OutgoingEmail, ProviderAnswer
 from models.domain.errors import NotFound
 from models.domain.journey.steps.notify_team import NotifyTeamStep
 from models.domain.template import Unsendable
+from models.domain.wait_time import shared_instant
 from models.message_content import printed_mail
 from models.rendering import Rendered
 from models.secrets import SecretUnreadable
