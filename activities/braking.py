@@ -10,12 +10,10 @@ from uuid import UUID, uuid5
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from activities.contracts.braking import BRAKING_WORKFLOW, BrakingNotice, BrakingRef
 from activities.contracts.control import CONTROL_WORKFLOW, Control, ControlledKind
 from activities.contracts.execution import fair_share
-from activities.contracts.search_attributes import CAMPAIGN_ID, JOURNEY_ID, ORGANIZATION_ID
 from activities.contracts.sending import SendOutcome
 from activities.heartbeat import heartbeating
 from activities.lines import Lines, ProviderSource
@@ -105,15 +103,14 @@ class BrakingActivities:
             request_id=row.id,
             braking_id=row.id,
         )
-        about = {ORGANIZATION_ID: row.organization_id, JOURNEY_ID: row.journey_id}
-        about |= {CAMPAIGN_ID: row.subject_id} if kind is ControlledKind.CAMPAIGN else {}
+        campaign_id = row.subject_id if kind is ControlledKind.CAMPAIGN else None
         await self.temporal.start_workflow(
             CONTROL_WORKFLOW,
             id=workflow_id.control(row.organization_id, kind, row.subject_id),
             task_queue=self.settings.task_queue,
             start_signal="control",
             start_signal_args=[word],
-            search_attributes=TypedSearchAttributes([SearchAttributePair(key, str(value)) for key, value in about.items()]),
+            search_attributes=attributes(row.organization_id, row.journey_id, campaign_id=campaign_id),
             priority=fair_share(str(row.organization_id)),
         )
 

@@ -7,14 +7,13 @@ from uuid import UUID
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts.control import Control, ControlledKind
 from activities.contracts.journey import JourneyInput, RunMessage, RunMessages
 from activities.contracts.moves import HandOver
 from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
-from activities.signals import signal_all
+from activities.signals import ignoring_absence, signal_all
 from activities.starting import start_journey
 from activities.versions import Versions
 from models.domain.journey import workflow_id
@@ -90,11 +89,8 @@ class HandOverActivities:
         """Who is to leave by a rule of the journey has been told so. Heard twice, it changes nothing."""
         if leaving:
             messages = [RunMessage(run_id=run_id, kind="exit", reason=reason) for run_id, reason in leaving.items()]
-            try:
+            with ignoring_absence():  # it may have ended already
                 await self.temporal.get_workflow_handle(name).signal("tell", RunMessages(messages=messages))
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended already
-                    raise
 
 
 def words_between(scope: Scope, before: Flags, after: Flags) -> list[Control]:
