@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from activities.observed import GOES_ON, MISSING, Examined, PendingActivity
+from activities.observed import GOES_ON, MISSING, RUNNING, Examined, PendingActivity
 from models.domain.findings import Kind, Severity, Sighting
 from models.store.carriers import Carried, Late
 
@@ -32,7 +32,7 @@ class Patience:
 async def in_trouble(name: str, seen: Examined, late: Late | None, polled: Polled, now: datetime, patience: Patience) -> Sighting | None:
     """The trouble of a workflow that runs, if any: the nearest cause counts."""
     journey_id, runs = (late.journey_id, late.runs) if late else (None, 0)
-    if seen.status != "running":
+    if seen.status != RUNNING:
         return None
     if seen.task_attempt >= patience.task_attempts and await polled(seen.task_queue, True):
         told = {"workflow_type": seen.workflow_type, "attempt": seen.task_attempt}
@@ -128,6 +128,6 @@ def _about(kind: Kind, rows: Carried, told: dict[str, Any]) -> Sighting:
 def without_row(name: str, seen: Examined, rows: int, journey_id: UUID | None) -> Sighting | None:
     """A workflow that runs and carries no unfinished row. One in which something is in flight may be about to record its end, or to hand
     its runs over."""
-    if seen.status != "running" or not seen.idle:
+    if seen.status != RUNNING or not seen.idle:
         return None
     return Sighting(Kind.WORKFLOW_WITHOUT_ROW, "workflow", name, {"finished": rows > 0, "rows": rows}, journey_id, 0, Severity.PROBLEM)

@@ -56,7 +56,6 @@ class PendingActivity:
     name: str
     attempt: int
     failure: str | None  # the type of the last one, never its message
-    scheduled_at: datetime | None
     started: bool
     task_queue: str
 
@@ -144,8 +143,8 @@ class Observer:
                 return why, _failure_type(failed.failure)
         return None, None
 
-    async def is_polled(self, task_queue: str, *, workflows: bool) -> bool:
-        """Whether a worker has asked for work lately."""
+    async def is_polled(self, task_queue: str, workflows: bool) -> bool:
+        """Whether a worker has asked the queue lately: for workflow tasks, or else for activities."""
         kind = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW if workflows else TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
         if (task_queue, kind) not in self._polled:
             request = DescribeTaskQueueRequest(namespace=self.client.namespace, task_queue=TaskQueue(name=task_queue), task_queue_type=kind)
@@ -208,7 +207,6 @@ def _activity(pending: PendingActivityInfo, default_queue: str) -> PendingActivi
         name=pending.activity_type.name,
         attempt=pending.attempt,
         failure=_failure_type(pending.last_failure) if pending.HasField("last_failure") else None,
-        scheduled_at=_time(pending.scheduled_time),
         started=pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED,
         task_queue=pending.activity_options.task_queue.name or default_queue,
     )

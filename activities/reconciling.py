@@ -179,10 +179,7 @@ class ReconcilingActivities:
     async def _judge_going(
         self, name: str, seen: Examined, running: Landscape, late: Late | None, observer: Observer, found: Found
     ) -> None:
-        async def polled(queue: str, workflows: bool) -> bool:
-            return await observer.is_polled(queue, workflows=workflows)
-
-        sighting = await in_trouble(name, seen, late, polled, utc_now(), self.patience)
+        sighting = await in_trouble(name, seen, late, observer.is_polled, utc_now(), self.patience)
         if sighting is None:
             return
         if sighting.kind is Kind.WORKFLOW_TASK_FAILING:

@@ -22,7 +22,7 @@ MISSING = Examined("missing")
 LATE = Late("a", uuid4(), 3, LONG_AGO)
 ROWS = Carried("a", uuid4(), None, 3, 3, 0, LONG_AGO, LONG_AGO, True, None, False)
 NOBODY = Around(campaign_runs=False, handing_over=False)
-SENDING = PendingActivity("send_messages", 1, None, LONG_AGO, True, "journeys-send")
+SENDING = PendingActivity("send_messages", 1, None, True, "journeys-send")
 
 
 async def judged(seen: Examined, late: Late | None = LATE, polled: bool = True) -> tuple[str, str | None] | None:

@@ -17,7 +17,7 @@ ACME, CAMPAIGN = new_id(), new_id()
 PAGE = workflow_id.campaign_page(ACME, CAMPAIGN, 3)
 ROWS = Carried(PAGE, new_id(), CAMPAIGN, 200, 200, 200, LONG_AGO, LONG_AGO, False, None, False)
 MOVED = replace(ROWS, workflow_id="new", campaign_id=None, unbegun=0, before="old")
-HANDING_OVER = Examined(RUNNING, activities=(PendingActivity("hand_over_runs", 2, None, LONG_AGO, True, "journeys"),))
+HANDING_OVER = Examined(RUNNING, activities=(PendingActivity("hand_over_runs", 2, None, True, "journeys"),))
 
 
 class Temporal:
