@@ -17,7 +17,7 @@ from activities.versions import Versions, send_step
 from models.domain.audit import NewEntry
 from models.domain.connection import SmtpConfig
 from models.domain.errors import NotFound
-from models.domain.journey.definition import SendStep
+from models.domain.journey.definition import Definition, SendStep
 from models.sandbox_account import is_sandbox_account
 from models.secrets import SecretUnreadable
 from models.settings import Settings
@@ -82,7 +82,7 @@ class Claimer:
         async with self._database.organization(batch.scope.organization_id) as session:
             definition = await self._versions.definition(session, batch.scope.version_id)
             kept, entries = await kept_messages(session, batch, definition)
-            wanted = [one for one in await self._want(session, batch) if one.run_id not in kept]
+            wanted = [one for one in await self._want(session, batch, definition) if one.run_id not in kept]
             claims = [one.claim for one in wanted if one.sendable]
             claimed = {one.run_id: one for one in await deliveries.claim(session, _owner(batch.scope, attempt), claims)}
             mine = [one for one in wanted if one.run_id in claimed]
@@ -94,8 +94,7 @@ class Claimer:
         others = [one for one in wanted if one.run_id not in claimed]
         return ClaimedBatch({one.run_id: one for one in wanted}, shares, others, kept, audience.organization, offset)
 
-    async def _want(self, session: OrganizationSession, batch: VisitBatch) -> list[Wanted]:
-        definition = await self._versions.definition(session, batch.scope.version_id)
+    async def _want(self, session: OrganizationSession, batch: VisitBatch, definition: Definition) -> list[Wanted]:
         steps = {visit.step_id: send_step(definition, visit.step_id) for visit in batch.visits}
         keys = {(step.connection_id, step.channel) for step in steps.values()}
         ways = {key: await self._way(session, *key) for key in keys}
