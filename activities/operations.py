@@ -58,7 +58,7 @@ class OperationActivities:
             if not items:
                 return OperationPageDone()
             limit = asyncio.Semaphore(UPDATES_AT_ONCE)
-            words = [self._tell(operation, until, name, told, limit) for name, told in by_workflow(items).items()]
+            words = [self._tell(operation, until, name, told, limit) for name, told in _by_workflow(items).items()]
             settled = [one for some in await asyncio.gather(*words) for one in some]
             async with self.database.organization(ref.organization_id) as session:
                 await run_operations.settle(session, ref.operation_id, settled)
@@ -125,7 +125,7 @@ async def next_page(session: OrganizationSession, operation: RunOperation, after
     return await run_operations.pending(session, operation.id, until - RUNS_AT_ONCE, until), until
 
 
-def by_workflow(items: Sequence[Item]) -> Mapping[str, list[Item]]:
+def _by_workflow(items: Sequence[Item]) -> Mapping[str, list[Item]]:
     found: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         found[item.workflow_id].append(item)

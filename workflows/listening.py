@@ -9,7 +9,7 @@ from activities.contracts.run_control import RunControl
 from activities.contracts.steps import StepAnswer
 from models.domain.journey import interpreter
 from models.domain.journey.run import Phase
-from models.domain.journey.steps.base import Answer as Answered
+from models.domain.journey.steps.base import Answer
 from workflows.trips import Trip, Trips
 
 
@@ -37,10 +37,10 @@ def _match(trips: Trips, trip: Trip, message: RunMessage) -> None:
         trip.early = message
 
 
-def heard(told: StepAnswer | RunMessage) -> Answered:
+def heard(told: StepAnswer | RunMessage) -> Answer:
     if isinstance(told, RunMessage):
-        return Answered(index=told.index, details=told.details)
-    return Answered(told.index, told.until, told.refused, told.reason, told.details)
+        return Answer(index=told.index, details=told.details)
+    return Answer(told.index, told.until, told.refused, told.reason, told.details)
 
 
 def _teller(message: RunMessage) -> RunControl:

@@ -57,7 +57,7 @@ class Operators:
 
     async def command(self, control: RunControl) -> list[RunControlled]:
         trips = [self.trips.by_run[run_id] for run_id in control.run_ids]
-        changed = [not trip.finished and self._obey_operator(trip, control) for trip in trips]
+        changed = [not trip.finished and self._obey(trip, control) for trip in trips]
         await asyncio.gather(*(self.trips.record(trip) for trip in trips))
         return [self._answer(trip, control, did) for trip, did in zip(trips, changed, strict=True)]
 
@@ -76,7 +76,7 @@ class Operators:
             return f"paused_with_{self.trips.held_by[0]}"
         return "wrong_phase" if control.command in ("retry", "approve", "reject") else "already"
 
-    def _obey_operator(self, trip: Trip, control: RunControl) -> bool:
+    def _obey(self, trip: Trip, control: RunControl) -> bool:
         """Whether the command changed anything."""
         state, now = trip.state, workflow.now()
         if not _meant(control, state):
