@@ -16,16 +16,16 @@ from uuid import UUID
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.exceptions import ApplicationError
 
 from activities.contracts.journey import JOURNEY_WORKFLOW
 from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
 from activities.judging import TOO_EARLY, Around, Patience, Verdict, in_trouble, of_rows, without_row
 from activities.observed import GOES_ON, Examined, Listed, Observer
+from activities.rounds import in_each_organization
 from models.domain.findings import Kind, Sighting
 from models.domain.journey import workflow_id
-from models.store import access, carriers, conservation, findings
+from models.store import carriers, conservation, findings
 from models.store.carriers import Carried, Late
 from models.store.session import Database, OrganizationSession
 from models.tables.base import utc_now
@@ -87,8 +87,7 @@ class ReconcilingActivities:
     async def compare_workflows(self, reconcile: Reconcile) -> Reconciled:
         """Findings say what is wrong between rows and workflows; runs whose workflow is gone for good need attention.
 
-        Safe to run twice: a finding is open once, and a run that is marked is not marked again. One organization's trouble is not
-        another's: all are looked at.
+        Safe to run twice: a finding is open once, and a run that is marked is not marked again.
 
         Raises:
             ApplicationError: some organization could not be looked at; to be repeated.
@@ -96,18 +95,11 @@ class ReconcilingActivities:
         async with heartbeating():
             observer = Observer(self.temporal, self.patience.polled)
             landscapes = await _landscapes(observer)
-            async with self.database.outside() as session:
-                organizations = await access.organizations_to_reconcile(session)
-            total, failed = Reconciled(), 0
-            for organization_id in organizations:
-                try:
-                    total = _added(total, await self._compare(organization_id, landscapes[organization_id], observer))
-                except Exception as error:
-                    failed += 1
-                    log.error("reconciler: %s in organization %s", type(error).__name__, organization_id)
-            if failed:
-                raise ApplicationError(f"{failed} of {len(organizations)} organizations could not be looked at.", type="NotReconciled")
-            return total
+
+            async def compare(organization_id: UUID) -> Reconciled:
+                return await self._compare(organization_id, landscapes[organization_id], observer)
+
+            return await in_each_organization(self.database, "workflows", compare)
 
     async def _compare(self, organization_id: UUID, running: Landscape, observer: Observer) -> Reconciled:
         async with self.database.organization(organization_id) as session:
@@ -254,7 +246,3 @@ async def _examine(observer: Observer, names: Collection[str]) -> dict[str, Exam
 
     ordered: Sequence[str] = sorted(names)
     return dict(zip(ordered, await asyncio.gather(*(examine(name) for name in ordered)), strict=True))
-
-
-def _added(one: Reconciled, other: Reconciled) -> Reconciled:
-    return Reconciled(opened=one.opened + other.opened, resolved=one.resolved + other.resolved, lost=one.lost + other.lost)

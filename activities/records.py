@@ -1,7 +1,6 @@
 """The reconciler's look through the records: waits that nothing can end, volumes that fell to nothing, conservation, and histories that
 are missing. No workflow is asked, but for the last."""
 
-import logging
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,25 +8,23 @@ from uuid import UUID
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.exceptions import ApplicationError
 
 from activities.archiving import Archive
 from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
 from activities.judging import Patience
 from activities.observed import GOES_ON, Observer
+from activities.rounds import in_each_organization
 from models.domain.conservation import Balance
 from models.domain.findings import SPANS, Kind, Severity, Sighting, Span, fell_to_nothing
 from models.domain.journey.run import Phase
-from models.store import access, carriers, conservation, findings, stranded_waits, volumes
+from models.store import carriers, conservation, findings, stranded_waits, volumes
 from models.store.ids import first_id
 from models.store.session import Database, OrganizationSession
 from models.store.stranded_waits import Stranded
 from models.store.volumes import Volume
 from models.tables.base import utc_now
 from models.tables.findings import OrganizationCheck
-
-log = logging.getLogger(__name__)
 
 SILENT = timedelta(days=30)
 VOLUMES_EVERY = timedelta(minutes=10)  # they fall by hours; counting them reads the rows of those hours
@@ -48,30 +45,15 @@ class RecordsActivities:
     async def compare_records(self, reconcile: Reconcile) -> Reconciled:
         """Findings say what the records show to be wrong; the metrics show the newest counts.
 
-        Safe to run twice: a finding is open once, and what was counted is counted on from where it ended, in one transaction. One
-        organization's trouble is not another's: all are looked at.
+        Safe to run twice: a finding is open once, and what was counted is counted on from where it ended, in one transaction.
 
         Raises:
             ApplicationError: some organization could not be looked at; to be repeated.
         """
         async with heartbeating():
-            async with self.database.outside() as session:
-                organizations = await access.organizations_to_reconcile(session)
-            opened = resolved = failed = 0
-            for organization_id in organizations:
-                try:
-                    recorded = await self._compare(organization_id)
-                    opened, resolved = opened + recorded.opened, resolved + recorded.resolved
-                except Exception as error:
-                    failed += 1
-                    log.error("reconciler: %s in the records of organization %s", type(error).__name__, organization_id)
-            if failed:
-                raise ApplicationError(
-                    f"The records of {failed} of {len(organizations)} organizations could not be read.", type="NotReconciled"
-                )
-            return Reconciled(opened=opened, resolved=resolved)
+            return await in_each_organization(self.database, "records", self._compare)
 
-    async def _compare(self, organization_id: UUID) -> findings.Recorded:
+    async def _compare(self, organization_id: UUID) -> Reconciled:
         missing = await self._missing_histories(organization_id)
         async with self.database.organization(organization_id) as session:
             check = await conservation.last_check(session)
@@ -88,7 +70,7 @@ class RecordsActivities:
             recorded = await findings.record(session, [*sightings, *missing], looked_for)
         async with self.database.organization(organization_id) as session:
             await self._measure(session)
-        return recorded
+        return Reconciled(opened=recorded.opened, resolved=recorded.resolved)
 
     async def _stranded(self, session: OrganizationSession) -> list[Sighting]:
         endless = await stranded_waits.endless(session, self.patience.late)
