@@ -84,7 +84,7 @@ async def preview(caller: Caller, asked: Asked) -> Preview:
 def _starts(timing: Timing, crowd: Crowd, now: datetime) -> dict[str, Start]:
     if not isinstance(timing.schedule, AtLocalTime):
         return {}
-    return local_starts(timing.schedule, {group.timezone for group in crowd.groups}, crowd.organization_timezone, now)
+    return local_starts(timing.schedule, {group.timezone for group in crowd.groups}, crowd.organization_timezone, now, now)
 
 
 def _told(timing: Timing, crowd: Crowd, starts: Mapping[str, Start], now: datetime, sample: Sequence[Contact]) -> Preview:

@@ -48,9 +48,11 @@ class Snapshot:
 _LOCK = text(
     """
     SELECT c.journey_id, c.version_id, c.segment_rule, c.exclusion_rule, c.schedule, c.page_size, c.audience, c.cancelled_at, c.on_error,
-           v.definition, o.timezone, coalesce(CAST(:now AS timestamptz), clock_timestamp()) AS now
+           v.definition, o.timezone, coalesce(CAST(:now AS timestamptz), clock_timestamp()) AS now,
+           coalesce(p.created_at, c.created_at) AS launched_at
     FROM campaigns c JOIN journey_versions v ON v.organization_id = c.organization_id AND v.id = c.version_id
     JOIN organizations o ON o.id = c.organization_id
+    LEFT JOIN campaigns p ON p.organization_id = c.organization_id AND p.id = c.parent_id
     WHERE c.organization_id = :o AND c.id = :id FOR UPDATE OF c
     """
 )
@@ -149,7 +151,7 @@ async def _take(session: OrganizationSession, campaign_id: UUID, campaign: dict[
     chosen = selection.select(
         Wanted(campaign["journey_id"], definition, campaign["segment_rule"], campaign["exclusion_rule"], now),
     )
-    places = await _places(session, timing, chosen, campaign["timezone"], now)
+    places = await _places(session, timing, chosen, campaign)
     parameters: dict[str, Any] = {
         "o": session.organization_id,
         "campaign_id": campaign_id,
@@ -185,12 +187,13 @@ class _Places:
     parameters: dict[str, Any]
 
 
-async def _places(session: OrganizationSession, timing: Timing, chosen: Selection, timezone: str, now: datetime) -> _Places:
+async def _places(session: OrganizationSession, timing: Timing, chosen: Selection, campaign: Mapping[str, Any]) -> _Places:
     """Each distinct zone's instant is worked out here, and joined back to its contacts."""
     if not isinstance(timing.schedule, AtLocalTime):
         sql = {"places": "", "not_placed": "CAST(NULL AS text)", "base": "CAST(:starts_at AS timestamptz)"}
-        return _Places(sql, {"starts_at": common_start(timing, now)})
-    starts = local_starts(timing.schedule, await _zones(session, chosen.fitting), timezone, now)
+        return _Places(sql, {"starts_at": common_start(timing, campaign["now"])})
+    zones = await _zones(session, chosen.fitting)
+    starts = local_starts(timing.schedule, zones, campaign["timezone"], campaign["now"], campaign["launched_at"])
     sql = {"places": _PLACES, "not_placed": _NOT_PLACED, "base": "z.starts_at"}
     places = starts.values()
     return _Places(sql, {"zones": list(starts), "starts": [each.at for each in places], "passed": [each.passed for each in places]})
@@ -268,7 +271,7 @@ async def _next_local_look(session: OrganizationSession, local: AtLocalTime, cam
     if look - now > OFFSETS_APART:  # it is not yet that time anywhere
         return look
     fitting = selection.fitting(campaign.segment_rule, campaign.exclusion_rule, now)
-    starts = local_starts(local, await _zones(session, fitting), campaign.timezone, now)
+    starts = local_starts(local, await _zones(session, fitting), campaign.timezone, now, now)
     if any(start.at is None or start.at <= now for start in starts.values()) or local_over(local, now):
         return None
     return min([look, *(start.at for start in starts.values() if start.at is not None)])

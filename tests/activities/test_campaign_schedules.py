@@ -120,6 +120,15 @@ async def test_who_is_late_is_left_out_where_the_schedule_says_so(world: World) 
     assert set(await starts(world)) == {in_berlin} and (await row(world))["left_out"] == {"local_time_passed": 1}
 
 
+async def test_whose_time_has_just_come_is_not_late(world: World) -> None:
+    """The campaign wakes for them, a little after the moment."""
+    [in_tokyo] = await people(world, ["Asia/Tokyo"])
+    await world.campaign(timing=Timing(schedule=NINE.model_copy(update={"late": "skip"})))
+    now = datetime(2027, 3, 1, 0, 0, 0, 40_000, tzinfo=UTC)
+    assert (await snapshot(world, now)).runs == 1
+    assert await starts(world) == {in_tokyo: now} and (await row(world))["left_out"] == {}
+
+
 async def test_the_organizations_zone_is_the_last_resort(world: World) -> None:
     await world.sql("UPDATE organizations SET timezone = 'Asia/Kathmandu' WHERE id = :o")
     [contact] = await people(world, [None])
@@ -363,6 +372,22 @@ async def test_a_day_makes_its_occurrences_once(world: World) -> None:
     assert {(child["status"], child["page_size"], child["version_id"]) for child in found} == {("scheduled", 7, world.version_id)}
     assert found[0]["exclusion_rule"] == {"any": [{"tag": "staff"}]}
     assert await world.actions("campaign.") == ["campaign.launched"] * 2
+
+
+async def test_by_each_recipients_clock_an_occurrence_is_missed_only_when_it_has_passed_everywhere(world: World) -> None:
+    schedule = Recurring(rule="FREQ=DAILY;BYHOUR=9", zone="recipient", default_zone="Asia/Tokyo")
+    await world.campaign(timing=Timing(schedule=schedule, spread=timedelta(minutes=5)), status="scheduled")
+    await world.sql("UPDATE campaigns SET created_at = :at WHERE id = :id", at=NOW - timedelta(days=9), id=world.campaign_id)
+    dawn, last = datetime(2027, 2, 28, 10, tzinfo=UTC), datetime(2027, 3, 1, 21, tzinfo=UTC)  # 9 o'clock by the westernmost clock
+    made = await make(world, dawn, last)
+    [child] = await children(world)
+    assert [child["id"]] == made and child["nominal_at"] == datetime(2027, 2, 28, 19, tzinfo=UTC)
+    nine = AtLocalTime(at=datetime(2027, 3, 1, 9), default_zone="Asia/Tokyo", late="skip")
+    assert child["schedule"] == Timing(schedule=nine, spread=timedelta(minutes=5)).model_dump(mode="json")
+    day = timedelta(days=1)
+    assert await make(world, dawn + day, last + day + timedelta(hours=1)) == [(await children(world))[1]["id"]]
+    assert await make(world, dawn + 2 * day, last + 2 * day + timedelta(hours=1, seconds=1)) == []
+    assert await skips(world) == ["missed"]
 
 
 async def test_a_day_that_the_interval_leaves_out_makes_nothing_and_ends_nothing(world: World) -> None:
