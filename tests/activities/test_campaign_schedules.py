@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise, product
+from random import Random
 from typing import Any, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -21,7 +22,7 @@ from activities.versions import Versions
 from models.domain.journey.entry import EntryRules, Past, refusal
 from models.domain.journey.run import FINISHED, Phase
 from models.domain.schedule import AtLocalTime, Once, Recurring, Schedule, Timing, local_instant, spread_delay
-from models.store import audience
+from models.store import audience, entry_pace
 from models.tables.base import new_id, utc_now
 from tests.activities.world import World
 
@@ -179,6 +180,62 @@ async def test_fifty_thousand_in_all_zones_are_placed_within_seconds(world: Worl
     await world.campaign(timing=Timing(schedule=NINE, spread=timedelta(hours=1)))
     audience_taken = await snapshot(world, NOW - timedelta(days=2))
     assert (audience_taken.runs, audience_taken.pages) == (50_000, 250)
+
+
+# --- how many in an hour --------------------------------------------------------------------------------------------
+
+
+async def test_whoever_is_too_many_for_an_hour_starts_in_a_later_one(world: World) -> None:
+    await publish(world, entry={"per_hour": 3})
+    others = await people(world, [None] * 2, tag="others")
+    for contact in others:
+        await enter(world, contact, timedelta(minutes=30))
+    await people(world, [None] * 7)
+    await world.campaign(exclusion={"tag": "others"})
+    assert (await snapshot(world)).runs == 7
+    found = list((await starts(world)).values())
+    assert found.count(None) == 1  # with the two others the third of this hour
+    later = [NOW + timedelta(minutes=minutes) for minutes in (30, 30, 60, 90, 90, 120)]
+    assert sorted(at for at in found if at is not None) == later
+    details = await world.one("SELECT details FROM audit_entries WHERE action = 'campaign.started'")
+    assert details["postponed"] == 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_no_hour_has_more_starts_than_the_journey_takes_and_nobody_starts_early(world: World, seed: int) -> None:
+    chance, most = Random(seed), 20
+    await publish(world, entry={"per_hour": most})
+    planned = [chance.randrange(-3_600, 6 * 3_600) for _ in range(60)]  # by another campaign, in seconds
+    others = [second for number, second in enumerate(sorted(planned)) if number % 4 == 0]  # never more than the journey takes
+    for contact, second in zip(await people(world, [None] * len(others), tag="others"), others, strict=True):
+        await enter(world, contact, timedelta(seconds=-second), status="active")
+    zones = chance.choices(["Europe/Berlin", "Europe/London", "America/New_York"], k=150)
+    made = await people(world, zones)
+    timing = Timing(schedule=NINE, spread=timedelta(minutes=40))
+    await world.campaign(timing=timing, exclusion={"tag": "others"})
+    await snapshot(world)
+    found = await starts(world)
+    own = {
+        contact: local_instant(NINE.at, ZoneInfo(zone)) + spread_delay(cast(UUID, world.campaign_id), contact, timing.spread)
+        for contact, zone in zip(made, zones, strict=True)
+    }
+    placed = {contact: at or NOW for contact, at in found.items()}
+    assert all(placed[contact] >= own[contact] for contact in made) and any(placed[contact] == own[contact] for contact in made)
+    everybody = sorted([*placed.values(), *(NOW + timedelta(seconds=second) for second in others)])
+    fullest = max(sum(at <= other < at + timedelta(hours=1) for other in everybody) for at in everybody)
+    assert fullest == most  # full, and no more
+
+
+@pytest.mark.parametrize(
+    ("minutes", "fullest"),
+    [([], 0), ([-61], 0), ([-59, -10], 2), ([10, 50], 2), ([70], 0), ([-59, -10, 10], 2), ([-50, -45, 5, 20, 40], 3), ([-30, 29, 31], 2)],
+)
+async def test_an_entry_now_counts_the_fullest_hour_that_it_falls_into(world: World, minutes: list[int], fullest: int) -> None:
+    now = utc_now()
+    for contact, minute in zip(await people(world, [None] * len(minutes)), minutes, strict=True):
+        await enter(world, contact, NOW - now - timedelta(minutes=minute), status="active")
+    async with world.database.organization(world.organization_id) as session:
+        assert await entry_pace.fullest_hour(session, world.journey_id) == fullest
 
 
 # --- whom it takes --------------------------------------------------------------------------------------------------
@@ -382,7 +439,7 @@ async def test_by_each_recipients_clock_an_occurrence_is_missed_only_when_it_has
     made = await make(world, dawn, last)
     [child] = await children(world)
     assert [child["id"]] == made and child["nominal_at"] == datetime(2027, 2, 28, 19, tzinfo=UTC)
-    nine = AtLocalTime(at=datetime(2027, 3, 1, 9), default_zone="Asia/Tokyo", late="skip")
+    nine = NINE.model_copy(update={"default_zone": "Asia/Tokyo", "late": "skip"})
     assert child["schedule"] == Timing(schedule=nine, spread=timedelta(minutes=5)).model_dump(mode="json")
     day = timedelta(days=1)
     assert await make(world, dawn + day, last + day + timedelta(hours=1)) == [(await children(world))[1]["id"]]
