@@ -18,7 +18,7 @@ from activities.braking import BrakingActivities, BrakingStarter
 from activities.branches import BranchActivities
 from activities.campaign import CampaignActivities
 from activities.consent import ConsentActivities
-from activities.contracts import send_queue
+from activities.contracts.execution import send_queue
 from activities.control import ControlActivities
 from activities.effects.effect import Tools
 from activities.handover import HandOverActivities

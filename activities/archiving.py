@@ -15,7 +15,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowHistory
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.contracts import Reconcile, Reconciled
+from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
 from activities.observed import Listed, Observer
 from models.store import access, histories

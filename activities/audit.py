@@ -6,7 +6,7 @@ from typing import Any, cast
 from temporalio import activity
 
 from activities.braking import Tell, left_to_upkeep
-from activities.contracts import AuditBatch, Transition
+from activities.contracts.recording import AuditBatch, Transition
 from activities.heartbeat import heartbeating
 from models.domain.audit import Actor, ActorKind
 from models.store import transitions

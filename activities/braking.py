@@ -12,19 +12,11 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
-from activities.contracts import (
-    BRAKING_WORKFLOW,
-    CAMPAIGN_ID,
-    CONTROL_WORKFLOW,
-    JOURNEY_ID,
-    ORGANIZATION_ID,
-    BrakingNotice,
-    BrakingRef,
-    Control,
-    ControlledKind,
-    SendOutcome,
-    fair_share,
-)
+from activities.contracts.braking import BRAKING_WORKFLOW, BrakingNotice, BrakingRef
+from activities.contracts.control import CONTROL_WORKFLOW, Control, ControlledKind
+from activities.contracts.execution import fair_share
+from activities.contracts.search_attributes import CAMPAIGN_ID, JOURNEY_ID, ORGANIZATION_ID
+from activities.contracts.sending import SendOutcome
 from activities.heartbeat import heartbeating
 from activities.lines import Lines, ProviderSource
 from activities.providers.port import Mailbox, OutgoingEmail, ProviderAnswer

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from temporalio import activity
 
-from activities.contracts import StepAnswer, VisitBatch
+from activities.contracts.steps import StepAnswer, VisitBatch
 from activities.heartbeat import heartbeating
 from activities.versions import Versions, branch_step
 from models.store import branches

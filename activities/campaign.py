@@ -9,20 +9,19 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.client import Client
 
-from activities.contracts import (
+from activities.contracts.campaign import (
     CAMPAIGN_WORKFLOW,
     AudiencePages,
     CampaignPlan,
     CampaignProgress,
     CampaignRef,
-    Control,
-    ControlledKind,
     Dawn,
-    JourneyInput,
     Occurrences,
     PageRange,
-    Scope,
 )
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.journey import JourneyInput
+from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
 from activities.signals import signal_all
 from activities.starting import attributes_of, start_journey, start_once

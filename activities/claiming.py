@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from activities.contracts import Scope, SendOutcome, SendResult, StepVisit, VisitBatch
+from activities.contracts.payload import Scope
+from activities.contracts.sending import SendOutcome, SendResult
+from activities.contracts.steps import StepVisit, VisitBatch
 from activities.keeping import kept_messages
 from activities.message import Message
 from activities.versions import Versions, send_step

@@ -6,7 +6,7 @@ from typing import Self
 
 from temporalio import activity
 
-from activities.contracts import VisitBatch
+from activities.contracts.steps import VisitBatch
 
 
 class Clock:

@@ -5,7 +5,8 @@ from typing import Any
 
 from temporalio import activity
 
-from activities.contracts import Judgement, StepVisit, Verdict, VisitBatch
+from activities.contracts.sending import Judgement, Verdict
+from activities.contracts.steps import StepVisit, VisitBatch
 from activities.heartbeat import heartbeating
 from activities.keeping import kept_messages
 from activities.versions import Versions, send_step

@@ -8,7 +8,8 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.client import Client
 
-from activities.contracts import Control, ControlledKind, ControlPage, ControlTargets, RunMessage, RunMessages, WorkflowPage
+from activities.contracts.control import Control, ControlledKind, ControlPage, ControlTargets, WorkflowPage
+from activities.contracts.journey import RunMessage, RunMessages
 from activities.heartbeat import heartbeating
 from activities.poking import poke
 from activities.signals import SIGNALS_AT_ONCE, ignoring_absence, signal_all

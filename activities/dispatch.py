@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from activities.contracts import Scope, SendOutcome, SendResult
+from activities.contracts.payload import Scope
+from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger
 from activities.lines import Line, mark_broken
 from activities.message import Composer, Message, Unsendable

@@ -9,15 +9,10 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.contracts import (
-    Control,
-    ControlledKind,
-    HandOver,
-    JourneyInput,
-    RunMessage,
-    RunMessages,
-    Scope,
-)
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.journey import JourneyInput, RunMessage, RunMessages
+from activities.contracts.moves import HandOver
+from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
 from activities.signals import signal_all
 from activities.starting import start_journey

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from temporalio import activity
 
-from activities.contracts import HEARTBEAT_EVERY
+from activities.contracts.execution import HEARTBEAT_EVERY
 
 
 @asynccontextmanager

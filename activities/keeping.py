@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from activities.contracts import TRANSMIT_LEASE, SendOutcome, SendResult, StepVisit, VisitBatch
+from activities.contracts.sending import TRANSMIT_LEASE, SendOutcome, SendResult
+from activities.contracts.steps import StepVisit, VisitBatch
 from models.domain.audit import NewEntry
 from models.domain.journey.definition import Definition
 from models.store import kept

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from activities.braking import Tell, left_to_upkeep
-from activities.contracts import SETTLE_PATIENCE
+from activities.contracts.sending import SETTLE_PATIENCE
 from models.domain.audit import SYSTEM
 from models.domain.errors import Unavailable
 from models.store import audit, brakes, deliveries, fence

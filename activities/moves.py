@@ -10,7 +10,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.contracts import MOVE_RUNS, MoveChoice, MoveOrder, PlanPage, PlanPageTold, PlanProgress, PlanRef
+from activities.contracts.moves import MOVE_RUNS, MoveChoice, MoveOrder, PlanPage, PlanPageTold, PlanProgress, PlanRef
 from activities.heartbeat import heartbeating
 from models.settings import Settings
 from models.store import publish_plans

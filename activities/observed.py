@@ -26,7 +26,8 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.contracts import JOURNEY_ID, JOURNEY_WORKFLOW, ORGANIZATION_ID
+from activities.contracts.journey import JOURNEY_WORKFLOW
+from activities.contracts.search_attributes import JOURNEY_ID, ORGANIZATION_ID
 from models.tables.base import utc_now
 
 PAGE = 1000

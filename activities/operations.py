@@ -10,16 +10,8 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.contracts import (
-    CONTROL_RUNS,
-    OperationEnd,
-    OperationPage,
-    OperationPageDone,
-    OperationProgress,
-    Place,
-    RunControl,
-    RunControlled,
-)
+from activities.contracts.operations import OperationEnd, OperationPage, OperationPageDone, OperationProgress
+from activities.contracts.run_control import CONTROL_RUNS, Place, RunControl, RunControlled
 from activities.heartbeat import heartbeating
 from activities.poking import poke
 from models.domain.audit import Actor, ActorKind

@@ -9,7 +9,7 @@ from uuid import UUID
 from temporalio.exceptions import ApplicationError
 
 from activities.claiming import Wanted
-from activities.contracts import TRANSMIT_LEASE, SendOutcome, SendResult
+from activities.contracts.sending import TRANSMIT_LEASE, SendOutcome, SendResult
 from activities.outcomes import standing_result
 from models.store import audit, deliveries
 from models.store.deliveries import Standing

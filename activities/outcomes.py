@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from activities.contracts import FIRST_RETRY, LONGEST_RETRY, MAXIMUM_TRIES, SendOutcome, SendResult
+from activities.contracts.sending import FIRST_RETRY, LONGEST_RETRY, MAXIMUM_TRIES, SendOutcome, SendResult
 from activities.message import Message
 from activities.providers.port import ProviderAnswer
 from models.domain.wait_time import shared_instant as shared_instant

@@ -5,7 +5,8 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.client import Client
 
-from activities.contracts import ROUTING_WORKFLOW, Routing, fair_share
+from activities.contracts.execution import fair_share
+from activities.contracts.routing import ROUTING_WORKFLOW, Routing
 from activities.starting import attributes
 from models.domain.journey import workflow_id
 

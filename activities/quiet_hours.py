@@ -6,7 +6,8 @@ from typing import Any
 from temporalio import activity
 
 from activities.consent import judgements, question
-from activities.contracts import Judgement, StepVisit, VisitBatch
+from activities.contracts.sending import Judgement
+from activities.contracts.steps import StepVisit, VisitBatch
 from activities.heartbeat import heartbeating
 from activities.versions import Versions, send_step
 from models.domain.decision import Decision, HourFacts, decide_hours

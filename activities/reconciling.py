@@ -18,7 +18,8 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
-from activities.contracts import JOURNEY_WORKFLOW, Reconcile, Reconciled
+from activities.contracts.journey import JOURNEY_WORKFLOW
+from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
 from activities.judging import TOO_EARLY, Around, Patience, Verdict, in_trouble, of_rows, without_row
 from activities.observed import GOES_ON, Examined, Listed, Observer

@@ -12,7 +12,7 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
 from activities.archiving import Archive
-from activities.contracts import Reconcile, Reconciled
+from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
 from activities.judging import Patience
 from activities.observed import GOES_ON, Observer

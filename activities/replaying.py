@@ -9,7 +9,9 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from activities.contracts import JourneyInput, OperationPage, OperationPageDone, Scope
+from activities.contracts.journey import JourneyInput
+from activities.contracts.operations import OperationPage, OperationPageDone
+from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
 from activities.operations import next_page
 from activities.poking import poke

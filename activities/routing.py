@@ -9,7 +9,7 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.client import Client
 
-from activities.contracts import Routed, Routing
+from activities.contracts.routing import Routed, Routing
 from activities.entering import Entering
 from activities.heartbeat import heartbeating
 from activities.telling import Teller

@@ -12,7 +12,8 @@ from temporalio.exceptions import ApplicationError
 from activities.braking import Tell, left_to_upkeep
 from activities.claiming import ClaimedBatch, Claimer
 from activities.clock import Clock
-from activities.contracts import SendResult, VisitBatch
+from activities.contracts.sending import SendResult
+from activities.contracts.steps import VisitBatch
 from activities.dispatch import Dispatch, Tools
 from activities.heartbeat import heartbeating
 from activities.ledger import Ledger

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.contracts import Control
+from activities.contracts.control import Control
 
 SIGNALS_AT_ONCE = 16
 

@@ -7,17 +7,10 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from activities.contracts import (
-    CAMPAIGN_ID,
-    JOURNEY_ID,
-    JOURNEY_WORKFLOW,
-    ORGANIZATION_ID,
-    VERSION_ID,
-    JourneyInput,
-    Payload,
-    Scope,
-    fair_share,
-)
+from activities.contracts.execution import fair_share
+from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
+from activities.contracts.payload import Payload, Scope
+from activities.contracts.search_attributes import CAMPAIGN_ID, JOURNEY_ID, ORGANIZATION_ID, VERSION_ID
 
 
 def attributes(

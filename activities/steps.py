@@ -11,7 +11,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from activities.clock import Clock
-from activities.contracts import StepAnswer, StepVisit, VisitBatch
+from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
 from activities.effects.effect import Answers, Effect, Tools, Work
 from activities.effects.registry import EFFECTS
 from activities.heartbeat import heartbeating

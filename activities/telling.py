@@ -10,13 +10,9 @@ from uuid import UUID
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.contracts import (
-    ControlledKind,
-    JourneyInput,
-    RunMessage,
-    RunMessages,
-    Scope,
-)
+from activities.contracts.control import ControlledKind
+from activities.contracts.journey import JourneyInput, RunMessage, RunMessages
+from activities.contracts.payload import Scope
 from activities.handover import words_between
 from activities.replaying import replay_inputs
 from activities.signals import signal_all

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from temporalio import activity
 
-from activities.contracts import StepAnswer, StepVisit, VisitBatch
+from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
 from activities.heartbeat import heartbeating
 from activities.versions import Versions
 from models.domain.errors import NotFound

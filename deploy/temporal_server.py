@@ -15,7 +15,7 @@ from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RetryConfig, RPCError
 
-from activities.contracts import SEARCH_ATTRIBUTES
+from activities.contracts.search_attributes import SEARCH_ATTRIBUTES
 
 RETENTION = timedelta(days=7)  # of closed workflows; their histories are archived by us
 KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD

@@ -8,7 +8,7 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
-from activities.contracts import SEARCH_ATTRIBUTES
+from activities.contracts.search_attributes import SEARCH_ATTRIBUTES
 from models.settings import Settings
 from workflows.connection import payload_keys
 from workflows.payloads import plugin

@@ -4,21 +4,21 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-import activities.contracts as contracts
-from activities.contracts import BrakingRef
+from activities.contracts.braking import BRAKING_WORKFLOW, BrakingRef, hold_braked, notify_of_braking
+from activities.contracts.execution import RECORDS, SENDS, send_queue
 
 
-@workflow.defn(name=contracts.BRAKING_WORKFLOW)
+@workflow.defn(name=BRAKING_WORKFLOW)
 class BrakingWorkflow:
     """Nothing leaves any more when this starts, as the flag stands; now the runs are told, and somebody who is responsible."""
 
     @workflow.run
     async def run(self, braking: BrakingRef) -> None:
-        await workflow.execute_activity(contracts.hold_braked, braking, **contracts.RECORDS)
-        mails = workflow.ActivityConfig(**contracts.SENDS, task_queue=contracts.send_queue(workflow.info().task_queue))
+        await workflow.execute_activity(hold_braked, braking, **RECORDS)
+        mails = workflow.ActivityConfig(**SENDS, task_queue=send_queue(workflow.info().task_queue))
         while True:
             asked = braking.model_copy(update={"now": workflow.now()})
-            notice = await workflow.execute_activity(contracts.notify_of_braking, asked, **mails)
+            notice = await workflow.execute_activity(notify_of_braking, asked, **mails)
             if notice.look_at is None:
                 return
             pause = max(notice.look_at - workflow.now(), timedelta(0))

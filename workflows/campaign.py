@@ -6,15 +6,32 @@ from uuid import UUID
 
 from temporalio import workflow
 
-import activities.contracts as contracts
-from activities.contracts import CampaignRef, Control, ControlPage, ControlTargets, PageRange
+from activities.contracts.campaign import (
+    CAMPAIGN_WORKFLOW,
+    CampaignRef,
+    PageRange,
+    finish_campaign,
+    plan_campaign,
+    snapshot_audience,
+    start_pages,
+)
+from activities.contracts.control import (
+    CONTROL_WORKFLOW,
+    Control,
+    ControlPage,
+    ControlTargets,
+    apply_control,
+    controlled_workflows,
+    signal_workflows,
+)
+from activities.contracts.execution import RECORDS
 
 PAGES_AT_ONCE = 20
 LOOKS = 200  # how often the campaign looks whether it has finished before it continues as new
 LONGEST_LOOK = timedelta(minutes=1)  # so late a campaign may be called completed
 
 
-@workflow.defn(name=contracts.CAMPAIGN_WORKFLOW)
+@workflow.defn(name=CAMPAIGN_WORKFLOW)
 class CampaignWorkflow:
     """Sleeps until the campaign starts, takes the audience's snapshot, starts one JourneyWorkflow per page, and stays until no run
     is unfinished."""
@@ -35,7 +52,7 @@ class CampaignWorkflow:
             await self._start(campaign)
         pause = timedelta(seconds=1)
         for _ in range(LOOKS):
-            progress = await workflow.execute_activity(contracts.finish_campaign, _now(campaign), **contracts.RECORDS)
+            progress = await workflow.execute_activity(finish_campaign, _now(campaign), **RECORDS)
             if progress.finished:
                 return
             await workflow.sleep(pause, summary="until the next look at the campaign's progress")
@@ -45,7 +62,7 @@ class CampaignWorkflow:
     async def _sleep_until_start(self, campaign: CampaignRef) -> None:
         while True:
             self.told = False
-            plan = await workflow.execute_activity(contracts.plan_campaign, _now(campaign), **contracts.RECORDS)
+            plan = await workflow.execute_activity(plan_campaign, _now(campaign), **RECORDS)
             if plan.look_at is None:
                 return
             with suppress(TimeoutError):
@@ -53,17 +70,17 @@ class CampaignWorkflow:
                 await workflow.wait_condition(lambda: self.told, timeout=plan.look_at - workflow.now(), timeout_summary=summary)
 
     async def _start(self, campaign: CampaignRef) -> None:
-        audience = await workflow.execute_activity(contracts.snapshot_audience, _now(campaign), **contracts.RECORDS)
+        audience = await workflow.execute_activity(snapshot_audience, _now(campaign), **RECORDS)
         for first in range(0, audience.pages, PAGES_AT_ONCE):
             pages = PageRange(scope=audience.scope, first=first, end=min(first + PAGES_AT_ONCE, audience.pages))
-            await workflow.execute_activity(contracts.start_pages, pages, **contracts.RECORDS)
+            await workflow.execute_activity(start_pages, pages, **RECORDS)
 
 
 def _now(campaign: CampaignRef) -> CampaignRef:
     return campaign.model_copy(update={"now": workflow.now()})
 
 
-@workflow.defn(name=contracts.CONTROL_WORKFLOW)
+@workflow.defn(name=CONTROL_WORKFLOW)
 class ControlWorkflow:
     """Passes operators' words on to every run of one campaign or journey, in the order they were said.
 
@@ -88,14 +105,14 @@ class ControlWorkflow:
             await self._tell(self.words.pop(0))
 
     async def _tell(self, control: Control) -> None:
-        if not await workflow.execute_activity(contracts.apply_control, control, **contracts.RECORDS):
+        if not await workflow.execute_activity(apply_control, control, **RECORDS):
             return
         page = ControlPage(control=control)
         while True:
-            workflows = await workflow.execute_activity(contracts.controlled_workflows, page, **contracts.RECORDS)
+            workflows = await workflow.execute_activity(controlled_workflows, page, **RECORDS)
             if workflows.workflow_ids:
                 targets = ControlTargets(control=control, workflow_ids=workflows.workflow_ids)
-                await workflow.execute_activity(contracts.signal_workflows, targets, **contracts.RECORDS)
+                await workflow.execute_activity(signal_workflows, targets, **RECORDS)
             if workflows.after is None:
                 return
             page = ControlPage(control=control, after=workflows.after)

@@ -4,15 +4,15 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-import activities.contracts as contracts
-from activities.contracts import PlanPage, PlanRef
+from activities.contracts.execution import RECORDS
+from activities.contracts.moves import MOVE_PLAN_WORKFLOW, PlanPage, PlanRef, finish_plan, tell_moves
 
 FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(minutes=5)  # so late a run is told that was busy before; a workflow takes 2,000 updates
 DOUBLINGS = 10
 
 
-@workflow.defn(name=contracts.MOVE_PLAN_WORKFLOW)
+@workflow.defn(name=MOVE_PLAN_WORKFLOW)
 class MovePlanWorkflow:
     """Tells every workflow that carries runs at the plan's steps, page by page, again and again until none stands there: a run obeys when
     nothing is in flight for it, and one that was elsewhere may have come to such a step meanwhile."""
@@ -20,10 +20,10 @@ class MovePlanWorkflow:
     @workflow.run
     async def run(self, plan: PlanRef) -> None:
         while True:
-            told = await workflow.execute_activity(contracts.tell_moves, PlanPage(plan=plan, after=plan.after), **contracts.RECORDS)
+            told = await workflow.execute_activity(tell_moves, PlanPage(plan=plan, after=plan.after), **RECORDS)
             plan = plan.model_copy(update={"after": told.after})
             if told.after is None:
-                if (await workflow.execute_activity(contracts.finish_plan, plan, **contracts.RECORDS)).finished:
+                if (await workflow.execute_activity(finish_plan, plan, **RECORDS)).finished:
                     return
                 await workflow.sleep(_pause(plan.passes), summary="until the runs that were busy are asked again")
                 plan = plan.model_copy(update={"passes": plan.passes + 1})

@@ -6,18 +6,25 @@ import asyncio
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-import activities.contracts as contracts
-from activities.contracts import Reconcile, Reconciled
+from activities.contracts.execution import CHECKS
+from activities.contracts.reconciling import (
+    RECONCILE_WORKFLOW,
+    Reconcile,
+    Reconciled,
+    archive_histories,
+    compare_records,
+    compare_workflows,
+)
 
-LOOKS = (contracts.compare_workflows, contracts.compare_records, contracts.archive_histories)
+LOOKS = (compare_workflows, compare_records, archive_histories)
 
 
-@workflow.defn(name=contracts.RECONCILE_WORKFLOW)
+@workflow.defn(name=RECONCILE_WORKFLOW)
 class ReconcileWorkflow:
     @workflow.run
     async def run(self, reconcile: Reconcile) -> Reconciled:
         """Side by side: one that fails, or takes long, keeps the others from nothing. What failed is looked at again in a minute."""
-        looks = [workflow.execute_activity(look, reconcile, **contracts.CHECKS) for look in LOOKS]
+        looks = [workflow.execute_activity(look, reconcile, **CHECKS) for look in LOOKS]
         found = await asyncio.gather(*looks, return_exceptions=True)
         for each in found:
             if isinstance(each, BaseException) and not isinstance(each, ActivityError):

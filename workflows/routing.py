@@ -4,14 +4,14 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-import activities.contracts as contracts
-from activities.contracts import Routed, Routing
+from activities.contracts.execution import RECORDS
+from activities.contracts.routing import ROUTING_WORKFLOW, Routed, Routing, route_events
 
 LINGERS = timedelta(seconds=2)  # so the next event of a stream needs no new workflow
 PATIENCE = (timedelta(seconds=1), timedelta(seconds=3), timedelta(seconds=9))  # with workflows that are only starting; upkeep asks later
 
 
-@workflow.defn(name=contracts.ROUTING_WORKFLOW)
+@workflow.defn(name=ROUTING_WORKFLOW)
 class RoutingWorkflow:
     """Started and woken by the signal `poke` (signal-with-start), which comes after what it speaks of has been committed: whatever
     was poked for is seen by the next look."""
@@ -43,7 +43,7 @@ class RoutingWorkflow:
     async def _look(self, routing: Routing) -> Routed:
         self.poked, timed, self.timed = False, self.timed, False
         asked = routing.model_copy(update={"timed": timed})
-        return await workflow.execute_activity(contracts.route_events, asked, **contracts.RECORDS)
+        return await workflow.execute_activity(route_events, asked, **RECORDS)
 
     async def _poked_within(self, time: timedelta) -> bool:
         try:

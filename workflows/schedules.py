@@ -21,18 +21,11 @@ from temporalio.client import (
 )
 from temporalio.common import TypedSearchAttributes
 
-from activities.contracts import (
-    OCCURRENCE_WORKFLOW,
-    RECONCILE_EVERY,
-    RECONCILE_WORKFLOW,
-    UPKEEP_EVERY,
-    UPKEEP_WORKFLOW,
-    CampaignRef,
-    Payload,
-    Reconcile,
-    Upkeep,
-    fair_share,
-)
+from activities.contracts.campaign import OCCURRENCE_WORKFLOW, CampaignRef
+from activities.contracts.execution import fair_share
+from activities.contracts.payload import Payload
+from activities.contracts.reconciling import RECONCILE_EVERY, RECONCILE_WORKFLOW, Reconcile
+from activities.contracts.upkeep import UPKEEP_EVERY, UPKEEP_WORKFLOW, Upkeep
 from models.domain.journey import workflow_id
 from models.domain.recurrence import Calendar
 from models.domain.schedule import Recurring

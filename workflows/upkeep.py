@@ -2,13 +2,13 @@
 
 from temporalio import workflow
 
-import activities.contracts as contracts
-from activities.contracts import Upkeep
+from activities.contracts.execution import RECORDS
+from activities.contracts.upkeep import UPKEEP_WORKFLOW, Upkeep, start_missing_workflows, wake_routing
 
 
-@workflow.defn(name=contracts.UPKEEP_WORKFLOW)
+@workflow.defn(name=UPKEEP_WORKFLOW)
 class UpkeepWorkflow:
     @workflow.run
     async def run(self, upkeep: Upkeep) -> None:
-        await workflow.execute_activity(contracts.start_missing_workflows, upkeep, **contracts.RECORDS)
-        await workflow.execute_activity(contracts.wake_routing, upkeep, **contracts.RECORDS)
+        await workflow.execute_activity(start_missing_workflows, upkeep, **RECORDS)
+        await workflow.execute_activity(wake_routing, upkeep, **RECORDS)

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid5
 from weakref import WeakValueDictionary
 
-from activities.contracts import MAXIMUM_TRIES, StepAnswer, StepVisit
+from activities.contracts.sending import MAXIMUM_TRIES
+from activities.contracts.steps import StepAnswer, StepVisit
 from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, ask_again, claims, done_before, gone
 from activities.outcomes import shared_instant
 from activities.providers.webhook import CallFailed, Reply

@@ -7,7 +7,8 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from activities.clock import Clock
-from activities.contracts import Scope, StepAnswer, StepVisit
+from activities.contracts.payload import Scope
+from activities.contracts.steps import StepAnswer, StepVisit
 from activities.lines import ProviderSource
 from activities.outcomes import shared_instant
 from activities.providers.webhook import Webhooks

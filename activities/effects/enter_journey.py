@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from activities.contracts import StepVisit
+from activities.contracts.steps import StepVisit
 from activities.effects.effect import Answers, Build, Tools, Work, claims
 from models.domain.journey.steps.enter_journey import EnterJourneyStep
 from models.store import effects, entries, journey_versions

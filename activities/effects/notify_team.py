@@ -11,7 +11,8 @@ from uuid import UUID, uuid5
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.contracts import MAXIMUM_TRIES, SendOutcome, StepAnswer, StepVisit
+from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome
+from activities.contracts.steps import StepAnswer, StepVisit
 from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, ask_again, claims, done_before, gone
 from activities.lines import Line, Lines, mark_broken
 from activities.outcomes import back_off, shared_instant

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from activities.contracts import StepVisit
+from activities.contracts.steps import StepVisit
 from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, claims
 from models.domain.audit import SYSTEM
 from models.domain.decision import Reason

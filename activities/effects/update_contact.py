@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from activities.contracts import StepVisit
+from activities.contracts.steps import StepVisit
 from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, claims
 from models.domain.audit import NewEntry
 from models.domain.journey.steps.update_contact import Refused, UpdateContactStep

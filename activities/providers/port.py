@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, Protocol
 from uuid import UUID
 
-from activities.contracts import SendOutcome
+from activities.contracts.sending import SendOutcome
 from models.domain.connection import BrokenReason
 from models.domain.journey.definition import Purpose
 

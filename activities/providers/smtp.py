@@ -11,7 +11,7 @@ from typing import Self
 
 import aiosmtplib
 
-from activities.contracts import SendOutcome
+from activities.contracts.sending import SendOutcome
 from activities.providers import email_message
 from activities.providers.destination import Destinations
 from activities.providers.port import ABORTED, OutgoingMessage, ProviderAnswer, Transmit

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import aiosmtplib
 
-from activities.contracts import SendOutcome
+from activities.contracts.sending import SendOutcome
 from activities.providers.destination import Blocked, Destinations, Unreachable
 from activities.providers.port import ProviderAnswer, broken
 from activities.providers.smtp_reply import LATER, SOON, Phase, Reply, meaning

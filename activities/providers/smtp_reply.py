@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from activities.contracts import SendOutcome
+from activities.contracts.sending import SendOutcome
 from activities.providers.port import ProviderAnswer, broken
 
 Phase = Literal["connect", "tls", "auth", "mail", "rcpt", "data", "body"]

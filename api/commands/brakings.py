@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from activities.contracts import BRAKING_WORKFLOW, BrakingRef
+from activities.contracts.braking import BRAKING_WORKFLOW, BrakingRef
 from activities.starting import attributes
 from api.commands import temporal
 from api.dependencies import Caller, Services

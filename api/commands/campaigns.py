@@ -11,7 +11,8 @@ from uuid import UUID
 
 from temporalio.common import TypedSearchAttributes
 
-from activities.contracts import CAMPAIGN_WORKFLOW, CampaignRef, Control, ControlledKind
+from activities.contracts.campaign import CAMPAIGN_WORKFLOW, CampaignRef
+from activities.contracts.control import Control, ControlledKind
 from activities.starting import attributes
 from api.commands import temporal
 from api.commands.runs import published_version, refuse_closed

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from activities.contracts import Control, ControlledKind, SendOutcome
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.sending import SendOutcome
 from activities.providers.destination import Destinations
 from activities.providers.smtp import SmtpAccount, check
 from activities.starting import attributes

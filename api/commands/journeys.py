@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from activities.contracts import Control, ControlledKind
+from activities.contracts.control import Control, ControlledKind
 from activities.starting import attributes
 from api.commands import cases, temporal
 from api.commands.facts import facts_of as facts_of

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from activities.contracts import MOVE_PLAN_WORKFLOW, PlanRef
+from activities.contracts.moves import MOVE_PLAN_WORKFLOW, PlanRef
 from activities.starting import attributes
 from api.commands import temporal
 from api.commands.journeys import freeze_draft, locked_draft, publish_frozen

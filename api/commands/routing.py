@@ -4,7 +4,7 @@ import asyncio
 import logging
 from uuid import UUID
 
-from activities.contracts import ROUTING_WORKFLOW, Routing
+from activities.contracts.routing import ROUTING_WORKFLOW, Routing
 from activities.starting import attributes
 from api.commands import temporal
 from api.dependencies import Caller, Services

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from activities.contracts import OPERATION_WORKFLOW, OperationRef
+from activities.contracts.operations import OPERATION_WORKFLOW, OperationRef
 from activities.starting import attributes
 from api.commands import temporal
 from api.dependencies import Caller, Services

@@ -6,7 +6,10 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from activities.contracts import JOURNEY_WORKFLOW, ControlledKind, JourneyInput, Place, RunControl, RunControlled, Scope
+from activities.contracts.control import ControlledKind
+from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
+from activities.contracts.payload import Scope
+from activities.contracts.run_control import Place, RunControl, RunControlled
 from activities.starting import attributes
 from api.commands import routing, temporal
 from api.commands.temporal import NoSuchWorkflow

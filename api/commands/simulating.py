@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import uuid5
 
-from activities.contracts import MAXIMUM_TRIES
+from activities.contracts.sending import MAXIMUM_TRIES
 from api.commands.contacts import normalize_field
 from models.domain.contact import FIELDS, Malformed, normalize_attributes, normalize_tags
 from models.domain.errors import Problem

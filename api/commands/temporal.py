@@ -18,16 +18,11 @@ from temporalio.common import TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.contracts import (
-    CONTROL_RUNS,
-    CONTROL_WORKFLOW,
-    ORGANIZATION_ID,
-    Control,
-    Payload,
-    RunControl,
-    RunControlled,
-    fair_share,
-)
+from activities.contracts.control import CONTROL_WORKFLOW, Control
+from activities.contracts.execution import fair_share
+from activities.contracts.payload import Payload
+from activities.contracts.run_control import CONTROL_RUNS, RunControl, RunControlled
+from activities.contracts.search_attributes import ORGANIZATION_ID
 from activities.starting import start_once
 from api.dependencies import Services
 from models.domain.errors import Unavailable

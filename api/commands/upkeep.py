@@ -8,7 +8,7 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.contracts import Upkeep
+from activities.contracts.upkeep import Upkeep
 from api.commands import brakings, campaigns, publish_plans, routing, run_operations, runs
 from api.dependencies import Services
 from models.store import access

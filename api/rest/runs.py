@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from activities.contracts import Place
+from activities.contracts.run_control import Place
 from api.commands import runs as commands
 from api.commands.runs import Command, Controlled, Word, control_run, review_run
 from api.dependencies import Caller, authorize

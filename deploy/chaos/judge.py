@@ -8,7 +8,7 @@ from uuid import UUID
 
 from models.domain.journey.run import Phase
 
-# A send that hears nothing more is `unknown` after the lease of `activities.contracts.TRANSMIT_LEASE`; the kill that silenced it
+# A send that hears nothing more is `unknown` after the lease of `activities.contracts.sending.TRANSMIT_LEASE`; the kill that silenced it
 # came after the fence and before the answer was written down, which waits for an absent database.
 SILENCED = frozenset({"worker", "postgres", "sandbox", "everything"})
 SETTLED = ("accepted", "unknown")

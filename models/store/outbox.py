@@ -15,7 +15,7 @@ from models.tables.base import new_id
 
 @dataclass(frozen=True)
 class Told:
-    """`kind`: start, matched, exit or reconsider. `body` is what `activities.contracts.RunMessage` says besides."""
+    """`kind`: start, matched, exit or reconsider. `body` is what `activities.contracts.journey.RunMessage` says besides."""
 
     run_id: UUID
     kind: str

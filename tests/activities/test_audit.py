@@ -5,7 +5,7 @@ from uuid import UUID
 from temporalio.testing import ActivityEnvironment
 
 from activities.audit import AuditActivities
-from activities.contracts import AuditBatch, Transition
+from activities.contracts.recording import AuditBatch, Transition
 from models.tables.base import new_id
 from tests.activities.world import NOON, World
 

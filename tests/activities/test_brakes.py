@@ -11,7 +11,10 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.audit import AuditActivities
 from activities.braking import MOST_TRIES, BrakingActivities, BrakingStarter
-from activities.contracts import AuditBatch, BrakingRef, Control, ControlledKind, SendOutcome, Transition
+from activities.contracts.braking import BrakingRef
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.recording import AuditBatch, Transition
+from activities.contracts.sending import SendOutcome
 from activities.control import ControlActivities
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities

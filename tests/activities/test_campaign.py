@@ -12,17 +12,9 @@ from temporalio.testing import ActivityEnvironment
 from temporalio.worker import Worker
 
 from activities.campaign import CampaignActivities
-from activities.contracts import (
-    JOURNEY_WORKFLOW,
-    AudiencePages,
-    CampaignRef,
-    Control,
-    ControlledKind,
-    ControlPage,
-    ControlTargets,
-    JourneyInput,
-    PageRange,
-)
+from activities.contracts.campaign import AudiencePages, CampaignRef, PageRange
+from activities.contracts.control import Control, ControlledKind, ControlPage, ControlTargets
+from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.control import ControlActivities
 from activities.versions import Versions
 from models.domain.journey import workflow_id

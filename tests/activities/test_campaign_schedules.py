@@ -16,7 +16,8 @@ from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
 from activities.campaign import CampaignActivities
-from activities.contracts import AudiencePages, CampaignRef, Control, ControlledKind, ControlPage, Dawn
+from activities.contracts.campaign import AudiencePages, CampaignRef, Dawn
+from activities.contracts.control import Control, ControlledKind, ControlPage
 from activities.control import ControlActivities
 from activities.versions import Versions
 from models.domain.journey.entry import EntryRules, Past, refusal

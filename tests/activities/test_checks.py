@@ -8,7 +8,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.branches import BranchActivities
 from activities.consent import ConsentActivities
-from activities.contracts import Judgement, Verdict
+from activities.contracts.sending import Judgement, Verdict
 from activities.quiet_hours import QuietHoursActivities
 from activities.versions import Versions
 from models.settings import Settings

@@ -13,7 +13,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import Worker
 
-from activities.contracts import JOURNEY_WORKFLOW, Control, HandOver, JourneyInput, MoveChoice, MoveOrder, PlanPage, PlanRef, RunMessages
+from activities.contracts.control import Control
+from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput, RunMessages
+from activities.contracts.moves import HandOver, MoveChoice, MoveOrder, PlanPage, PlanRef
 from activities.handover import HandOverActivities
 from activities.moves import MoveActivities
 from activities.versions import Versions

@@ -10,7 +10,8 @@ from unittest.mock import AsyncMock
 from sqlalchemy import text
 from temporalio.testing import ActivityEnvironment
 
-from activities.contracts import Control, ControlledKind, OperationPage, OperationRef
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.operations import OperationPage, OperationRef
 from activities.control import ControlActivities
 from activities.operations import OperationActivities
 from models.domain.audit import SYSTEM

@@ -10,7 +10,9 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.consent import ConsentActivities
-from activities.contracts import OperationPage, OperationRef, Scope, SendOutcome, SendResult
+from activities.contracts.operations import OperationPage, OperationRef
+from activities.contracts.payload import Scope
+from activities.contracts.sending import SendOutcome, SendResult
 from activities.replaying import ReplayActivities
 from activities.send import SendActivities
 from activities.versions import Versions

@@ -8,7 +8,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities import pace
-from activities.contracts import MAXIMUM_TRIES, SendOutcome, SendResult
+from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome, SendResult
 from activities.providers.port import ProviderAnswer
 from activities.send import SendActivities
 from activities.versions import Versions

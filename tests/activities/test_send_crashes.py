@@ -14,7 +14,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import ledger, others
 from activities.claiming import Claimer
-from activities.contracts import SendOutcome, SendResult
+from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from activities import routing
-from activities.contracts import Routed
+from activities.contracts.routing import Routed
 from activities.routing import RoutingActivities
 from activities.versions import Versions
 from models.store import outbox

@@ -10,7 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from activities.contracts import Scope, SendOutcome, StepVisit, VisitBatch
+from activities.contracts.payload import Scope
+from activities.contracts.sending import SendOutcome
+from activities.contracts.steps import StepVisit, VisitBatch
 from activities.providers.port import ABORTED, OutgoingMessage, Provider, ProviderAnswer, Transmit
 from models.domain.audit import SYSTEM
 from models.domain.journey.definition import Definition

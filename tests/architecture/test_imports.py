@@ -17,7 +17,7 @@ PLANTED = {
     "models/tables/planted.py": "import models.store.session\n",
     "models/domain/planted.py": "import asyncio\n",
     "workflows/planted.py": "import models.store.session\n",
-    "activities/contracts.py": "import os\n",
+    "activities/contracts/planted.py": "import os\n",
     "api/planted.py": "import activities.planted\n",
     "activities/planted.py": "import aiosmtplib\nimport sqlalchemy\nimport fastapi\nimport worker\n",
     "activities/providers/gmail.py": "import activities.providers.smtp\n",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowExecution, WorkflowHandle
 
-from activities.contracts import JOURNEY_WORKFLOW
+from activities.contracts.journey import JOURNEY_WORKFLOW
 
 SAMPLE = 10  # histories that are read whole to count activities
 VISIBLE_WITHIN = 20.0  # seconds until a closed workflow's length is listed

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from temporalio.testing import ActivityEnvironment
 
-from activities.contracts import SendOutcome
+from activities.contracts.sending import SendOutcome
 from activities.providers.registry import Providers
 from activities.send import SendActivities
 from activities.versions import Versions

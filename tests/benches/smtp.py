@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from activities.contracts import SendOutcome
+from activities.contracts.sending import SendOutcome
 from activities.providers.port import Mailbox, OutgoingEmail
 from activities.providers.registry import Providers
 from api.sandbox.server import serve

@@ -17,25 +17,17 @@ from uuid import uuid4
 from temporalio.client import WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
-from activities.contracts import (
-    MOVE_RUNS,
-    BrakingRef,
-    CampaignRef,
-    Control,
-    ControlledKind,
-    MoveChoice,
-    MoveOrder,
-    OperationRef,
-    PlanRef,
-    Reconcile,
-    Routing,
-    RunControl,
-    RunMessage,
-    RunMessages,
-    SendOutcome,
-    StepAnswer,
-    StepVisit,
-)
+from activities.contracts.braking import BrakingRef
+from activities.contracts.campaign import CampaignRef
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.journey import RunMessage, RunMessages
+from activities.contracts.moves import MOVE_RUNS, MoveChoice, MoveOrder, PlanRef
+from activities.contracts.operations import OperationRef
+from activities.contracts.reconciling import Reconcile
+from activities.contracts.routing import Routing
+from activities.contracts.run_control import RunControl
+from activities.contracts.sending import SendOutcome
+from activities.contracts.steps import StepAnswer, StepVisit
 from models.domain.journey.definition import (
     BranchCondition,
     BranchStep,

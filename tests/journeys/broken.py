@@ -4,7 +4,8 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from activities.contracts import JOURNEY_WORKFLOW, Control, JourneyInput
+from activities.contracts.control import Control
+from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 
 
 @workflow.defn(name=JOURNEY_WORKFLOW)

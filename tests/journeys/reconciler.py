@@ -11,7 +11,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.archiving import ArchivingActivities
-from activities.contracts import RECONCILE_WORKFLOW, Reconcile, Reconciled
+from activities.contracts.reconciling import RECONCILE_WORKFLOW, Reconcile, Reconciled
 from activities.judging import Patience
 from activities.reconciling import ReconcilingActivities
 from activities.records import RecordsActivities

@@ -7,7 +7,7 @@ from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import text
 from temporalio.client import Client
 
-from activities.contracts import Upkeep
+from activities.contracts.upkeep import Upkeep
 from api.app import create_app
 from api.dependencies import Services
 from deploy.postgres import free_port

@@ -15,7 +15,9 @@ from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import WorkflowHandle
 from temporalio.worker import Worker
 
-from activities.contracts import JOURNEY_WORKFLOW, Control, ControlledKind, JourneyInput, Scope
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
+from activities.contracts.payload import Scope
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition, WaitStep
 from models.domain.journey.run import RunState

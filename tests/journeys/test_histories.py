@@ -9,7 +9,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.service import RPCError
 from temporalio.worker import Replayer
 
-from activities.contracts import JourneyInput
+from activities.contracts.journey import JourneyInput
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 from tests.journeys.reconciler import Reconciler, as_owner, reconciler

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from activities.contracts import OPERATION_WORKFLOW, OperationRef
+from activities.contracts.operations import OPERATION_WORKFLOW, OperationRef
 from models.tables.base import new_id
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization

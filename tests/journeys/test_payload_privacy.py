@@ -17,7 +17,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowExecution
 
-from activities.contracts import SEARCH_ATTRIBUTES
+from activities.contracts.search_attributes import SEARCH_ATTRIBUTES
 from api.app import create_app
 from deploy.demo.api import PublicApi
 from deploy.demo.people import Person, read_file

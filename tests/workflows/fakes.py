@@ -10,44 +10,17 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.contracts import (
-    AudiencePages,
-    AuditBatch,
-    BrakingNotice,
-    BrakingRef,
-    CampaignPlan,
-    CampaignProgress,
-    CampaignRef,
-    Control,
-    ControlPage,
-    ControlTargets,
-    Dawn,
-    HandOver,
-    Judgement,
-    Occurrences,
-    OperationEnd,
-    OperationPage,
-    OperationPageDone,
-    OperationProgress,
-    PageRange,
-    PlanPage,
-    PlanPageTold,
-    PlanProgress,
-    PlanRef,
-    Reconcile,
-    Reconciled,
-    Routed,
-    Routing,
-    Scope,
-    SendOutcome,
-    SendResult,
-    StepAnswer,
-    StepVisit,
-    Transition,
-    Verdict,
-    VisitBatch,
-    WorkflowPage,
-)
+from activities.contracts.braking import BrakingNotice, BrakingRef
+from activities.contracts.campaign import AudiencePages, CampaignPlan, CampaignProgress, CampaignRef, Dawn, Occurrences, PageRange
+from activities.contracts.control import Control, ControlPage, ControlTargets, WorkflowPage
+from activities.contracts.moves import HandOver, PlanPage, PlanPageTold, PlanProgress, PlanRef
+from activities.contracts.operations import OperationEnd, OperationPage, OperationPageDone, OperationProgress
+from activities.contracts.payload import Scope
+from activities.contracts.reconciling import Reconcile, Reconciled
+from activities.contracts.recording import AuditBatch, Transition
+from activities.contracts.routing import Routed, Routing
+from activities.contracts.sending import Judgement, SendOutcome, SendResult, Verdict
+from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
 from models.tables.base import new_id
 
 

@@ -15,30 +15,15 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from activities.contracts import (
-    AuditBatch,
-    Control,
-    ControlledKind,
-    HandOver,
-    JourneyInput,
-    Judgement,
-    MoveChoice,
-    MoveOrder,
-    Place,
-    RunControl,
-    RunControlled,
-    RunMessage,
-    RunMessages,
-    Scope,
-    SendOutcome,
-    SendResult,
-    StepAnswer,
-    StepVisit,
-    Transition,
-    Verdict,
-    VisitBatch,
-    send_queue,
-)
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.execution import send_queue
+from activities.contracts.journey import JourneyInput, RunMessage, RunMessages
+from activities.contracts.moves import HandOver, MoveChoice, MoveOrder
+from activities.contracts.payload import Scope
+from activities.contracts.recording import AuditBatch, Transition
+from activities.contracts.run_control import Place, RunControl, RunControlled
+from activities.contracts.sending import Judgement, SendOutcome, SendResult, Verdict
+from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
 from models.domain.journey.run import FINISHED, Phase, RunState
 from tests.workflows.chains import LONG_AGO, Begin, Told, replay
 from tests.workflows.walking import Step

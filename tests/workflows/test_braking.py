@@ -6,7 +6,9 @@ from uuid import uuid4
 import pytest
 from temporalio.testing import WorkflowEnvironment
 
-from activities.contracts import BrakingRef, SendOutcome, StepAnswer
+from activities.contracts.braking import BrakingRef
+from activities.contracts.sending import SendOutcome
+from activities.contracts.steps import StepAnswer
 from models.domain.journey.definition import CallWebhookStep, Definition, SendStep
 from tests.workflows.fakes import Fakes
 from tests.workflows.test_journey import SCOPE, some_runs, start, until, working

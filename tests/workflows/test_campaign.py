@@ -3,7 +3,8 @@ from uuid import uuid4
 
 from temporalio.testing import WorkflowEnvironment
 
-from activities.contracts import CampaignRef, Control, ControlledKind
+from activities.contracts.campaign import CampaignRef
+from activities.contracts.control import Control, ControlledKind
 from tests.workflows.fakes import Fakes
 from tests.workflows.test_journey import until, working
 from workflows.campaign import CampaignWorkflow, ControlWorkflow

@@ -12,7 +12,12 @@ from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from activities.contracts import Control, ControlledKind, JourneyInput, RunControl, RunControlled, Scope, SendOutcome, send_queue
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.execution import send_queue
+from activities.contracts.journey import JourneyInput
+from activities.contracts.payload import Scope
+from activities.contracts.run_control import RunControl, RunControlled
+from activities.contracts.sending import SendOutcome
 from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, WaitStep
 from models.domain.journey.run import Phase, RunState
 from tests.workflows.fakes import Fakes

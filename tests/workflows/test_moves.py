@@ -7,7 +7,11 @@ import pytest
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.testing import WorkflowEnvironment
 
-from activities.contracts import MOVE_RUNS, Control, ControlledKind, MoveChoice, MoveOrder, PlanRef, RunControlled, SendOutcome, StepVisit
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.moves import MOVE_RUNS, MoveChoice, MoveOrder, PlanRef
+from activities.contracts.run_control import RunControlled
+from activities.contracts.sending import SendOutcome
+from activities.contracts.steps import StepVisit
 from models.domain.journey.run import Phase
 from tests.workflows.fakes import Fakes
 from tests.workflows.test_journey import SCOPE, control, some_runs, start, until, working

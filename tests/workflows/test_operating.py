@@ -9,17 +9,11 @@ import pytest
 from temporalio.client import WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
-from activities.contracts import (
-    Control,
-    ControlledKind,
-    OperationRef,
-    Place,
-    RunControl,
-    RunControlled,
-    RunMessage,
-    RunMessages,
-    SendOutcome,
-)
+from activities.contracts.control import Control, ControlledKind
+from activities.contracts.journey import RunMessage, RunMessages
+from activities.contracts.operations import OperationRef
+from activities.contracts.run_control import Place, RunControl, RunControlled
+from activities.contracts.sending import SendOutcome
 from models.domain.journey.run import RunState
 from tests.workflows.fakes import Fakes
 from tests.workflows.test_journey import SCOPE, some_runs, start, until, working

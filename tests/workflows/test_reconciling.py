@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from temporalio.testing import WorkflowEnvironment
 
-from activities.contracts import RECONCILE_EVERY, RECONCILE_WORKFLOW, Reconcile, Reconciled
+from activities.contracts.reconciling import RECONCILE_EVERY, RECONCILE_WORKFLOW, Reconcile, Reconciled
 from tests.workflows.fakes import Fakes
 from tests.workflows.test_journey import working
 from workflows.reconciling import ReconcileWorkflow

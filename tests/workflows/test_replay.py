@@ -5,7 +5,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from activities.contracts import JOURNEY_WORKFLOW, JourneyInput, RunMessages
+from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput, RunMessages
 from models.domain.journey.definition import KINDS
 from tests.histories.record import FOLDER, SCENARIOS, SETTINGS
 from tests.workflows.test_journey import WORKFLOWS

@@ -10,7 +10,7 @@ from temporalio.api.workflowservice.v1 import ListScheduleMatchingTimesRequest
 from temporalio.common import TypedSearchAttributes
 from temporalio.testing import WorkflowEnvironment
 
-from activities.contracts import CampaignRef
+from activities.contracts.campaign import CampaignRef
 from models.domain.schedule import Recurring
 from workflows.schedules import DAWN, first_days, recurring, recurring_id
 

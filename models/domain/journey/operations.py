@@ -1,7 +1,7 @@
 """Operations on many runs at once: what can be said, to which runs, and with what. Pure.
 
 A new command is one entry in `OPERATIONS`, and, where telling its runs' workflows by `control_runs` is not what it does, an activity of
-its own in `activities.contracts.OPERATION_PAGES`.
+its own in `activities.contracts.operations.OPERATION_PAGES`.
 """
 
 from collections.abc import Mapping

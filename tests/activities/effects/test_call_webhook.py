@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from activities.contracts import MAXIMUM_TRIES
+from activities.contracts.sending import MAXIMUM_TRIES
 from activities.effects import call_webhook
 from models.settings import Settings
 from models.store import effects

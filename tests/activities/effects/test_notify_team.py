@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from activities.contracts import MAXIMUM_TRIES, SendOutcome
+from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.providers.registry import Providers
 from api.commands.connections import create_sandbox_connection

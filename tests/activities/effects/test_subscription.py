@@ -6,7 +6,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.consent import ConsentActivities
-from activities.contracts import Judgement, Verdict
+from activities.contracts.sending import Judgement, Verdict
 from activities.versions import Versions
 from models.settings import Settings
 from models.store import audit

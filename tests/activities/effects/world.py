@@ -9,7 +9,7 @@ from uuid import UUID
 
 from temporalio.testing import ActivityEnvironment
 
-from activities.contracts import StepAnswer, StepVisit, VisitBatch
+from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
 from activities.effects.effect import Tools
 from activities.lines import ProviderSource
 from activities.providers.destination import Destinations

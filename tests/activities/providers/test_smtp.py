@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from activities.contracts import SendOutcome
+from activities.contracts.sending import SendOutcome
 from activities.providers.destination import Destinations
 from activities.providers.email_message import UnsubscribeMissing
 from activities.providers.port import ABORTED

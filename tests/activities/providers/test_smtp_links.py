@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from activities.contracts import SendOutcome
+from activities.contracts.sending import SendOutcome
 from activities.providers import smtp
 from activities.providers.destination import Destinations
 from activities.providers.smtp import SmtpAccount, SmtpProvider

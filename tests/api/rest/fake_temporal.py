@@ -7,7 +7,8 @@ from temporalio.client import ScheduleAlreadyRunningError, WorkflowUpdateFailedE
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.contracts import Payload, RunControl, RunControlled
+from activities.contracts.payload import Payload
+from activities.contracts.run_control import RunControl, RunControlled
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from httpx2 import AsyncClient
 from sqlalchemy import text
 from temporalio.testing import ActivityEnvironment
 
-from activities.contracts import Upkeep
+from activities.contracts.upkeep import Upkeep
 from api.commands import brakings
 from api.commands.upkeep import UpkeepActivities
 from api.dependencies import Services

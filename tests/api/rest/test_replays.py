@@ -8,7 +8,7 @@ import pytest_asyncio
 from httpx2 import AsyncClient
 from sqlalchemy import text
 
-from activities.contracts import JourneyInput
+from activities.contracts.journey import JourneyInput
 from activities.telling import Teller
 from activities.versions import Versions
 from api.dependencies import Services

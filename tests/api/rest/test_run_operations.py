@@ -6,7 +6,7 @@ import pytest_asyncio
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from activities.contracts import OPERATION_WORKFLOW
+from activities.contracts.operations import OPERATION_WORKFLOW
 from api.commands import run_operations
 from api.dependencies import Services
 from models.store.session import Database

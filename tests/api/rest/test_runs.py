@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import text
 
-from activities.contracts import Place
+from activities.contracts.run_control import Place
 from api.commands import runs as commands
 from api.commands import temporal as words
 from api.dependencies import Services

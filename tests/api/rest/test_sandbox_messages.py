@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from temporalio.client import Client
 
-from activities.contracts import SendOutcome
+from activities.contracts.sending import SendOutcome
 from activities.providers.destination import Destinations
 from activities.providers.smtp import SmtpAccount, SmtpProvider
 from api.dependencies import Services

@@ -8,7 +8,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 
-from activities.contracts import Payload, Upkeep
+from activities.contracts.payload import Payload
+from activities.contracts.upkeep import Upkeep
 from api.commands.upkeep import UpkeepActivities
 from api.dependencies import Services
 from models.store import access

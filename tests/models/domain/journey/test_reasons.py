@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from activities.contracts import SendOutcome
+from activities.contracts.sending import SendOutcome
 from activities.providers import smtp_reply
 from activities.providers.smtp_reply import Phase, Reply
 from deploy.environment import ROOT

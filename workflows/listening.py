@@ -1,0 +1,49 @@
+"""What runs hear: of what happens outside, and the answers to what they have asked."""
+
+from dataclasses import replace
+
+from temporalio import workflow
+
+from activities.contracts.journey import RunMessage
+from activities.contracts.run_control import RunControl
+from activities.contracts.steps import StepAnswer
+from models.domain.journey import interpreter
+from models.domain.journey.run import Phase
+from models.domain.journey.steps.base import Answer as Answered
+from workflows.trips import Trip, Trips
+
+
+def listen(trips: Trips, trip: Trip, message: RunMessage) -> None:
+    match message.kind:
+        case "matched":
+            _match(trips, trip, message)
+        case "exit":
+            trip.state = replace(trip.state, leaving=trip.state.leaving or message.reason or "exit_rule")
+        case "reconsider":
+            trip.state = interpreter.reconsidered(trips.definition, trip.state)
+        case "variables":
+            trip.actor = _teller(message)
+            trips.apply(trip, interpreter.variables_changed(trips.definition, trip.state, list(message.names), message.reason))
+
+
+def _match(trips: Trips, trip: Trip, message: RunMessage) -> None:
+    state = trip.state
+    if (state.step_id, state.visit) != (message.step_id, message.visit):
+        return
+    progress = interpreter.matched(trips.definition, state, workflow.now(), message.step_id or "", message.visit or 1, heard(message))
+    if progress is not None:
+        trips.apply(trip, progress)
+    elif state.phase is Phase.ACTIVE and not trip.resting:
+        trip.early = message
+
+
+def heard(told: StepAnswer | RunMessage) -> Answered:
+    if isinstance(told, RunMessage):
+        return Answered(index=told.index, details=told.details)
+    return Answered(told.index, told.until, told.refused, told.reason, told.details)
+
+
+def _teller(message: RunMessage) -> RunControl:
+    return RunControl(
+        command="skip", run_ids=(), actor_kind=message.actor_kind, actor_id=message.actor_id, operation_id=message.operation_id
+    )

@@ -1,0 +1,139 @@
+"""The runs that a workflow carries: where each of them is, what has happened to it, and whether that is on record."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from activities.contracts.execution import RECORDS
+from activities.contracts.journey import JourneyInput, RunMessage
+from activities.contracts.moves import MoveOrder
+from activities.contracts.recording import TRANSITIONS_AT_ONCE, AuditBatch, Transition, record_audit
+from activities.contracts.run_control import RunControl
+from models.domain.journey.interpreter import Change, Progress
+from models.domain.journey.run import FINISHED, Phase, RunState
+from workflows.batching import Batch
+from workflows.clock import Clock
+
+
+class Trip:
+    """One run under way. Hashable by identity; `state` is replaced, never changed."""
+
+    __slots__ = (
+        "__weakref__",
+        "actor",
+        "cancelled_by",
+        "early",
+        "gone",
+        "move",
+        "reconnected",
+        "recording",
+        "resting",
+        "rings_at",
+        "state",
+        "travel",
+        "unrecorded",
+    )
+
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+        self.unrecorded: list[Transition] = []
+        self.recording: asyncio.Future[None] | None = None  # the newest write, until it is done
+        self.resting = False  # nothing is in flight for it
+        self.rings_at: datetime | None = None  # when the clock ends its rest
+        self.travel: asyncio.Task[None] | None = None  # while there is something to do for it
+        self.cancelled_by: RunControl | None = None
+        self.actor: RunControl | None = None  # of the next change
+        self.move: MoveOrder | None = None  # to be obeyed as soon as nothing is in flight
+        self.gone = False  # another workflow carries it
+        self.early: RunMessage | None = None  # an event that was faster than the answer to the opening of its wait
+        self.reconnected = False  # its step's connection was mended since it last asked
+
+    @property
+    def finished(self) -> bool:
+        return self.gone or self.state.phase in FINISHED
+
+
+class Trips:
+    """What all parts of a JourneyWorkflow share. `travel` is what a trip's coroutine does while there is something to do for it."""
+
+    def __init__(self, given: JourneyInput, travel: Callable[[Trip], Coroutine[Any, Any, None]]) -> None:
+        self.scope = given.scope
+        self.definition = given.definition
+        self.by_run = {state.run_id: Trip(state) for state in given.runs}
+        self.held_by = list(given.held_by)  # "campaign", "journey": pauses of all runs
+        self.clock = Clock(self.nudge)
+        self._travel = travel
+        self._records = Batch(self._record_all)
+
+    def __iter__(self) -> Iterator[Trip]:
+        return iter(self.by_run.values())
+
+    def nudge(self, trip: Trip) -> None:
+        """The trip looks again at what it should do, unless it is about to."""
+        if trip.resting and trip.travel is None:
+            trip.travel = asyncio.create_task(self._travel(trip))
+
+    def is_held(self, trip: Trip) -> bool:
+        return trip.state.paused or bool(self.held_by)
+
+    def shown(self, trip: Trip) -> Phase:
+        return Phase.PAUSED if self.is_held(trip) and not trip.finished else trip.state.phase
+
+    def apply(self, trip: Trip, progress: Progress) -> None:
+        """The state is the new one, and its changes are numbered, dated and queued for the record."""
+        sequence = trip.state.sequence
+        for change in progress.changes:
+            sequence += 1
+            trip.unrecorded.append(self._transition(trip, progress.state, change, sequence))
+        trip.actor = None
+        trip.state = replace(progress.state, sequence=sequence)
+
+    def _transition(self, trip: Trip, state: RunState, change: Change, sequence: int) -> Transition:
+        phase = Phase.PAUSED if self.is_held(trip) and change.phase not in FINISHED else change.phase
+        by = trip.actor.operation_id if trip.actor else None
+        return Transition(
+            run_id=state.run_id,
+            sequence=sequence,
+            kind=change.kind,
+            phase=phase,
+            beneath=change.phase if phase is Phase.PAUSED else None,
+            occurred_at=workflow.now(),
+            step_id=change.step_id,
+            visit=change.visit,
+            wake_at=change.wake_at,
+            reason=change.reason,
+            actor_kind=trip.actor.actor_kind if trip.actor else "system",
+            actor_id=trip.actor.actor_id if trip.actor else None,
+            details=change.details if by is None else {**change.details, "operation_id": str(by)},
+        )
+
+    async def record(self, trip: Trip) -> None:
+        """All that has happened to the trip until now is on record, whoever of its coroutine and the handlers began to write it."""
+        if trip.unrecorded or trip.recording is not None:
+            await self.begin_record(trip)
+
+    def begin_record(self, trip: Trip) -> asyncio.Future[None]:
+        """The newest write of the trip, which has unrecorded changes or a write that was begun."""
+        if trip.unrecorded:
+            transitions, trip.unrecorded = trip.unrecorded, []
+            trip.recording = asyncio.ensure_future(self._write(transitions))
+        assert trip.recording is not None
+        return trip.recording
+
+    async def _write(self, transitions: Sequence[Transition]) -> None:
+        await self._records.ask(transitions)
+
+    async def _record_all(self, groups: Sequence[Sequence[Transition]]) -> Sequence[None]:
+        transitions = [transition for group in groups for transition in group]
+        try:
+            for first in range(0, len(transitions), TRANSITIONS_AT_ONCE):
+                batch = AuditBatch(scope=self.scope, transitions=transitions[first : first + TRANSITIONS_AT_ONCE])
+                await workflow.execute_activity(record_audit, batch, **RECORDS)
+        except ActivityError as error:  # what happened must be recorded: suspend, rather than fail and forget the runs
+            raise RuntimeError("the record could not be written") from error
+        return [None] * len(groups)
