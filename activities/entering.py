@@ -11,7 +11,7 @@ from models.domain.audit import NewEntry
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
 from models.domain.journey.entry import Past, refusal
-from models.store import changes, entries
+from models.store import changes, entries, entry_pace
 from models.store.entries import EnteringRun, JourneyStanding, Key, Pending, Settled
 from models.store.outbox import Told
 from models.store.session import OrganizationSession
@@ -46,7 +46,9 @@ class Entering:
         waiting = await entries.pending(self.session, journey_id, ENTRIES_AT_ONCE)
         definitions = {id: await self.versions.definition(self.session, id) for id in {entry.version_id for entry in waiting}}
         pasts = await entries.pasts(self.session, journey_id, [(entry.contact_id, entry.entry_key) for entry in waiting])
-        judge = _Judge(standing, pasts, self.now)
+        limited = any(definition.entry.per_hour is not None for definition in definitions.values())
+        lately = await entry_pace.fullest_hour(self.session, journey_id) if limited else 0
+        judge = _Judge(standing, pasts, self.now, lately)
         settled = [judge.settle(entry, definitions[entry.version_id]) for entry in waiting]
         await self._start(waiting, settled, definitions)
         await entries.settle(self.session, settled)
@@ -79,11 +81,11 @@ class Entering:
 class _Judge:
     """Remembers what it has allowed, so that two entries of one batch meet the rules one after the other."""
 
-    def __init__(self, standing: JourneyStanding, pasts: dict[Key, Past], now: datetime) -> None:
+    def __init__(self, standing: JourneyStanding, pasts: dict[Key, Past], now: datetime, entered: int) -> None:
         self.standing = standing
         self.pasts = pasts
         self.now = now
-        self.entered = standing.entered_lately
+        self.entered = entered  # in the fullest hour that an entry now falls into
         self.full = False  # the hour's maximum is reached: the others enter later
         self._more: defaultdict[UUID, int] = defaultdict(int)  # by contact, whatever the key
 

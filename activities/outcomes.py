@@ -37,18 +37,26 @@ class Teller:
         outcome = SendOutcome(answer.outcome)
         match outcome:
             case SendOutcome.ACCEPTED:
-                return self.settled(message, "accepted", outcome, None, answer.provider_message_id)
+                return self._answered(message, "accepted", outcome, None, answer.provider_message_id)
             case SendOutcome.UNKNOWN:
-                return self.settled(message, "unknown", outcome, answer.reason)
+                return self._answered(message, "unknown", outcome, answer.reason)
             case SendOutcome.TRANSIENT | SendOutcome.THROTTLED if message.attempts + 1 >= MAXIMUM_TRIES:
-                return self.settled(message, "failed", SendOutcome.GAVE_UP, f"gave_up:{answer.reason or outcome}")
+                return self._answered(message, "failed", SendOutcome.GAVE_UP, f"gave_up:{answer.reason or outcome}")
             case SendOutcome.TRANSIENT | SendOutcome.THROTTLED:
                 wait = answer.retry_after if answer.retry_after is not None else back_off(message.attempts)
                 return self.released(message, outcome, answer.reason, shared_instant(now + wait), tries=1)
             case SendOutcome.CONNECTION_BROKEN | SendOutcome.PAUSED:
                 return self.released(message, outcome, answer.reason)
             case _:
-                return self.settled(message, "failed", outcome, answer.reason)
+                return self._answered(message, "failed", outcome, answer.reason)
+
+    def _answered(
+        self, message: Message, state: str, outcome: SendOutcome, reason: str | None, provider_message_id: str | None = None
+    ) -> Told:
+        """The end, by what the provider said (or did not say)."""
+        told = self.settled(message, state, outcome, reason, provider_message_id)
+        assert told.settlement is not None
+        return replace(told, settlement=replace(told.settlement, tries=1))
 
     def settled(
         self, message: Message, state: str, outcome: SendOutcome, reason: str | None, provider_message_id: str | None = None

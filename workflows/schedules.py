@@ -28,12 +28,11 @@ from activities.contracts.reconciling import RECONCILE_EVERY, RECONCILE_WORKFLOW
 from activities.contracts.upkeep import UPKEEP_EVERY, UPKEEP_WORKFLOW, Upkeep
 from models.domain.journey import workflow_id
 from models.domain.recurrence import Calendar
-from models.domain.schedule import MISSED_AFTER, Recurring
+from models.domain.schedule import Recurring
 
 UPKEEP_ID = "leadstats-upkeep"
 RECONCILER_ID = "leadstats-reconciler"
 DAWN = timedelta(hours=30)  # within so much before a moment its day has begun on whatever clock
-CATCH_UP = DAWN + MISSED_AFTER  # later than this none of the day's occurrences would take place; Temporal's default is a year
 
 
 async def ensure_upkeep(temporal: Client, task_queue: str) -> None:
@@ -66,7 +65,11 @@ def recurring(
             priority=fair_share(str(campaign.organization_id)),
         ),
         spec=recurring_spec(schedule, launched_at),
-        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=CATCH_UP, pause_on_failure=False),
+        policy=SchedulePolicy(
+            overlap=ScheduleOverlapPolicy.SKIP,
+            catchup_window=DAWN + schedule.missed_after,  # later none of the day's occurrences would take place; the default is a year
+            pause_on_failure=False,
+        ),
         state=ScheduleState(paused=paused),
     )
 

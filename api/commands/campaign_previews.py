@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from uuid import UUID
@@ -73,18 +73,21 @@ async def preview(caller: Caller, asked: Asked) -> Preview:
         version = await published_version(session, asked.journey_id, asked.version)
         require_ahead(timing, now)
         rule, exclusion = await commands.rules(session, asked.segment_id, asked.exclude_segment_ids)
-        chosen = selection.select(Wanted(asked.journey_id, Definition.model_validate(version.definition), rule, exclusion, now))
+        definition = Definition.model_validate(version.definition)
+        chosen = selection.select(Wanted(asked.journey_id, definition, rule, exclusion, now))
         crowd = await campaign_previews.crowd(session, chosen)
         starts = _starts(timing, crowd, now)
         passed = [timezone for timezone, start in starts.items() if start.passed]
         sample = await campaign_previews.sample(session, chosen, passed, asked.sample)
-    return _told(timing, crowd, starts, now, sample)
+    told = _told(timing, crowd, starts, now, sample)
+    too_many = commands.crowding(told.count, definition.entry.per_hour, timing)
+    return told if too_many is None else replace(told, warnings=[*told.warnings, too_many])
 
 
 def _starts(timing: Timing, crowd: Crowd, now: datetime) -> dict[str, Start]:
     if not isinstance(timing.schedule, AtLocalTime):
         return {}
-    return local_starts(timing.schedule, {group.timezone for group in crowd.groups}, crowd.organization_timezone, now)
+    return local_starts(timing.schedule, {group.timezone for group in crowd.groups}, crowd.organization_timezone, now, now)
 
 
 def _told(timing: Timing, crowd: Crowd, starts: Mapping[str, Start], now: datetime, sample: Sequence[Contact]) -> Preview:

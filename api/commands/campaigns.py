@@ -105,8 +105,10 @@ async def _find_or_create(session: OrganizationSession, caller: Caller, wanted: 
         if not taken_later:
             raise Conflict(EMPTY)
         warned.append(Problem("segment_id", "empty_audience", "Nobody would be taken now; whoever fits when the campaign starts is taken."))
-    if definition.entry.per_hour is not None:
-        refuse_crowd(await campaigns.audience_size(session, chosen), definition.entry.per_hour, wanted.timing)
+    if (most := definition.entry.per_hour) is not None:
+        too_many = crowding(await campaigns.audience_size(session, chosen), most, wanted.timing)
+        if too_many is not None:
+            raise Invalid([too_many])
     campaign = await campaigns.create(
         session,
         name=wanted.name,
@@ -153,16 +155,21 @@ def refuse_ended_journey(version: JourneyVersion, timing: Timing, now: datetime)
         raise Conflict("This journey ends before the campaign starts; publish a version that ends later, or never.")
 
 
-def refuse_crowd(contacts: int, per_hour: int, timing: Timing) -> None:
-    """Raises Invalid where more contacts would start in an hour than the journey takes."""
-    hours = ceil(contacts / per_hour)
-    if contacts > per_hour and (timing.spread is None or timing.spread < timedelta(hours=hours)):
-        raise Invalid.field(
-            "spread",
-            "too_many_per_hour",
-            f"This journey takes {per_hour} contacts in an hour, and {contacts} would start: spread the campaign over PT{hours}H or more, "
-            "choose a smaller segment, or publish a version that takes more.",
-        )
+def crowding(contacts: int, per_hour: int | None, timing: Timing) -> Problem | None:
+    """What is wrong with a campaign of which more contacts would start in an hour than the journey takes.
+
+    Judged by those who fit when it is launched; whoever is too many for an hour when it starts, as others enter the journey too or the
+    segment has grown, starts later (`models.store.entry_pace`).
+    """
+    hours = ceil(contacts / per_hour) if per_hour is not None else 1
+    if hours <= 1 or (timing.spread is not None and timing.spread >= timedelta(hours=hours)):
+        return None
+    return Problem(
+        "spread",
+        "too_many_per_hour",
+        f"This journey takes {per_hour} contacts in an hour, and {contacts} would start: spread the campaign over PT{hours}H or more, "
+        "choose a smaller segment, or publish a version that takes more.",
+    )
 
 
 async def rules(

@@ -22,7 +22,7 @@ from models.domain.journey.definition import Definition
 from models.domain.journey.entry import refusal
 from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
 from models.domain.journey.run import FINISHED, Phase, RunState
-from models.store import audit, changes, entries, journey_versions, journeys, lost_runs, run_variables, runs
+from models.store import audit, changes, entries, entry_pace, journey_versions, journeys, lost_runs, run_variables, runs
 from models.store.run_variables import VariableChange
 from models.store.session import OrganizationSession
 from models.store.triggers import listens_to_runs
@@ -91,8 +91,8 @@ async def _obey_entry_rules(session: OrganizationSession, version: JourneyVersio
     definition, now = Definition.model_validate(version.definition), utc_now()
     if definition.has_ended(now):
         raise Conflict("This journey has ended; nobody enters it any more.")
-    standing = await entries.standing(session, version.journey_id)
-    if definition.entry.per_hour is not None and standing.entered_lately >= definition.entry.per_hour:
+    most = definition.entry.per_hour
+    if most is not None and await entry_pace.fullest_hour(session, version.journey_id) >= most:
         raise Conflict("This journey has taken as many contacts as it takes in an hour; try again later.")
     key = (wanted.contact_id, wanted.entry_key)
     reason = refusal(definition.entry, (await entries.pasts(session, version.journey_id, [key]))[key], now)

@@ -30,7 +30,8 @@ class Request(BaseModel):
 
 
 SCHEDULE = Field(
-    description="Left out: now. Otherwise one of the four kinds of docs/campaigns.md: now, once, local, recurring.",
+    description="Left out: now. Otherwise one of the four kinds of docs/campaigns.md: now, once, local, recurring. "
+    "The last by one zone's clock, or by each recipient's.",
     examples=[{"kind": "local", "at": "2027-03-01T09:00", "default_zone": "America/New_York", "late": "send"}],
 )
 SPREAD = Field(description="Over how long the runs' starts are spread.", examples=["PT2H"])

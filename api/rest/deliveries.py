@@ -38,7 +38,7 @@ class DeliveryView(BaseModel):
     state: str = Field(examples=["accepted"])
     outcome: str | None = Field(examples=["accepted"])
     reason: str | None = Field(examples=["consent_withdrawn"])
-    attempts: int
+    attempts: int = Field(description="How often it was handed to the provider, since somebody last asked for it to be tried again.")
     provider_message_id: str | None
     claimed_at: datetime
     transmitting_at: datetime | None

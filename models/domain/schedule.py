@@ -1,4 +1,4 @@
-"""When a campaign starts, and when each of its runs: now, once, once by each recipient's own clock, or recurring. Pure.
+"""When a campaign starts, and when each of its runs: now, once, once by each recipient's own clock, or recurring by either. Pure.
 
 All moments are aware UTC, except `AtLocalTime.at`, which is what a clock on a wall reads.
 """
@@ -27,7 +27,9 @@ FARTHEST = timedelta(days=2 * 366)  # that a campaign may be launched ahead
 WARNED_AHEAD = 2 * 366  # days
 NEXT_SHOWN = 5
 DAWN_MARGIN = 2  # hours, of which a law may use up one
-MISSED_AFTER = timedelta(hours=1)  # an occurrence that could not be made for longer is left out
+MISSED_AFTER = timedelta(hours=1)  # what could not be started for longer is left out
+RECIPIENT = "recipient"  # instead of a recurring campaign's zone: by each recipient's own clock
+FIRST_ON_EARTH = ZoneInfo("Etc/GMT-14")  # as Kiritimati, whatever laws come
 
 
 class _Schedule(BaseModel):
@@ -47,7 +49,8 @@ class Once(_Schedule):
 
 class AtLocalTime(_Schedule):
     """When the clock where each recipient is reads `at`. A recipient without a valid zone has `default_zone`, otherwise the
-    organization's. `late`: what becomes of those whose clocks have passed `at` when the campaign starts."""
+    organization's. `late`: what becomes of those whose clocks had passed `at` when the campaign was launched, or have by more than
+    `MISSED_AFTER` when it starts."""
 
     kind: Literal["local"] = "local"
     at: NaiveDatetime
@@ -56,43 +59,69 @@ class AtLocalTime(_Schedule):
 
 
 class Recurring(_Schedule):
-    """At the moments of an RFC 5545 rule (`models.domain.recurrence`) by the clock of one zone, after `begins_at`."""
+    """At the moments of an RFC 5545 rule (`models.domain.recurrence`) by the clock of one zone, after `begins_at`.
+
+    With `RECIPIENT` as its zone by each recipient's own clock (without a valid zone: by `default_zone`, otherwise the
+    organization's). Its moments are then those of the first clock on Earth, and those that come later follow with the Earth's turn.
+    """
 
     kind: Literal["recurring"] = "recurring"
     rule: Annotated[str, Field(max_length=recurrence.MAX_LENGTH)]
     zone: str
+    default_zone: str | None = None
     begins_at: AwareDatetime | None = None
+
+    @property
+    def by_recipient(self) -> bool:
+        return self.zone == RECIPIENT
+
+    @property
+    def clock(self) -> ZoneInfo:
+        """Whose calendar the rule is read by."""
+        return FIRST_ON_EARTH if self.by_recipient else ZoneInfo(self.zone)
+
+    @property
+    def missed_after(self) -> timedelta:
+        """An occurrence that could not be made for longer is left out: nobody is left whose time it could be."""
+        return MISSED_AFTER + (EASTERNMOST - WESTERNMOST if self.by_recipient else timedelta(0))
+
+    def occurrence(self, nominal_at: datetime) -> "Once | AtLocalTime":
+        """The schedule of the campaign that takes place at one of the rule's moments."""
+        if not self.by_recipient:
+            return Once(at=nominal_at)
+        wall = nominal_at.astimezone(self.clock).replace(tzinfo=None)
+        return AtLocalTime(at=wall, default_zone=self.default_zone, late="skip")
 
     def parsed(self) -> Rule:
         """The rule, whose interval counts from the day of `begins_at` by the zone's calendar."""
         rule = recurrence.read_rule(self.rule, "schedule.rule")
-        return rule if self.begins_at is None else replace(rule, anchor=self.begins_at.astimezone(ZoneInfo(self.zone)).date())
+        return rule if self.begins_at is None else replace(rule, anchor=self.begins_at.astimezone(self.clock).date())
 
     def after(self, launched_at: datetime) -> datetime:
         """No moment up to and including this one counts."""
         return launched_at if self.begins_at is None else max(launched_at, self.begins_at.astimezone(UTC) - timedelta(seconds=1))
 
     def ends_at(self, launched_at: datetime) -> datetime | None:
-        return recurrence.end(self.parsed(), ZoneInfo(self.zone), self.after(launched_at))
+        return recurrence.end(self.parsed(), self.clock, self.after(launched_at))
 
     def next_after(self, moment: datetime, launched_at: datetime) -> Iterator[datetime]:
         """The moments of a campaign launched at `launched_at` that are later than `moment`."""
         end = self.ends_at(launched_at)
-        for each in recurrence.occurrences(self.parsed(), ZoneInfo(self.zone), max(moment, self.after(launched_at))):
+        for each in recurrence.occurrences(self.parsed(), self.clock, max(moment, self.after(launched_at))):
             if end is not None and each > end:
                 return
             yield each
 
     def on(self, day: date, launched_at: datetime) -> list[datetime]:
         """The moments of a campaign launched at `launched_at` on one day of the zone's calendar."""
-        zone = ZoneInfo(self.zone)
+        zone = self.clock
         before = datetime.combine(day - timedelta(days=1), time(12), zone).astimezone(UTC)  # midnight itself may be skipped
         found = takewhile(lambda each: each.astimezone(zone).date() <= day, self.next_after(before, launched_at))
         return [each for each in found if each.astimezone(zone).date() == day]
 
     def dawn_offset(self, launched_at: datetime) -> int:
         """Whole hours from UTC of a clock on which each day begins before it does in the zone: so early its occurrences are made."""
-        zone = ZoneInfo(self.zone)
+        zone = self.clock
         months = (launched_at + timedelta(days=30 * number) for number in range(25))
         farthest = max(each.astimezone(zone).utcoffset() or timedelta(0) for each in months)
         return min(farthest // timedelta(hours=1) + DAWN_MARGIN, EASTERNMOST // timedelta(hours=1))
@@ -174,8 +203,11 @@ def _problems(schedule: Schedule) -> Iterator[Problem]:
             yield from _year("schedule.at", at)
             if default_zone is not None:
                 yield from _zone("schedule.default_zone", default_zone)
-        case Recurring(zone=zone, begins_at=begins_at):
-            yield from _zone("schedule.zone", zone)
+        case Recurring(zone=zone, default_zone=default_zone, begins_at=begins_at):
+            if not schedule.by_recipient:
+                yield from _zone("schedule.zone", zone, f', or "{RECIPIENT}" for the clock of each recipient')
+            if default_zone is not None:
+                yield from _default_zone(schedule, default_zone)
             if begins_at is not None:
                 yield from _year("schedule.begins_at", begins_at)
             try:
@@ -192,9 +224,16 @@ def _year(path: str, at: datetime) -> Iterator[Problem]:
         yield Problem(path, "out_of_range", "Choose a time in this century.")
 
 
-def _zone(path: str, name: str) -> Iterator[Problem]:
+def _default_zone(schedule: Recurring, name: str) -> Iterator[Problem]:
+    if not schedule.by_recipient:
+        message = f'Only where "zone" is "{RECIPIENT}" does another zone stand in for a missing one: leave this out.'
+        yield Problem("schedule.default_zone", "not_applicable", message)
+    yield from _zone("schedule.default_zone", name)
+
+
+def _zone(path: str, name: str, otherwise: str = "") -> Iterator[Problem]:
     if choose_zone(name, "").used != "contact":
-        yield Problem(path, "unknown_zone", "Give a time zone by its IANA name, such as Europe/Berlin.")
+        yield Problem(path, "unknown_zone", f"Give a time zone by its IANA name, such as Europe/Berlin{otherwise}.")
 
 
 def require_ahead(timing: Timing, now: datetime) -> None:
@@ -252,24 +291,28 @@ class Start:
     skipped: bool = False  # their clock skips the time
 
 
-def local_starts(schedule: AtLocalTime, timezones: Iterable[str | None], organization_timezone: str, now: datetime) -> dict[str, Start]:
-    """By contacts' zone as written ("" for none): when their runs start in a campaign that starts at `now`."""
-    return {each or "": _local_start(schedule, each or "", organization_timezone, now) for each in timezones}
+def local_starts(
+    schedule: AtLocalTime, timezones: Iterable[str | None], organization_timezone: str, now: datetime, launched_at: datetime
+) -> dict[str, Start]:
+    """By contacts' zone as written ("" for none): when their runs start in a campaign launched at `launched_at` that starts at `now`."""
+    return {each or "": _local_start(schedule, each or "", organization_timezone, now, launched_at) for each in timezones}
 
 
-def _local_start(schedule: AtLocalTime, timezone: str, organization_timezone: str, now: datetime) -> Start:
+def _local_start(schedule: AtLocalTime, timezone: str, organization_timezone: str, now: datetime, launched_at: datetime) -> Start:
     chosen = choose_zone(timezone, schedule.default_zone or organization_timezone)
     fallback = "default" if schedule.default_zone is not None else chosen.used
     at = local_instant(schedule.at, chosen.zone)
     late = at < now
+    missed = at < max(launched_at, now - MISSED_AFTER)  # not if it is just their time: a campaign wakes a little after the moment
+    passed = missed and schedule.late == "skip"
     return Start(
         timezone=timezone,
         zone=chosen.zone.key,
         zone_of="contact" if chosen.used == "contact" else fallback,
         contact_zone=chosen.contact_zone,
         at=now if late else at,
-        passed=late and schedule.late == "skip",
-        late=late and schedule.late == "send",
+        passed=passed,
+        late=late and not passed,
         skipped=recurrence.exact(schedule.at, chosen.zone) is None,
     )
 
@@ -310,7 +353,7 @@ def warnings(timing: Timing, now: datetime) -> list[Problem]:
     """What will not be as one might expect, though nothing is wrong with it."""
     found = []
     if isinstance(timing.schedule, Recurring):
-        zone = ZoneInfo(timing.schedule.zone)
+        zone = timing.schedule.clock
         missing = [f"{wall:%Y-%m-%d %H:%M}" for wall in recurrence.skipped(timing.schedule.parsed(), zone, now, WARNED_AHEAD)]
         if missing:
             message = f"Daylight saving skips these times in {zone.key}, and nothing is sent then: {', '.join(missing[:3])}."

@@ -99,7 +99,7 @@ _CLAIM = text(
 class Claimed:
     id: UUID
     run_id: UUID
-    attempts: int  # transient and throttled answers before
+    attempts: int  # tries before, in this round
 
 
 async def claim(session: OrganizationSession, owner: Owner, claims: Sequence[Claim]) -> list[Claimed]:
@@ -140,7 +140,8 @@ _ABANDON = text(
         SELECT d.id, d.attempt, d.state, d.transmitting_at
         FROM deliveries d WHERE d.organization_id = :o AND d.id = a.id LIMIT 1 FOR UPDATE) d
       WHERE d.attempt = a.attempt AND d.state = 'transmitting' AND d.transmitting_at < clock_timestamp() - :lease)
-    UPDATE deliveries d SET state = 'unknown', outcome = 'unknown', reason = 'attempt_lost', settled_at = clock_timestamp()
+    UPDATE deliveries d SET state = 'unknown', outcome = 'unknown', reason = 'attempt_lost', attempts = d.attempts + 1,
+      settled_at = clock_timestamp()
     FROM lost WHERE d.organization_id = :o AND d.id = lost.id AND d.id = ANY(ARRAY(SELECT id FROM lost))
     RETURNING d.id, d.run_id, d.contact_id, d.step_id, d.visit, d.state, d.outcome, d.reason, d.journey_id, d.campaign_id
     """
@@ -195,7 +196,7 @@ class Settlement:
     outcome: str
     reason: str | None = None
     provider_message_id: str | None = None
-    tries: int = 0  # to be added to `attempts`
+    tries: int = 0  # of the provider: to be added to `attempts`
     suppress: tuple[str, bytes] | None = None  # the channel and hash of an address that has opted out; the ledger's to write
 
 
@@ -211,7 +212,7 @@ _SETTLE = text(
         AND (d.state IN ('claimed', 'transmitting') OR (d.state = 'unknown' AND a.state IN ('accepted', 'failed')))),
     settled AS (
       UPDATE deliveries d SET state = a.state, outcome = a.outcome, reason = a.reason, provider_message_id = a.provider_message_id,
-        attempts = d.attempts + a.tries,
+        attempts = d.attempts + CASE d.state WHEN 'unknown' THEN 0 ELSE a.tries END, -- a late answer is to the same try
         attempt = CASE a.state WHEN 'claimed' THEN NULL ELSE d.attempt END,
         transmitting_at = CASE a.state WHEN 'claimed' THEN NULL ELSE d.transmitting_at END,
         settled_at = CASE a.state WHEN 'claimed' THEN NULL ELSE clock_timestamp() END

@@ -112,11 +112,8 @@ class Pending:
 
 @dataclass(frozen=True)
 class JourneyStanding:
-    """`entered_lately`: entries of the last hour, of all contacts."""
-
     archived: bool
     paused: bool
-    entered_lately: int
 
 
 _JOURNEYS = text(
@@ -135,9 +132,7 @@ _PENDING = text(
 )
 _STANDING = text(
     """
-    SELECT j.archived_at IS NOT NULL AS archived, j.paused_at IS NOT NULL AS paused,
-      (SELECT count(*) FROM entries e WHERE e.organization_id = :o AND e.journey_id = :journey_id AND e.outcome = 'entered'
-        AND e.decided_at > now() - interval '1 hour') AS entered_lately
+    SELECT j.archived_at IS NOT NULL AS archived, j.paused_at IS NOT NULL AS paused
     FROM journeys j WHERE j.organization_id = :o AND j.id = :journey_id FOR NO KEY UPDATE OF j
     """
 )
@@ -189,7 +184,7 @@ async def pending(session: OrganizationSession, journey_id: UUID, limit: int) ->
 async def standing(session: OrganizationSession, journey_id: UUID) -> JourneyStanding:
     """Locked: entries into one journey wait for each other."""
     row = (await session.execute(_STANDING, {"o": session.organization_id, "journey_id": journey_id})).one()
-    return JourneyStanding(row.archived, row.paused, row.entered_lately)
+    return JourneyStanding(row.archived, row.paused)
 
 
 Key = tuple[UUID, str | None]  # contact and entry key

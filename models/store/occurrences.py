@@ -12,7 +12,7 @@ from sqlmodel import col
 from models.domain.audit import NewEntry
 from models.domain.errors import NotFound
 from models.domain.journey.definition import Definition
-from models.domain.schedule import MISSED_AFTER, Once, Recurring, Timing, read_timing, stored
+from models.domain.schedule import Recurring, Timing, read_timing, stored
 from models.store import audit
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
@@ -45,9 +45,10 @@ async def make(session: OrganizationSession, parent_id: UUID, scheduled_at: date
     day = timing.schedule.day_of(scheduled_at, parent.created_at)
     made, entries = [], []
     for nominal_at in timing.schedule.on(day, parent.created_at):
-        reason = await _why_not(session, parent, nominal_at, now)
+        reason = await _why_not(session, parent, nominal_at, now - timing.schedule.missed_after)
         if reason is None:
-            campaign, new = await _find_or_make(session, parent, timing, nominal_at)
+            occurrence = Timing(schedule=timing.schedule.occurrence(nominal_at), spread=timing.spread)
+            campaign, new = await _find_or_make(session, parent, occurrence, nominal_at)
             made.append(campaign)
             entries += [_launched(campaign)] if new else []
         else:
@@ -87,11 +88,11 @@ async def _locked(session: OrganizationSession, parent_id: UUID) -> Campaign:
     return found
 
 
-async def _why_not(session: OrganizationSession, parent: Campaign, nominal_at: datetime, now: datetime) -> str | None:
+async def _why_not(session: OrganizationSession, parent: Campaign, nominal_at: datetime, missed_before: datetime) -> str | None:
     """A code; None: it takes place."""
     if parent.paused_at is not None:
         return PAUSED
-    if nominal_at < now - MISSED_AFTER:
+    if nominal_at < missed_before:
         return "missed"
     query = (
         select(col(Journey.archived_at), col(JourneyVersion.definition))
@@ -115,7 +116,7 @@ async def _find_or_make(session: OrganizationSession, parent: Campaign, timing: 
         "segment_id": parent.segment_id,
         "segment_rule": parent.segment_rule,
         "exclusion_rule": parent.exclusion_rule,
-        "schedule": stored(Timing(schedule=Once(at=nominal_at), spread=timing.spread)),
+        "schedule": stored(timing),
         "page_size": parent.page_size,
         "on_error": parent.on_error,
         "parent_id": parent.id,

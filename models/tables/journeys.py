@@ -89,6 +89,13 @@ class Run(OrganizationRow, table=True):
         Index("ix_runs_contact", "organization_id", "contact_id"),
         Index("ix_runs_workflow", "workflow_id"),
         Index("ix_runs_entries", "organization_id", "journey_id", "contact_id"),
+        Index(  # who starts in which hour
+            "ix_runs_start",
+            "organization_id",
+            "journey_id",
+            text("COALESCE(starts_at, created_at)"),
+            postgresql_where=text("replay_of IS NULL"),
+        ),
         Index("ix_runs_carried", "organization_id", "workflow_id", postgresql_where=text("finished_at IS NULL")),
         Index(  # what should have gone on by now
             "ix_runs_due",

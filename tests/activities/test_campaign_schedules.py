@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise, product
+from random import Random
 from typing import Any, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -22,7 +23,7 @@ from activities.versions import Versions
 from models.domain.journey.entry import EntryRules, Past, refusal
 from models.domain.journey.run import FINISHED, Phase
 from models.domain.schedule import AtLocalTime, Once, Recurring, Schedule, Timing, local_instant, spread_delay
-from models.store import audience
+from models.store import audience, entry_pace
 from models.tables.base import new_id, utc_now
 from tests.activities.world import World
 
@@ -121,6 +122,15 @@ async def test_who_is_late_is_left_out_where_the_schedule_says_so(world: World) 
     assert set(await starts(world)) == {in_berlin} and (await row(world))["left_out"] == {"local_time_passed": 1}
 
 
+async def test_whose_time_has_just_come_is_not_late(world: World) -> None:
+    """The campaign wakes for them, a little after the moment."""
+    [in_tokyo] = await people(world, ["Asia/Tokyo"])
+    await world.campaign(timing=Timing(schedule=NINE.model_copy(update={"late": "skip"})))
+    now = datetime(2027, 3, 1, 0, 0, 0, 40_000, tzinfo=UTC)
+    assert (await snapshot(world, now)).runs == 1
+    assert await starts(world) == {in_tokyo: now} and (await row(world))["left_out"] == {}
+
+
 async def test_the_organizations_zone_is_the_last_resort(world: World) -> None:
     await world.sql("UPDATE organizations SET timezone = 'Asia/Kathmandu' WHERE id = :o")
     [contact] = await people(world, [None])
@@ -171,6 +181,62 @@ async def test_fifty_thousand_in_all_zones_are_placed_within_seconds(world: Worl
     await world.campaign(timing=Timing(schedule=NINE, spread=timedelta(hours=1)))
     audience_taken = await snapshot(world, NOW - timedelta(days=2))
     assert (audience_taken.runs, audience_taken.pages) == (50_000, 250)
+
+
+# --- how many in an hour --------------------------------------------------------------------------------------------
+
+
+async def test_whoever_is_too_many_for_an_hour_starts_in_a_later_one(world: World) -> None:
+    await publish(world, entry={"per_hour": 3})
+    others = await people(world, [None] * 2, tag="others")
+    for contact in others:
+        await enter(world, contact, timedelta(minutes=30))
+    await people(world, [None] * 7)
+    await world.campaign(exclusion={"tag": "others"})
+    assert (await snapshot(world)).runs == 7
+    found = list((await starts(world)).values())
+    assert found.count(None) == 1  # with the two others the third of this hour
+    later = [NOW + timedelta(minutes=minutes) for minutes in (30, 30, 60, 90, 90, 120)]
+    assert sorted(at for at in found if at is not None) == later
+    details = await world.one("SELECT details FROM audit_entries WHERE action = 'campaign.started'")
+    assert details["postponed"] == 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_no_hour_has_more_starts_than_the_journey_takes_and_nobody_starts_early(world: World, seed: int) -> None:
+    chance, most = Random(seed), 20
+    await publish(world, entry={"per_hour": most})
+    planned = [chance.randrange(-3_600, 6 * 3_600) for _ in range(60)]  # by another campaign, in seconds
+    others = [second for number, second in enumerate(sorted(planned)) if number % 4 == 0]  # never more than the journey takes
+    for contact, second in zip(await people(world, [None] * len(others), tag="others"), others, strict=True):
+        await enter(world, contact, timedelta(seconds=-second), status="active")
+    zones = chance.choices(["Europe/Berlin", "Europe/London", "America/New_York"], k=150)
+    made = await people(world, zones)
+    timing = Timing(schedule=NINE, spread=timedelta(minutes=40))
+    await world.campaign(timing=timing, exclusion={"tag": "others"})
+    await snapshot(world)
+    found = await starts(world)
+    own = {
+        contact: local_instant(NINE.at, ZoneInfo(zone)) + spread_delay(cast(UUID, world.campaign_id), contact, timing.spread)
+        for contact, zone in zip(made, zones, strict=True)
+    }
+    placed = {contact: at or NOW for contact, at in found.items()}
+    assert all(placed[contact] >= own[contact] for contact in made) and any(placed[contact] == own[contact] for contact in made)
+    everybody = sorted([*placed.values(), *(NOW + timedelta(seconds=second) for second in others)])
+    fullest = max(sum(at <= other < at + timedelta(hours=1) for other in everybody) for at in everybody)
+    assert fullest == most  # full, and no more
+
+
+@pytest.mark.parametrize(
+    ("minutes", "fullest"),
+    [([], 0), ([-61], 0), ([-59, -10], 2), ([10, 50], 2), ([70], 0), ([-59, -10, 10], 2), ([-50, -45, 5, 20, 40], 3), ([-30, 29, 31], 2)],
+)
+async def test_an_entry_now_counts_the_fullest_hour_that_it_falls_into(world: World, minutes: list[int], fullest: int) -> None:
+    now = utc_now()
+    for contact, minute in zip(await people(world, [None] * len(minutes)), minutes, strict=True):
+        await enter(world, contact, NOW - now - timedelta(minutes=minute), status="active")
+    async with world.database.organization(world.organization_id) as session:
+        assert await entry_pace.fullest_hour(session, world.journey_id) == fullest
 
 
 # --- whom it takes --------------------------------------------------------------------------------------------------
@@ -364,6 +430,22 @@ async def test_a_day_makes_its_occurrences_once(world: World) -> None:
     assert {(child["status"], child["page_size"], child["version_id"]) for child in found} == {("scheduled", 7, world.version_id)}
     assert found[0]["exclusion_rule"] == {"any": [{"tag": "staff"}]}
     assert await world.actions("campaign.") == ["campaign.launched"] * 2
+
+
+async def test_by_each_recipients_clock_an_occurrence_is_missed_only_when_it_has_passed_everywhere(world: World) -> None:
+    schedule = Recurring(rule="FREQ=DAILY;BYHOUR=9", zone="recipient", default_zone="Asia/Tokyo")
+    await world.campaign(timing=Timing(schedule=schedule, spread=timedelta(minutes=5)), status="scheduled")
+    await world.sql("UPDATE campaigns SET created_at = :at WHERE id = :id", at=NOW - timedelta(days=9), id=world.campaign_id)
+    dawn, last = datetime(2027, 2, 28, 10, tzinfo=UTC), datetime(2027, 3, 1, 21, tzinfo=UTC)  # 9 o'clock by the westernmost clock
+    made = await make(world, dawn, last)
+    [child] = await children(world)
+    assert [child["id"]] == made and child["nominal_at"] == datetime(2027, 2, 28, 19, tzinfo=UTC)
+    nine = NINE.model_copy(update={"default_zone": "Asia/Tokyo", "late": "skip"})
+    assert child["schedule"] == Timing(schedule=nine, spread=timedelta(minutes=5)).model_dump(mode="json")
+    day = timedelta(days=1)
+    assert await make(world, dawn + day, last + day + timedelta(hours=1)) == [(await children(world))[1]["id"]]
+    assert await make(world, dawn + 2 * day, last + 2 * day + timedelta(hours=1, seconds=1)) == []
+    assert await skips(world) == ["missed"]
 
 
 async def test_a_day_that_the_interval_leaves_out_makes_nothing_and_ends_nothing(world: World) -> None:

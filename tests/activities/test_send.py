@@ -99,7 +99,7 @@ async def test_a_final_answer_is_settled_and_never_asked_again(
     for _ in range(2):
         assert outcomes(await send(sending, world, [run])) == [(answer, "code_1")]
     row = await world.delivery(run)
-    assert (row["state"], row["outcome"], row["reason"]) == (state, answer, "code_1")
+    assert (row["state"], row["outcome"], row["reason"], row["attempts"]) == (state, answer, "code_1", 1)
     assert len(provider.called) == 1
     assert await world.actions("delivery.") == [f"delivery.{state}"]
 
@@ -124,7 +124,7 @@ async def test_a_transient_answer_is_retried_and_then_given_up(world: World, sen
         row = await world.delivery(run)
         assert (row["state"], row["attempts"], row["attempt"]) == ("claimed", tries, None)
     assert outcomes(await send(sending, world, [run], round=8)) == [(SendOutcome.GAVE_UP, "gave_up:greylisted")]
-    assert len(provider.called) == MAXIMUM_TRIES
+    assert len(provider.called) == MAXIMUM_TRIES == (await world.delivery(run))["attempts"]
     assert await world.actions("delivery.") == ["delivery.failed"]
 
 

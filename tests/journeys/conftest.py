@@ -1,6 +1,7 @@
 """The whole product in one process, over real parts: PostgreSQL, Temporal with virtual time, SMTP over sockets, the HTTP application.
 
-Each test founds its own organization and speaks to the public API. The worker's cache is off: every workflow task replays.
+Each test founds its own organization and speaks to the public API. The worker's cache is off, unless a test is repeated with so many
+contacts that it would do little else than replay: every workflow task replays.
 """
 
 import asyncio
@@ -26,6 +27,8 @@ from tests.journeys.organization import Organization
 from tests.temporal import temporal_server
 from worker import Parts, workers
 
+MANY = 200
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -46,12 +49,14 @@ class Stack:
         return Organization(created.organization_id, client, self.temporal.with_time_skipping_disabled)
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        """A worker process's worth of workers, for as long as the block lasts."""
+    async def working(self, contacts: int = 0) -> AsyncIterator[None]:
+        """A worker process's worth of workers, for as long as the block lasts, with an installation's cache for many contacts."""
+        cached = Settings.model_fields["max_cached_workflows"].default if contacts > MANY else 0
+        settings = self.settings.model_copy(update={"max_cached_workflows": cached})
         async with AsyncExitStack() as running:
-            parts = Parts.build(self.services.temporal, self.services.database, self.settings)
+            parts = Parts.build(self.services.temporal, self.services.database, settings)
             running.push_async_callback(parts.close)
-            for each in workers(parts, self.settings):
+            for each in workers(parts, settings):
                 await running.enter_async_context(each)
             yield
 

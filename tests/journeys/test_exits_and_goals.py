@@ -116,6 +116,8 @@ async def test_only_so_many_enter_in_an_hour_and_the_others_wait(stack: Stack, a
     async with stack.working():
         await acme.post("/events", [{"name": "ordered", "contact_id": contact} for contact in people])
         await runs_of(acme, journey, 3, "exited")
+        refused = await acme.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": people[0]})
+        assert refused.status_code == 409 and "as it takes in an hour" in refused.json()["detail"]
     entries = await acme.every("/entries", journey_id=journey)
     assert [(entry["outcome"], entry["reason"]) for entry in entries if entry["outcome"] == "pending"] == [
         ("pending", "too_many_this_hour")

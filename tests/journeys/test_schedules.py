@@ -330,6 +330,33 @@ async def test_a_recurring_campaign_over_a_change_of_the_clock_mails_everybody_o
     assert set((await acme.mails()).values()) == {expected}
 
 
+async def test_a_recurring_campaign_by_each_recipients_clock_mails_everybody_once_a_day_at_their_local_time(
+    stack: Stack, acme: Organization
+) -> None:
+    topic, wall = await acme.topic(), in_ten_days()
+    there = {zone: zone for zone in ("Pacific/Kiritimati", "Europe/Berlin", "Pacific/Niue")}
+    who = await people(acme, topic, there)
+    rule = f"FREQ=DAILY;BYHOUR={wall.hour};BYMINUTE={wall.minute}"
+    begins_at = datetime.combine(wall.date(), time(), ZoneInfo("Pacific/Kiritimati")).isoformat()
+    schedule = {"kind": "recurring", "rule": rule, "zone": "recipient", "begins_at": begins_at}
+    async with stack.working():
+        parent = await acme.launch(await news(acme, topic), schedule=schedule)
+        days = stack.temporal.client.get_schedule_handle(recurring_id(acme.id, UUID(parent)))
+        dawn = datetime.fromisoformat(begins_at)
+        await days.backfill(ScheduleBackfill(dawn, dawn + timedelta(days=1), overlap=ScheduleOverlapPolicy.ALLOW_ALL))
+        found = await acme.until(
+            lambda: acme.get("/campaigns", parent_id=parent),
+            lambda page: [one["status"] for one in page["items"]] == ["completed"] * 2,
+        )
+    for child in found["items"]:
+        nominal_at, sent = datetime.fromisoformat(child["nominal_at"]), await sent_at(acme, child["id"])
+        local_day = nominal_at.astimezone(ZoneInfo("Pacific/Kiritimati")).replace(tzinfo=None)
+        for zone, contact in who.items():
+            [at] = sent[contact]
+            assert timedelta(0) <= at - instant(local_day, zone) < MOMENT, (zone, at)
+    assert set((await acme.mails()).values()) == {2} and len(await acme.mails()) == len(there)
+
+
 async def test_what_is_due_on_the_day_of_the_launch_takes_place(stack: Stack, acme: Organization) -> None:
     topic, zone = await acme.topic(), ZoneInfo("Asia/Kolkata")
     who = await tagged(acme, topic, "list", 2)

@@ -157,13 +157,14 @@ class World:
     # --- replays ---------------------------------------------------------------------------------------------------------
 
     def replay(self, run: UUID, version: UUID, reason: str | None, last_step: str) -> tuple[UUID, str] | None:
-        """Whether the run, which is over, is replayed, and if so, by which run and from which step: any, the first or its last."""
+        """Whether the run, which is over, is replayed, and if so, by which run and from which step: mostly the first, from which on much
+        is kept, its last, or any."""
         again = replay_of(run)
-        if self.simulated or again not in self.numbers or (reason != REPLAYED and self._said(run, "replayed") > 0.4):
+        if self.simulated or again not in self.numbers or (reason != REPLAYED and self._said(run, "replayed") > 0.75):
             return None
         definition = self.of(version)
         steps = sorted(definition.steps)
-        return again, _one([definition.start, last_step, _one(steps, self._said(run, "step"))], self._said(run, "from"))
+        return again, _one([definition.start, definition.start, last_step, _one(steps, self._said(run, "step"))], self._said(run, "from"))
 
 
 def _one(kinds: Sequence[Kind], drawn: float) -> Kind:

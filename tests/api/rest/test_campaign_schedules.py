@@ -24,7 +24,6 @@ from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings, actions
 from tests.api.rest.fake_temporal import FakeTemporal
 from tests.api.rest.test_campaigns import launch, listed, project
-from workflows.schedules import CATCH_UP
 
 TOMORROW = (utc_now() + timedelta(days=1)).replace(microsecond=0)
 ONCE = {"kind": "once", "at": TOMORROW.isoformat()}
@@ -221,7 +220,7 @@ async def test_a_recurring_campaign_is_a_schedule(alice: Person, journey: str, t
     [(name, schedule)] = temporal.schedules.items()
     assert name == f"{alice.organization_id}/campaign/{campaign['id']}" and temporal.started == {}
     assert schedule.policy.overlap is ScheduleOverlapPolicy.SKIP
-    assert (schedule.policy.catchup_window, schedule.policy.pause_on_failure) == (CATCH_UP, False)
+    assert (schedule.policy.catchup_window, schedule.policy.pause_on_failure) == (timedelta(hours=31), False)
     assert str(schedule.action.args[0].campaign_id) == campaign["id"] and not schedule.state.paused
     assert campaign["status"] == "scheduled"
     found = await read(alice, campaign["id"])

@@ -333,5 +333,19 @@ async def test_a_journey_that_takes_so_many_in_an_hour_takes_no_more_of_a_campai
         refused = await launch(alice, slow, spread=spread)
         assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "too_many_per_hour")
         assert "spread the campaign over PT3H" in refused.json()["errors"][0]["message"]
+        warned = await alice.client.post("/v1/campaign-previews", json={"journey_id": slow, **({"spread": spread} if spread else {})})
+        assert [each["code"] for each in warned.json()["warnings"]] == ["too_many_per_hour"]
     assert await listed(alice) == []
     assert (await launch(alice, slow, spread="PT3H")).status_code == 202
+
+
+async def test_runs_started_by_hand_count_for_the_hour_too(alice: Person, around: Surroundings, database: Database) -> None:
+    async with database.organization(alice.organization_id) as session:
+        contacts = [Contact(organization_id=alice.organization_id, external_id=new_id().hex) for _ in range(3)]
+        session.add_all(contacts)
+        ids = [str(contact.id) for contact in contacts]
+    draft = around.welcome() | {"entry": {"per_hour": 2}}
+    slow = (await alice.client.post("/v1/journeys", json={"name": "Slow", "draft": draft})).json()["id"]
+    assert (await alice.client.post(f"/v1/journeys/{slow}/versions")).status_code == 201
+    answers = [(await alice.client.post(f"/v1/journeys/{slow}/runs", json={"contact_id": contact})).status_code for contact in ids]
+    assert answers == [201, 201, 409]

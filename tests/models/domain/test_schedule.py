@@ -132,27 +132,46 @@ def local(**fields: Any) -> AtLocalTime:
 def test_whoever_has_no_valid_zone_has_the_default_or_the_organizations(
     default_zone: str | None, timezone: str, used: str, zone_of: str, contact_zone: str
 ) -> None:
-    [start] = local_starts(local(default_zone=default_zone), [timezone], "Europe/Berlin", NOW).values()
+    [start] = local_starts(local(default_zone=default_zone), [timezone], "Europe/Berlin", NOW, NOW).values()
     assert (start.zone, start.zone_of, start.contact_zone) == (used, zone_of, contact_zone)
     assert start.at == local_instant(clock("2027-03-01 09:00"), ZoneInfo(used))
 
 
 def test_an_organization_without_a_valid_zone_has_utc() -> None:
-    [start] = local_starts(local(), [None], "nowhere", NOW).values()
+    [start] = local_starts(local(), [None], "nowhere", NOW, NOW).values()
     assert (start.timezone, start.zone, start.zone_of) == ("", "UTC", "utc")
 
 
 @pytest.mark.parametrize(("late", "passed"), [("send", False), ("skip", True)])
 def test_whose_time_has_passed_at_the_start_is_sent_at_once_or_left_out(late: str, passed: bool) -> None:
     now = instant("2027-03-01 06:00")
-    starts = local_starts(local(late=late), ["Asia/Tokyo", "Europe/Berlin"], "UTC", now)
+    starts = local_starts(local(late=late), ["Asia/Tokyo", "Europe/Berlin"], "UTC", now, NOW)
     assert (starts["Asia/Tokyo"].passed, starts["Asia/Tokyo"].late, starts["Asia/Tokyo"].at) == (passed, not passed, now)
     assert (starts["Europe/Berlin"].passed, starts["Europe/Berlin"].late) == (False, False)
 
 
 def test_a_start_at_the_very_moment_is_not_late() -> None:
-    [start] = local_starts(local(late="skip"), ["Europe/Berlin"], "UTC", instant("2027-03-01 08:00")).values()
+    now = instant("2027-03-01 08:00")
+    [start] = local_starts(local(late="skip"), ["Europe/Berlin"], "UTC", now, NOW).values()
     assert not start.passed and not start.late
+
+
+@pytest.mark.parametrize(
+    ("launched", "starts", "passed"),
+    [
+        ("2027-02-01 00:00", "2027-03-01 08:00:01", False),  # a workflow wakes a little after the moment
+        ("2027-02-01 00:00", "2027-03-01 09:00", False),
+        ("2027-02-01 00:00", "2027-03-01 09:00:01", True),  # nobody was there to start it for more than an hour
+        ("2027-03-01 08:00", "2027-03-01 08:00:01", False),
+        ("2027-03-01 08:00:01", "2027-03-01 08:00:02", True),  # it was launched too late for them
+    ],
+)
+def test_whose_time_came_between_launch_and_start_is_left_out_only_when_more_than_an_hour_late(
+    launched: str, starts: str, passed: bool
+) -> None:
+    now = instant(starts)
+    [start] = local_starts(local(late="skip"), ["Europe/Berlin"], "UTC", now, instant(launched)).values()
+    assert start.passed is passed and (passed or start.at == now)
 
 
 def test_a_common_start_is_later_or_at_once() -> None:
@@ -266,6 +285,37 @@ def test_an_interval_counts_from_the_day_on_which_the_schedule_begins() -> None:
     mondays = [instant(f"{day} 08:00") for day in ("2026-12-07", "2026-12-21", "2027-01-04")]
     assert list(schedule.next_after(NOW, NOW)) == mondays and schedule.ends_at(NOW) == mondays[-1]
     assert [schedule.on(date(2026, 12, day), NOW) for day in (7, 14, 21)] == [mondays[:1], [], mondays[1:2]]
+
+
+def own_clocks(**values: Any) -> Recurring:
+    return Recurring.model_validate({"rule": "FREQ=DAILY;BYHOUR=0,9", "zone": "recipient", **values})
+
+
+def test_an_occurrence_by_each_recipients_clock_is_a_campaign_by_local_time() -> None:
+    schedule = own_clocks(default_zone="Asia/Tokyo")
+    moments = schedule.on(date(2027, 3, 2), NOW)
+    assert moments == [instant("2027-03-01 10:00"), instant("2027-03-01 19:00")]  # in Kiritimati
+    dawn = instant("2027-03-01 10:00")
+    assert schedule.dawn_offset(NOW) == 14 and schedule.day_of(dawn, NOW) == date(2027, 3, 2)
+    expected = [AtLocalTime(at=clock(f"2027-03-02 {hour}"), default_zone="Asia/Tokyo", late="skip") for hour in ("00:00", "09:00")]
+    assert [schedule.occurrence(moment) for moment in moments] == expected
+    berlin = Recurring(rule="FREQ=DAILY;BYHOUR=9", zone="Europe/Berlin")
+    assert berlin.occurrence(dawn) == Once(at=dawn)
+    assert (berlin.missed_after, schedule.missed_after) == (timedelta(hours=1), timedelta(hours=27))
+    assert warnings(Timing(schedule=schedule), NOW) == []
+
+
+def test_a_zone_for_those_without_one_needs_clocks_of_recipients() -> None:
+    given = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9", "default_zone": "Asia/Tokyo"}
+    assert parse_timing({**given, "zone": "recipient"}, None).schedule == own_clocks(rule="FREQ=DAILY;BYHOUR=9", default_zone="Asia/Tokyo")
+    for wrong, path, code in [
+        ({"zone": "Europe/Berlin"}, "schedule.default_zone", "not_applicable"),
+        ({"zone": "recipient", "default_zone": "Mars"}, "schedule.default_zone", "unknown_zone"),
+        ({"zone": "recipients"}, "schedule.zone", "unknown_zone"),
+    ]:
+        with pytest.raises(Invalid) as caught:
+            parse_timing({**given, **wrong}, None)
+        assert (caught.value.problems[0].path, caught.value.problems[0].code) in [(path, code)]
 
 
 def test_a_time_that_daylight_saving_skips_is_warned_of() -> None:
