@@ -13,6 +13,7 @@ from models.domain.audit import NewEntry
 from models.domain.errors import CasesFailed, Invalid, Problem
 from models.domain.journey.definition import Definition
 from models.domain.journey.draft import storable
+from models.domain.journey.variables import variable_problems
 from models.domain.simulation.case import Case, Difference, differences
 from models.domain.simulation.scenario import MAX_BYTES
 from models.domain.simulation.simulate import run_of
@@ -72,13 +73,17 @@ async def remove(caller: Caller, journey_id: UUID, case_id: UUID) -> None:
 
 
 def _require_storable(case: Case) -> None:
-    if problems := unstorable(case, "case"):
+    if problems := unstorable(case, ""):
         raise Invalid(problems)
 
 
 def unstorable(case: Case, path: str) -> list[Problem]:
-    """Why the case cannot be kept."""
-    return storable(case.model_dump(mode="json", exclude_unset=True), path, MAX_CASE_BYTES)
+    """Why the case cannot be kept. `path`: where it stands in the request; empty: it is the request."""
+    at = f"{path}." if path else ""
+    return [
+        *storable(case.model_dump(mode="json", exclude_unset=True), path or "body", MAX_CASE_BYTES),
+        *variable_problems(case.given.variables, f"{at}given.variables"),
+    ]
 
 
 async def _append(session: OrganizationSession, caller: Caller, action: str, journey_id: UUID, case_id: UUID) -> None:

@@ -11,7 +11,8 @@ from models.domain.contact import Malformed, normalize_attributes, normalize_tag
 from models.domain.errors import Problem
 from models.domain.journey.definition import Definition
 from models.domain.journey.draft import storable
-from models.domain.journey.steps.base import Channel, EventName, Model, StepId, VariableName
+from models.domain.journey.steps.base import Channel, EventName, Model, StepId
+from models.domain.journey.variables import Variables, variable_problems
 from models.domain.simulation.effects import ANSWERED
 
 MAX_SCRIPT = 200
@@ -25,7 +26,6 @@ NOBODY = "someone@example.com"
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 TopicKey = Annotated[str, StringConstraints(max_length=63)]
 Attributes = Annotated[dict[str, Any], Field(max_length=200)]
-Variables = Annotated[dict[VariableName, Any], Field(max_length=100)]
 # So far from the calendar's ends that nothing which is reckoned from it leaves the calendar.
 Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2999, 12, 31, tzinfo=UTC))]
 Offset = Annotated[timedelta, Field(ge=timedelta(0), le=LONGEST)]
@@ -146,9 +146,9 @@ def in_order(script: Script, start: datetime) -> list[tuple[datetime, Happening]
 
 def world_problems(world: World, script: Script, definition: Definition, path: str = "", script_path: str = "script") -> Iterator[Problem]:
     """Where it names what the journey does not have, or says what cannot be."""
-    given = world.model_dump(mode="json")
-    yield from storable({"given": given, "script": [each.model_dump(mode="json") for each in script]}, path or "body", MAX_BYTES)
     at = f"{path}." if path else ""
+    scenario = {"given": world.model_dump(mode="json"), "script": [each.model_dump(mode="json") for each in script]}
+    yield from variable_problems(world.variables, f"{at}variables") or storable(scenario, path or "body", MAX_BYTES)
     for field, kinds, what in (("webhooks", ANSWERED, "calls a webhook"), ("sends", frozenset({"send"}), "sends")):
         for step_id in getattr(world, field):
             step = definition.steps.get(step_id)
