@@ -14,7 +14,8 @@ from models.domain.errors import CasesFailed, Invalid, Problem
 from models.domain.journey.definition import Definition
 from models.domain.journey.draft import storable
 from models.domain.journey.variables import variable_problems
-from models.domain.simulation.case import Case, Difference, differences
+from models.domain.simulation.case import Case, Difference
+from models.domain.simulation.comparison import differences
 from models.domain.simulation.scenario import MAX_BYTES
 from models.domain.simulation.simulate import run_of
 from models.domain.simulation.trip import Trip, travel

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from models.domain.journey.definition import Definition
-from models.domain.simulation.case import Case, differences, expected_of
+from models.domain.simulation.case import Case, expected_of
+from models.domain.simulation.comparison import differences
 from tests.models.domain.simulation.builders import SEND, START, trip
 
 STEPS: dict[str, Any] = {"mail": {**SEND, "next": "wait"}, "wait": {"kind": "wait", "duration": "P3D", "next": "more"}, "more": SEND}
