@@ -16,7 +16,8 @@ from models.domain.journey.draft import storable
 from models.domain.journey.variables import variable_problems
 from models.domain.simulation.case import Case, Difference
 from models.domain.simulation.comparison import differences
-from models.domain.simulation.scenario import MAX_BYTES
+from models.domain.simulation.possible import impossible
+from models.domain.simulation.scenario import MAX_BYTES, kind_problems
 from models.domain.simulation.simulate import run_of
 from models.domain.simulation.trip import Trip, travel
 from models.store import audit, journeys, simulation_cases, simulation_facts
@@ -84,6 +85,8 @@ def unstorable(case: Case, path: str) -> list[Problem]:
     return [
         *storable(case.model_dump(mode="json", exclude_unset=True), path or "body", MAX_CASE_BYTES),
         *variable_problems(case.given.variables, f"{at}given.variables"),
+        *kind_problems(case.script, f"{at}script"),
+        *(Problem(f"{at}expected.{one.path}", one.code, one.message) for one in impossible(case)),
     ]
 
 

@@ -6,15 +6,16 @@ from typing import Any
 
 from models.domain.journey.definition import Definition
 from models.domain.simulation.case import Case, Difference, ExpectedEnd, ExpectedMessage, ExpectedStep
+from models.domain.simulation.possible import impossible, unfitting
 from models.domain.simulation.trip import Line, Sent, Trip
 
 SHOWN = 200  # characters of a text in a difference
 
 
 def differences(case: Case, definition: Definition, trip: Trip) -> list[Difference]:
-    """How the trip differs from what the case expects; empty when it does not."""
+    """How the trip differs from what the case expects; empty when it does not. What cannot be, or not in this version, comes first."""
     expected = case.expected
-    found = [*_lost_steps(case, definition)]
+    found = [Difference(one.path, one.code, one.message) for one in (*impossible(case), *unfitting(case, definition))]
     if expected.path is not None:
         found += _in_path(expected.path, trip.lines)
     if expected.messages is not None:
@@ -22,18 +23,6 @@ def differences(case: Case, definition: Definition, trip: Trip) -> list[Differen
     if expected.end is not None:
         found += _in_end(expected.end, trip)
     return found
-
-
-def _lost_steps(case: Case, definition: Definition) -> Iterator[Difference]:
-    """A case that names what the journey has no more must be looked at, even where the rest still fits."""
-    named = [(f"path[{index}]", one.step) for index, one in enumerate(case.expected.path or ())]
-    named += [(f"messages[{index}]", one.step) for index, one in enumerate(case.expected.messages or ())]
-    named += [(f"given.{field}", step_id) for field in ("webhooks", "sends") for step_id in getattr(case.given, field)]
-    said: set[str] = set()
-    for where, step_id in named:
-        if step_id is not None and step_id not in definition.steps and step_id not in said:
-            said.add(step_id)
-            yield Difference(where, "unknown_step", f"The journey has no step {step_id!r} any more; change the case.", step_id)
 
 
 # --- The path -----------------------------------------------------------------------------------------------------------

@@ -154,9 +154,13 @@ def world_problems(world: World, script: Script, definition: Definition, path: s
             step = definition.steps.get(step_id)
             if step is None or step.kind not in kinds:
                 yield Problem(f"{at}{field}.{step_id}", "unknown_step", f"The journey has no step {step_id!r} that {what}.")
+    yield from kind_problems(script, script_path)
+
+
+def kind_problems(script: Script, path: str) -> Iterator[Problem]:
     for index, each in enumerate(script):
         if len(each.kinds) != 1:
-            yield Problem(f"{script_path}[{index}]", "one_of", f"Say exactly one of {', '.join(KINDS)}.")
+            yield Problem(f"{path}[{index}]", "one_of", f"Say exactly one of {', '.join(KINDS)}.")
 
 
 def contact_problems(contact: Invented, topics: Mapping[str, UUID], schema: Mapping[str, Any], path: str) -> Iterator[Problem]:

@@ -176,6 +176,9 @@ async def test_the_wall_clock_does_not_matter(alice: Person, journey: str, datab
         ({"expected": {}}, "expected"),
         ({"given": {"contact": {"shoe": 44}}}, "given.contact.shoe"),
         ({"script": [{"after": "P1D", "event": {"name": ""}}]}, "script[0].event.name"),
+        ({"script": [{"after": "P1D"}]}, "script[0]"),
+        ({"expected": {"path": [{"kind": "entered"}, {"kind": "sended"}]}}, "expected.path[1].kind"),
+        ({"expected": {"end": {"phase": "completed", "reason": "thanked"}}}, "expected.end.reason"),
     ],
 )
 async def test_a_malformed_case_is_refused_with_the_fields_path(alice: Person, journey: str, fields: Document, path: str) -> None:
