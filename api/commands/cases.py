@@ -19,7 +19,8 @@ from models.domain.simulation.comparison import differences
 from models.domain.simulation.possible import impossible
 from models.domain.simulation.scenario import MAX_BYTES, kind_problems
 from models.domain.simulation.simulate import run_of
-from models.domain.simulation.trip import Trip, travel
+from models.domain.simulation.travel import travel
+from models.domain.simulation.trip import Trip
 from models.store import audit, journeys, simulation_cases, simulation_facts
 from models.store.session import OrganizationSession
 from models.tables.simulations import SimulationCase

@@ -14,7 +14,8 @@ from models.domain.simulation.possible import impossible, unfitting
 from models.domain.simulation.scenario import Happening, World, in_order
 from models.domain.simulation.simulate import run_of
 from models.domain.simulation.surroundings import Message, Surroundings
-from models.domain.simulation.trip import Plan, Trip, travel
+from models.domain.simulation.travel import travel
+from models.domain.simulation.trip import Plan, Trip
 from models.domain.template import Unsendable
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)  # a Monday
