@@ -48,35 +48,8 @@ class PastEvent(Model):
     properties: dict[str, Any] = Field(default_factory=dict)
 
 
-class Invented(Model):
-    """A contact that does not exist. `id` decides which way it takes at a split, and how long a spread delays it."""
-
-    id: UUID | None = None
-    external_id: str | None = None
-    email: str | None = NOBODY
-    phone: str | None = None
-    first_name: str | None = None
-    last_name: str | None = None
-    locale: str | None = None
-    timezone: str | None = None
-    country: str | None = None
-    region: str | None = None
-    postal_code: str | None = None
-    attributes: Attributes = Field(default_factory=dict)
-    tags: Annotated[tuple[Tag, ...], Field(max_length=100)] = ()
-    consents: Annotated[tuple[Says, ...], Field(max_length=100)] = ()
-    suppressed: Annotated[tuple[Channel, ...], Field(max_length=2)] = ()
-    events: Annotated[tuple[PastEvent, ...], Field(max_length=MAX_EVENTS)] = ()
-    created_at: Moment | None = None  # None: at the start
-
-
-class EventNow(Model):
-    name: EventName
-    properties: dict[str, Any] = Field(default_factory=dict)
-
-
-class ChangeNow(Model):
-    """Fields that are left out stay as they are; null empties one. Attributes are merged by key."""
+class ContactFields(Model):
+    """What is said of a contact itself. `models.domain.contact` says what may stand there."""
 
     external_id: str | None = None
     email: str | None = None
@@ -89,6 +62,28 @@ class ChangeNow(Model):
     region: str | None = None
     postal_code: str | None = None
     attributes: Attributes = Field(default_factory=dict)
+
+
+class Invented(ContactFields):
+    """A contact that does not exist. `id` decides which way it takes at a split, and how long a spread delays it."""
+
+    id: UUID | None = None
+    email: str | None = NOBODY
+    tags: Annotated[tuple[Tag, ...], Field(max_length=100)] = ()
+    consents: Annotated[tuple[Says, ...], Field(max_length=100)] = ()
+    suppressed: Annotated[tuple[Channel, ...], Field(max_length=2)] = ()
+    events: Annotated[tuple[PastEvent, ...], Field(max_length=MAX_EVENTS)] = ()
+    created_at: Moment | None = None  # None: at the start
+
+
+class EventNow(Model):
+    name: EventName
+    properties: dict[str, Any] = Field(default_factory=dict)
+
+
+class ChangeNow(ContactFields):
+    """Fields that are left out stay as they are; null empties one. Attributes are merged by key."""
+
     add_tags: Annotated[tuple[Tag, ...], Field(max_length=100)] = ()
     remove_tags: Annotated[tuple[Tag, ...], Field(max_length=100)] = ()
 
