@@ -168,6 +168,10 @@ async def test_variables_that_no_run_could_start_with_are_refused_in_the_same_wo
     assert simulated.json()["errors"] == [{"path": "variables", "code": "too_large", "message": "At most 16 KB; this is 17 KB."}]
     fits = {"order": "x" * (16 * 1024 - len('{"order":""}'))}
     assert (await alice.client.post(f"{path}/simulations", json={"contacts": [{}], "variables": fits})).status_code == 200
+    event = {"name": "opened", "properties": {"order": "x" * 32 * 1024}}
+    for body, at in (({"script": [{"event": event}]}, "script[0].event"), ({"contacts": [{"events": [event]}]}, "contacts[0].events[0]")):
+        answer = await alice.client.post(f"{path}/simulations", json={"contacts": [{}], **body})
+        assert [(error["path"], error["code"]) for error in answer.json()["errors"]] == [(f"{at}.properties", "too_large")]
     case = {"name": "large", "start": START, "given": {"variables": large}, "expected": {"messages": []}}
     kept = await alice.client.post(f"{path}/cases", json=case)
     assert [(error["path"], error["code"]) for error in kept.json()["errors"]] == [("given.variables", "too_large")]
