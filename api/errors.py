@@ -142,9 +142,9 @@ def _path(one: Mapping[str, Any], body: Any) -> str:
 
 
 def json_path(location: Sequence[Any]) -> str:
-    """`("steps", 3, "topic")` as `steps[3].topic`."""
+    """`("steps", 3, "topic")` as `steps[3].topic`; what is wrong with a key has the key's own path."""
     path = ""
-    for part in location:
+    for part in location[:-1] if [*location[-1:]] == ["[key]"] else location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     return path
 

@@ -13,10 +13,14 @@ from models.domain.audit import NewEntry
 from models.domain.errors import CasesFailed, Invalid, Problem
 from models.domain.journey.definition import Definition
 from models.domain.journey.draft import storable
-from models.domain.simulation.case import Case, Difference, differences
-from models.domain.simulation.scenario import MAX_BYTES
+from models.domain.journey.variables import variable_problems
+from models.domain.simulation.case import Case, Difference
+from models.domain.simulation.comparison import differences
+from models.domain.simulation.possible import impossible
+from models.domain.simulation.scenario import MAX_BYTES, kind_problems
 from models.domain.simulation.simulate import run_of
-from models.domain.simulation.trip import Trip, travel
+from models.domain.simulation.travel import travel
+from models.domain.simulation.trip import Trip
 from models.store import audit, journeys, simulation_cases, simulation_facts
 from models.store.session import OrganizationSession
 from models.tables.simulations import SimulationCase
@@ -72,13 +76,19 @@ async def remove(caller: Caller, journey_id: UUID, case_id: UUID) -> None:
 
 
 def _require_storable(case: Case) -> None:
-    if problems := unstorable(case, "case"):
+    if problems := unstorable(case, ""):
         raise Invalid(problems)
 
 
 def unstorable(case: Case, path: str) -> list[Problem]:
-    """Why the case cannot be kept."""
-    return storable(case.model_dump(mode="json", exclude_unset=True), path, MAX_CASE_BYTES)
+    """Why the case cannot be kept. `path`: where it stands in the request; empty: it is the request."""
+    at = f"{path}." if path else ""
+    return [
+        *storable(case.model_dump(mode="json", exclude_unset=True), path or "body", MAX_CASE_BYTES),
+        *variable_problems(case.given.variables, f"{at}given.variables"),
+        *kind_problems(case.script, f"{at}script"),
+        *(Problem(f"{at}expected.{one.path}", one.code, one.message) for one in impossible(case)),
+    ]
 
 
 async def _append(session: OrganizationSession, caller: Caller, action: str, journey_id: UUID, case_id: UUID) -> None:

@@ -1,6 +1,6 @@
 """Accepting events: durably before the answer, matched afterwards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -80,7 +80,7 @@ def _checked(event: SaidEvent, path: str, now: datetime, problems: list[Problem]
         problems.append(Problem(f"{path}contact_id", "one_of", "Say whose event it is by exactly one of contact_id, external_id, email."))
     if event.occurred_at is not None and event.occurred_at > now + LATEST:
         problems.append(Problem(f"{path}occurred_at", "in_the_future", "An event has happened already; leave the time out if it is now."))
-    problems.extend(storable(event.properties, f"{path}properties", PROPERTIES_BYTES))
+    problems.extend(property_problems(event.properties, f"{path}properties"))
     return NewEvent(
         external_id=event.id,
         name=event.name,
@@ -91,6 +91,11 @@ def _checked(event: SaidEvent, path: str, now: datetime, problems: list[Problem]
         hidden=event.hidden,
         occurred_at=min(event.occurred_at or now, now),
     )
+
+
+def property_problems(properties: Mapping[str, Any], path: str) -> list[Problem]:
+    """Why no event can have these properties, each with its path under `path`; empty when one can."""
+    return storable(properties, path, PROPERTIES_BYTES)
 
 
 def _normal(field: str, value: str | None, path: str, problems: list[Problem]) -> str | None:

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, Final
 from uuid import uuid5
 
 from activities.contracts.sending import MAXIMUM_TRIES
 from api.commands.contacts import normalize_field
+from api.commands.events import property_problems
 from models.domain.contact import FIELDS, Malformed, normalize_attributes, normalize_tags
 from models.domain.errors import Problem
 from models.domain.journey.content_hash import TemplateContent
@@ -87,11 +89,14 @@ class Stage:
             *entry_problems(self.definition, world, f"{at}event"),
             *script_problems(script, topics, schema, script_path),
             *_malformed_changes(script, script_path),
+            *(() if world.event is None else property_problems(world.event.properties, f"{at}event.properties")),
+            *_large_events(script, script_path),
         ]
 
     def contact_problems(self, contact: Invented, path: str) -> list[Problem]:
         known = contact_problems(contact, self.surroundings.topic_ids, self.surroundings.attributes, path)
-        return [*known, *_malformed(contact, contact.country, path)]
+        past = (property_problems(event.properties, f"{path}.events[{index}].properties") for index, event in enumerate(contact.events))
+        return [*known, *_malformed(contact, contact.country, path), *chain.from_iterable(past)]
 
     def invent(self, contact: Invented, start: datetime, number: int = 0) -> Person:
         """The contact, who has no problems, in memory. The same contact (and number) has the same id."""
@@ -142,6 +147,12 @@ def _malformed_changes(script: Script, path: str) -> Iterator[Problem]:
     for index, each in enumerate(script):
         if each.change is not None:
             yield from _malformed(each.change, each.change.country, f"{path}[{index}].change")
+
+
+def _large_events(script: Script, path: str) -> Iterator[Problem]:
+    for index, each in enumerate(script):
+        if each.event is not None:
+            yield from property_problems(each.event.properties, f"{path}[{index}].event.properties")
 
 
 def _past(number: int, event: PastEvent, start: datetime) -> Happened:

@@ -18,7 +18,7 @@ from api.rest.reasons import StatedReason
 from api.rest.runs import RunView
 from models.domain.errors import Invalid, NotFound
 from models.domain.journey.draft import MAX_BYTES, storable
-from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
+from models.domain.journey.variables import Variables, variable_problems
 from models.store import brakes, goals, journey_versions, journeys
 from models.tables.failures import Braking
 from models.tables.journeys import Journey
@@ -77,10 +77,9 @@ class NewRun(Request):
         Annotated[str, Field(min_length=1, max_length=200, description="Tells two runs of one contact apart, such as an order's id.")]
         | None
     ) = None
-    variables: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], Any] = Field(
+    variables: Variables = Field(
         default_factory=dict,
-        max_length=MOST_VARIABLES,
-        description="For branches and templates, as run.<name>.",
+        description="For branches and templates, as run.<name>. At most 16 KB together.",
         examples=[{"order": "A-1042"}],
     )
 
@@ -253,7 +252,8 @@ async def start_run(
     caller: Annotated[Caller, authorize("runs.start")], journey_id: UUID, new: NewRun, key: PostKey, response: Response
 ) -> RunView:
     """Starts a run for one contact. After a 503, repeat with the same Idempotency-Key: the same run goes on."""
-    _require_storable(new.variables, "variables", VARIABLES_BYTES)
+    if problems := variable_problems(new.variables):
+        raise Invalid(problems)
     run = await run_commands.start_run(caller, journey_id, run_commands.NewRun(new.contact_id, new.version, new.variables, new.key), key)
     response.headers["Location"] = f"/v1/runs/{run.id}"
     return RunView.model_validate(run)

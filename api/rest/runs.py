@@ -15,12 +15,12 @@ from api.pages import Page, PageOf, page
 from api.rest.headers import CommandKey
 from api.rest.reasons import StatedReason
 from models.domain.errors import Invalid
-from models.domain.journey.draft import storable
 from models.domain.journey.failures import FailureClass
-from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
+from models.domain.journey.operations import MOST_VARIABLES
 from models.domain.journey.run import Phase
 from models.domain.journey.steps.base import VariableName
 from models.domain.journey.timeline import Entry
+from models.domain.journey.variables import variable_problems
 from models.store import runs, timelines
 from models.store.runs import RunFilter
 
@@ -262,7 +262,7 @@ async def restore_step(
 async def change_variables(caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, body: VariablesChange) -> RunView:
     """The variables that are named have these values from now on; null takes one away. A wait that may depend on them looks anew. What is
     in flight may have read the old values."""
-    if problems := storable(body.variables, "variables", VARIABLES_BYTES):
+    if problems := variable_problems(body.variables):
         raise Invalid(problems)
     return RunView.model_validate(await commands.change_variables(caller, run_id, body.variables, body.reason))
 

@@ -1,6 +1,7 @@
 """A client of the HTTP API that outlives the deaths of the server."""
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -14,11 +15,25 @@ _AGAIN = (502, 503, 504)
 
 
 class Refused(Exception):
-    """The API said no, and would say so again."""
+    """The API said no, and would say so again. Its text is for people: what is wrong with a field has a line of its own."""
 
     def __init__(self, method: str, path: str, status: int, body: str) -> None:
-        super().__init__(f"{method} {path}: {status} {body[:500]}")
+        super().__init__(f"{method} {path}: {status} {_said(body)}")
         self.status = status
+
+
+def _said(body: str) -> str:
+    """What a problem document says; anything else as it is, cut off."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return body[:500]
+    match document:
+        case {"title": str(title), "detail": str(detail), "errors": list(errors)}:
+            told = [f"{error['path']}: {error['message']}" for error in errors]
+            first = title if told and detail == "; ".join(told) else f"{title}: {detail}"
+            return "\n  ".join([first, *told])
+    return body[:500]
 
 
 class Away(Exception):

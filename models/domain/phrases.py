@@ -3,6 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
+# By the pattern of a field: what fits it. tests/models/domain/test_phrases.py holds this to the patterns in the code.
+FORMS: Mapping[str, str] = {
+    r"^[a-z][a-z0-9_-]{0,62}$": "Use 1 to 63 lower-case letters, digits, - and _, beginning with a letter.",
+    r"^[a-z][a-z0-9_-]*$": "Use lower-case letters, digits, - and _, beginning with a letter.",
+    r"^[a-z][a-z0-9_]{0,62}$": "Use 1 to 63 lower-case letters, digits and _, beginning with a letter.",
+    r"^[a-z0-9][a-z0-9_-]{0,62}$": "Use 1 to 63 lower-case letters, digits, - and _, beginning with a letter or a digit.",
+    r"^[A-Z]{2}$": "Give two capital letters, such as DE.",
+    r"^([01][0-9]|2[0-3]):[0-5][0-9]$": "Give a time of day from 00:00 to 23:59, such as 09:30.",
+    r"^[A-Za-z0-9.:-]+$": "Use letters, digits, dots, hyphens and colons only, such as mail.example.com.",
+    r"^[A-Za-z0-9-]{1,100}$": "Use 1 to 100 letters, digits and hyphens, such as X-Source.",
+    r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$": "Name keys and indexes, divided by dots, such as order.items.0.price.",
+    r"^[ -~]*$": "Use printable ASCII characters only.",
+    r"^[!-~]+$": "Use printable ASCII characters only, without spaces.",
+    r"^[^\x00-\x1f]+$": "Leave control characters out, such as line breaks and tabs.",
+    r"^[^\x00]*$": "Leave NUL characters out.",
+}
+
 
 def plain_message(error: Mapping[str, Any]) -> str:
     """The message for one of pydantic's `errors()`; never holds the refused value."""
@@ -20,6 +37,8 @@ def plain_message(error: Mapping[str, Any]) -> str:
             return "Give a list."
         case "dict_type" | "model_type" | "model_attributes_type" | "dataclass_type":
             return "Give an object."
+        case "string_pattern_mismatch":
+            return FORMS.get(str(limits.get("pattern")), "This is not of the form that is asked for.")
     return str(error["msg"]).removeprefix("Value error, ")
 
 

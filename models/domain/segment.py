@@ -38,6 +38,8 @@ Operator = Literal[
     "equals", "not_equals", "in", "not_in", "contains", "not_contains", "starts_with", "ends_with", "exists", "missing",
     "greater", "less", "at_least", "at_most", "before", "after", "within_last", "not_within_last", "within_next",
 ]  # fmt: skip
+# Operators that are true exactly where another is false.
+NEGATIONS = {"not_equals": "equals", "not_in": "in", "not_contains": "contains", "not_within_last": "within_last", "missing": "exists"}
 
 
 class Model(BaseModel):

@@ -16,6 +16,7 @@ from uuid import UUID
 from models.domain.errors import Invalid
 from models.domain.segment import (
     MOMENT_FIELDS,
+    NEGATIONS,
     AnyRule,
     ConsentQuestion,
     ConsentRule,
@@ -32,7 +33,6 @@ from models.domain.segment import (
 )
 from models.domain.segment_values import EARLIEST, LATEST, is_number, parse_moment, resolve_moment, shift
 
-_NEGATIVE = {"not_equals": "equals", "not_in": "in", "not_contains": "contains", "not_within_last": "within_last", "missing": "exists"}
 _MONTHS = re.compile(r"^P[^T]*[YM]")  # a duration of the calendar's years or months
 
 
@@ -123,8 +123,8 @@ def _compile(rule: AnyRule) -> Test:
             return _happened(happened)
         case SegmentRule():
             raise Invalid.field("rule.segment", "no_segments", "Publishing puts a segment's rule in its place; here there is none.")
-        case FieldRule(operator=operator) if operator in _NEGATIVE:
-            positive = _field(rule, _NEGATIVE[operator])
+        case FieldRule(operator=operator) if operator in NEGATIONS:
+            positive = _field(rule, NEGATIONS[operator])
             return lambda subject, now: not positive(subject, now)
         case FieldRule(operator=operator):
             return _field(rule, operator)

@@ -14,6 +14,7 @@ from typing import Any
 from models.domain.errors import Invalid
 from models.domain.segment import (
     MOMENT_FIELDS,
+    NEGATIONS,
     AnyRule,
     ConsentQuestion,
     ConsentRule,
@@ -34,7 +35,6 @@ from models.domain.segment_values import DATE, DATE_TIME, resolve_moment, shift
 _FOLDED = {"email": "c.email_key", "country": "c.country", "locale": "lower(c.locale)"}
 _COMPARISONS = {"greater": ">", "less": "<", "at_least": ">=", "at_most": "<=", "before": "<", "after": ">"}
 _DOCUMENTS = {"attributes": "c.attributes", "run": "r.variables", "event": "e.properties"}
-_NEGATIVE = {"not_equals": "equals", "not_in": "in", "not_contains": "contains", "not_within_last": "within_last", "missing": "exists"}
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class _Compiler:
                 return self.happened(happened)
             case SegmentRule():
                 raise Invalid.field("rule.segment", "no_segments", "Publishing puts a segment's rule in its place; here there is none.")
-            case FieldRule(operator=operator) if operator in _NEGATIVE:
-                return f"NOT ({self.test(rule, _NEGATIVE[operator])})"
+            case FieldRule(operator=operator) if operator in NEGATIONS:
+                return f"NOT ({self.test(rule, NEGATIONS[operator])})"
             case FieldRule(operator=operator):
                 return self.test(rule, operator)
 

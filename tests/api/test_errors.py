@@ -1,5 +1,6 @@
 import logging
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
@@ -59,6 +60,7 @@ def test_who_must_wait_is_told_how_long() -> None:
 
 def test_paths_are_written_as_json_is_read() -> None:
     assert json_path(("steps", 3, "topic")) == "steps[3].topic"
+    assert json_path(["variables", "Order", "[key]"]) == "variables.Order"
 
 
 async def test_a_broken_field_is_named_by_its_path_and_never_repeated(alice: Person) -> None:
@@ -66,6 +68,15 @@ async def test_a_broken_field_is_named_by_its_path_and_never_repeated(alice: Per
     assert (found.status_code, found.headers["content-type"]) == (422, PROBLEM)
     assert [error["path"] for error in found.json()["errors"]] == ["scopes[1]", "scopes[2]"]
     assert "s3cr3t" not in found.text
+
+
+async def test_the_form_of_a_field_is_told_in_words(alice: Person) -> None:
+    [topic] = (await alice.client.post("/v1/topics", json={"key": "News!", "name": "News"})).json()["errors"]
+    form = "Use 1 to 63 lower-case letters, digits, - and _, beginning with a letter or a digit."
+    assert topic == {"path": "key", "code": "string_pattern_mismatch", "message": form}
+    started = await alice.client.post(f"/v1/journeys/{uuid4()}/runs", json={"contact_id": str(uuid4()), "variables": {"Order": 1}})
+    form = "Use 1 to 63 lower-case letters, digits and _, beginning with a letter."
+    assert started.json()["errors"] == [{"path": "variables.Order", "code": "string_pattern_mismatch", "message": form}]
 
 
 async def test_a_body_that_is_no_json_or_no_object_is_named_as_the_body(alice: Person) -> None:

@@ -5,8 +5,6 @@ The client shares the machine's processors with the server, so the figures are a
 
 import argparse
 import asyncio
-import json
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
@@ -15,7 +13,8 @@ from typing import Any
 from deploy.trial.api import Api
 from deploy.trial.audience import addresses, import_contacts
 from deploy.trial.campaign import launch, make_connection, make_topic, publish_journey, until_at_rest
-from deploy.trial.installation import NotStarted, private_installation
+from deploy.trial.installation import private_installation
+from tests.benches.measuring import conclude
 
 Request = Callable[[], Awaitable[Any]]
 
@@ -29,15 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0: measured. 2: the installation could not be started."""
-    try:
-        result = asyncio.run(measure(arguments.contacts, arguments.requests, arguments.concurrency))
-    except NotStarted as error:
-        print(f"leadstats bench api: {error}", file=sys.stderr)
-        return 2
-    except asyncio.CancelledError:  # by SIGTERM
-        return 143
-    print(json.dumps(result) if arguments.json else _table(result))
-    return 0
+    return conclude("api", measure(arguments.contacts, arguments.requests, arguments.concurrency), as_json=arguments.json, shown=_table)
 
 
 async def measure(contacts: int, requests: int, concurrency: int) -> dict[str, Any]:

@@ -6,7 +6,6 @@ request, for a different contact each time. Client and server share the machine'
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +17,9 @@ from sqlalchemy import text
 from deploy.trial.api import Api
 from deploy.trial.audience import addresses, import_contacts
 from deploy.trial.campaign import launch
-from deploy.trial.installation import Installation, NotStarted, private_installation
+from deploy.trial.installation import Installation, private_installation
 from models.store.session import Database
+from tests.benches.measuring import conclude
 
 ARMS = 15
 GOAL_SECONDS = 1.0
@@ -46,15 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0: measured, and the goals met. 1: a goal missed. 2: the installation could not be started."""
-    try:
-        result = asyncio.run(measure(arguments))
-    except NotStarted as error:
-        print(f"leadstats bench events: {error}", file=sys.stderr)
-        return 2
-    except asyncio.CancelledError:  # by SIGTERM
-        return 143
-    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
-    return 0 if all(result["goals"].values()) else 1
+    return conclude("events", measure(arguments), as_json=arguments.json, met=lambda result: all(result["goals"].values()))
 
 
 async def measure(wanted: argparse.Namespace) -> dict[str, Any]:

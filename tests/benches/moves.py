@@ -6,8 +6,6 @@ Client and server share the machine's processors, so the figures are a lower bou
 
 import argparse
 import asyncio
-import json
-import sys
 import time
 from typing import Any
 
@@ -16,7 +14,8 @@ import psutil
 from deploy.trial.api import Api
 from deploy.trial.audience import addresses, import_contacts
 from deploy.trial.campaign import launch
-from deploy.trial.installation import Installation, NotStarted, private_installation
+from deploy.trial.installation import Installation, private_installation
+from tests.benches.measuring import conclude
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,15 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0: measured. 1: not every run was moved. 2: the installation could not be started."""
-    try:
-        result = asyncio.run(measure(arguments.runs, arguments.page_size))
-    except NotStarted as error:
-        print(f"leadstats bench moves: {error}", file=sys.stderr)
-        return 2
-    except asyncio.CancelledError:  # by SIGTERM
-        return 143
-    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
-    return 0 if result["moved"] == arguments.runs else 1
+    measurement = measure(arguments.runs, arguments.page_size)
+    return conclude("moves", measurement, as_json=arguments.json, met=lambda result: bool(result["moved"] == arguments.runs))
 
 
 async def measure(runs: int, page_size: int) -> dict[str, Any]:

@@ -4,9 +4,6 @@ Client, API and database share the machine's processors, so the figures are a lo
 """
 
 import argparse
-import asyncio
-import json
-import sys
 import time
 from statistics import median
 from typing import Any
@@ -14,7 +11,8 @@ from typing import Any
 from deploy.trial.api import Api
 from deploy.trial.audience import addresses, import_contacts
 from deploy.trial.campaign import HTML, make_topic
-from deploy.trial.installation import NotStarted, private_installation
+from deploy.trial.installation import private_installation
+from tests.benches.measuring import conclude
 
 GOAL_SECONDS = 5.0
 START = "2026-03-02T09:00:00Z"
@@ -30,15 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0: measured, and the goal met. 1: the goal missed. 2: the installation could not be started."""
-    try:
-        result = asyncio.run(measure(arguments))
-    except NotStarted as error:
-        print(f"leadstats bench simulation: {error}", file=sys.stderr)
-        return 2
-    except asyncio.CancelledError:  # by SIGTERM
-        return 143
-    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
-    return 0 if all(result["goals"].values()) else 1
+    return conclude("simulation", measure(arguments), as_json=arguments.json, met=lambda result: all(result["goals"].values()))
 
 
 async def measure(wanted: argparse.Namespace) -> dict[str, Any]:

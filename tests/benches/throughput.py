@@ -5,7 +5,6 @@ the inbox that throws messages away, PostgreSQL, audit on. Only the page size of
 """
 
 import argparse
-import asyncio
 import json
 import os
 import statistics
@@ -20,9 +19,10 @@ from api.commands.connections import SANDBOX_CONCURRENCY
 from deploy.trial.api import Api
 from deploy.trial.audience import addresses, import_contacts
 from deploy.trial.campaign import Made, launch, make_connection, make_topic, publish_journey, until_at_rest
-from deploy.trial.installation import Installation, NotStarted, private_installation
+from deploy.trial.installation import Installation, private_installation
 from tests.benches.cost import cpu_seconds, spent
 from tests.benches.histories import count_histories
+from tests.benches.measuring import conclude
 
 BATCHED, SINGLE = 200, 1  # runs per workflow
 SENDS = 3
@@ -93,15 +93,7 @@ def _sizes(text: str) -> list[int]:
 
 def run(arguments: argparse.Namespace) -> int:
     """0: the goals are met. 1: not. 2: the installation could not be started."""
-    try:
-        result = asyncio.run(measure(arguments))
-    except NotStarted as error:
-        print(f"leadstats bench throughput: {error}", file=sys.stderr)
-        return 2
-    except asyncio.CancelledError:  # by SIGTERM
-        return 143
-    print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))
-    return 0 if result["ok"] else 1
+    return conclude("throughput", measure(arguments), as_json=arguments.json, met=lambda result: bool(result["ok"]))
 
 
 async def measure(wanted: argparse.Namespace) -> dict[str, Any]:

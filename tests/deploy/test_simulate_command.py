@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import json
+import re
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +110,30 @@ async def test_what_makes_no_sense_is_refused(command: Command, tmp_path: Path) 
     for arguments in ((), ("--segment", "Trial"), ("--sample", "1", "--segment", "Trial"), ("--cases", write(tmp_path / "x.json", {}))):
         with pytest.raises(Unusable):
             await command(*arguments)
-    with pytest.raises(Refused):
+
+
+async def test_what_the_api_refuses_is_told_in_plain_text_and_gives_2(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contacts = write(tmp_path / "who.json", [{"timezone": "Mars/Base"}, {"consents": [{"topic": "gossip"}]}])
+    with pytest.raises(Refused) as refused:
+        await command("--contacts", contacts)
+    title = f"422 {HTTPStatus(422).phrase}"
+    first, *others = str(refused.value).splitlines()
+    assert first.startswith("POST /v1/journeys/") and first.endswith(f"/simulations: {title}")
+    assert [line.split(": ", 1)[0] for line in others] == ["  contacts[0].timezone", "  contacts[1].consents[0].topic"]
+    assert others[1].endswith("There is no topic with the key 'gossip'; there is news.")
+    with pytest.raises(Refused, match=re.escape(f"{title}: The request breaks a rule; see errors.\n  start: ")):
         await command("--sample", "1", "--start", "yesterday")
+
+    async def play(*_: Any) -> int:
+        raise refused.value
+
+    monkeypatch.setattr(simulate_command, "play", play)
+    asked = parsed("--journey", "Welcome", "--address", "http://test", "--key-file", write(tmp_path / "key", "ls_x"))
+    assert await asyncio.to_thread(simulate_command.run, asked) == 2
+    told = capsys.readouterr().err
+    assert told == f"leadstats simulate: {refused.value}\n" and "{" not in told
 
 
 async def test_an_installation_that_does_not_answer_gives_2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from models.domain.simulation import scenario
 from models.domain.simulation.person import Person
 from models.domain.simulation.scenario import EventNow, Happening, WebhookAnswer, in_order
 from models.domain.simulation.surroundings import Message, Surroundings
-from models.domain.simulation.trip import Plan, travel
+from models.domain.simulation.travel import travel
+from models.domain.simulation.trip import Plan
 from tests.workflows.walking import NOW, Walk
 from tests.workflows.worlds import LEFT, Word, World, way_of
 

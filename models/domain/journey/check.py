@@ -14,6 +14,7 @@ from models.domain.journey.definition import KINDS, Definition, Step
 from models.domain.journey.draft import storable
 from models.domain.journey.entry import policy_problems
 from models.domain.journey.facts import Facts
+from models.domain.phrases import plain_message
 
 MAX_STEPS = 500
 
@@ -75,12 +76,14 @@ _STEP_ID = "A step id starts with a lower-case letter and goes on with up to 62 
 def _malformed(error: Any) -> Problem:
     location = list(error["loc"])
     if location[-1:] == ["[key]"]:
-        return Problem(_dotted(location[:-1]), "malformed_step_id", _STEP_ID)
+        location.pop()
+        if len(location) == 2:
+            return Problem(_dotted(location), "malformed_step_id", _STEP_ID)
     if len(location) > 2 and location[0] == "steps" and location[2] in _KINDS:
         del location[2]  # pydantic's name of the kind it tried
     if len(location) > 3 and location[:2] == ["entry", "triggers"] and location[3] in _TRIGGERS:
         del location[3]
-    code, message = _WORDS.get(error["type"], (error["type"], f"{error['msg']}."))
+    code, message = _WORDS.get(error["type"], (error["type"], f"{plain_message(error).removesuffix('.')}."))
     if error["type"].startswith("union_tag"):
         location.append("kind")
         if location[:2] == ["entry", "triggers"]:

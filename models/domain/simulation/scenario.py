@@ -11,7 +11,8 @@ from models.domain.contact import Malformed, normalize_attributes, normalize_tag
 from models.domain.errors import Problem
 from models.domain.journey.definition import Definition
 from models.domain.journey.draft import storable
-from models.domain.journey.steps.base import Channel, EventName, Model, StepId, VariableName
+from models.domain.journey.steps.base import Channel, EventName, Model, StepId
+from models.domain.journey.variables import Variables, variable_problems
 from models.domain.simulation.effects import ANSWERED
 
 MAX_SCRIPT = 200
@@ -25,7 +26,6 @@ NOBODY = "someone@example.com"
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 TopicKey = Annotated[str, StringConstraints(max_length=63)]
 Attributes = Annotated[dict[str, Any], Field(max_length=200)]
-Variables = Annotated[dict[VariableName, Any], Field(max_length=100)]
 # So far from the calendar's ends that nothing which is reckoned from it leaves the calendar.
 Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2999, 12, 31, tzinfo=UTC))]
 Offset = Annotated[timedelta, Field(ge=timedelta(0), le=LONGEST)]
@@ -48,35 +48,8 @@ class PastEvent(Model):
     properties: dict[str, Any] = Field(default_factory=dict)
 
 
-class Invented(Model):
-    """A contact that does not exist. `id` decides which way it takes at a split, and how long a spread delays it."""
-
-    id: UUID | None = None
-    external_id: str | None = None
-    email: str | None = NOBODY
-    phone: str | None = None
-    first_name: str | None = None
-    last_name: str | None = None
-    locale: str | None = None
-    timezone: str | None = None
-    country: str | None = None
-    region: str | None = None
-    postal_code: str | None = None
-    attributes: Attributes = Field(default_factory=dict)
-    tags: Annotated[tuple[Tag, ...], Field(max_length=100)] = ()
-    consents: Annotated[tuple[Says, ...], Field(max_length=100)] = ()
-    suppressed: Annotated[tuple[Channel, ...], Field(max_length=2)] = ()
-    events: Annotated[tuple[PastEvent, ...], Field(max_length=MAX_EVENTS)] = ()
-    created_at: Moment | None = None  # None: at the start
-
-
-class EventNow(Model):
-    name: EventName
-    properties: dict[str, Any] = Field(default_factory=dict)
-
-
-class ChangeNow(Model):
-    """Fields that are left out stay as they are; null empties one. Attributes are merged by key."""
+class ContactFields(Model):
+    """What is said of a contact itself. `models.domain.contact` says what may stand there."""
 
     external_id: str | None = None
     email: str | None = None
@@ -89,6 +62,28 @@ class ChangeNow(Model):
     region: str | None = None
     postal_code: str | None = None
     attributes: Attributes = Field(default_factory=dict)
+
+
+class Invented(ContactFields):
+    """A contact that does not exist. `id` decides which way it takes at a split, and how long a spread delays it."""
+
+    id: UUID | None = None
+    email: str | None = NOBODY
+    tags: Annotated[tuple[Tag, ...], Field(max_length=100)] = ()
+    consents: Annotated[tuple[Says, ...], Field(max_length=100)] = ()
+    suppressed: Annotated[tuple[Channel, ...], Field(max_length=2)] = ()
+    events: Annotated[tuple[PastEvent, ...], Field(max_length=MAX_EVENTS)] = ()
+    created_at: Moment | None = None  # None: at the start
+
+
+class EventNow(Model):
+    name: EventName
+    properties: dict[str, Any] = Field(default_factory=dict)
+
+
+class ChangeNow(ContactFields):
+    """Fields that are left out stay as they are; null empties one. Attributes are merged by key."""
+
     add_tags: Annotated[tuple[Tag, ...], Field(max_length=100)] = ()
     remove_tags: Annotated[tuple[Tag, ...], Field(max_length=100)] = ()
 
@@ -146,17 +141,21 @@ def in_order(script: Script, start: datetime) -> list[tuple[datetime, Happening]
 
 def world_problems(world: World, script: Script, definition: Definition, path: str = "", script_path: str = "script") -> Iterator[Problem]:
     """Where it names what the journey does not have, or says what cannot be."""
-    given = world.model_dump(mode="json")
-    yield from storable({"given": given, "script": [each.model_dump(mode="json") for each in script]}, path or "body", MAX_BYTES)
     at = f"{path}." if path else ""
+    scenario = {"given": world.model_dump(mode="json"), "script": [each.model_dump(mode="json") for each in script]}
+    yield from variable_problems(world.variables, f"{at}variables") or storable(scenario, path or "body", MAX_BYTES)
     for field, kinds, what in (("webhooks", ANSWERED, "calls a webhook"), ("sends", frozenset({"send"}), "sends")):
         for step_id in getattr(world, field):
             step = definition.steps.get(step_id)
             if step is None or step.kind not in kinds:
                 yield Problem(f"{at}{field}.{step_id}", "unknown_step", f"The journey has no step {step_id!r} that {what}.")
+    yield from kind_problems(script, script_path)
+
+
+def kind_problems(script: Script, path: str) -> Iterator[Problem]:
     for index, each in enumerate(script):
         if len(each.kinds) != 1:
-            yield Problem(f"{script_path}[{index}]", "one_of", f"Say exactly one of {', '.join(KINDS)}.")
+            yield Problem(f"{path}[{index}]", "one_of", f"Say exactly one of {', '.join(KINDS)}.")
 
 
 def contact_problems(contact: Invented, topics: Mapping[str, UUID], schema: Mapping[str, Any], path: str) -> Iterator[Problem]:

@@ -11,7 +11,8 @@ from models.domain.segment_memory import events_asked
 from models.domain.simulation.person import Person
 from models.domain.simulation.report import Summary
 from models.domain.simulation.scenario import World
-from models.domain.simulation.trip import Plan, Trip, travel
+from models.domain.simulation.travel import travel
+from models.domain.simulation.trip import Plan, Trip
 
 RUNS = UUID("0f6f2d7e-3c55-5d7f-8a3d-1c9b1d0a5b42")  # the namespace of runs that nothing carries
 MOST_COMMANDS = 400_000  # of all trips together

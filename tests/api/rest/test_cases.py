@@ -176,6 +176,9 @@ async def test_the_wall_clock_does_not_matter(alice: Person, journey: str, datab
         ({"expected": {}}, "expected"),
         ({"given": {"contact": {"shoe": 44}}}, "given.contact.shoe"),
         ({"script": [{"after": "P1D", "event": {"name": ""}}]}, "script[0].event.name"),
+        ({"script": [{"after": "P1D"}]}, "script[0]"),
+        ({"expected": {"path": [{"kind": "entered"}, {"kind": "sended"}]}}, "expected.path[1].kind"),
+        ({"expected": {"end": {"phase": "completed", "reason": "thanked"}}}, "expected.end.reason"),
     ],
 )
 async def test_a_malformed_case_is_refused_with_the_fields_path(alice: Person, journey: str, fields: Document, path: str) -> None:
@@ -207,6 +210,9 @@ async def test_cases_travel_with_the_journey(alice: Person, charlie: Person, jou
     assert again.json()["outcome"] == "unchanged"
     fewer = await charlie.client.post("/v1/journey-imports", json={"document": {**exported, "cases": []}, "replace": True})
     assert fewer.json()["outcome"] == "updated" and (await charlie.client.get(f"{there}/cases")).json()["items"] == []
+    wrong = case(expected={"path": [{"kind": "sent"}]})
+    refused = await charlie.client.post("/v1/journey-imports", json={"document": {**exported, "cases": [wrong]}, "replace": True})
+    assert [error["path"] for error in refused.json()["errors"]] == ["document.cases[0].expected.path[0].kind"]
     without = {name: value for name, value in exported.items() if name != "cases"}
     await add(charlie, there, case("mine"))
     assert (await charlie.client.post("/v1/journey-imports", json={"document": without, "replace": True})).json()["outcome"] == "unchanged"

@@ -99,6 +99,7 @@ class StepModel(Model):
     waits: ClassVar[bool] = False  # a run may rest here
     slow: ClassVar[bool] = False  # its question speaks to others' servers: it must not keep checks and records waiting
 
+    says: ClassVar[frozenset[str]] = frozenset()  # what the timeline tells of it alone; `models.domain.simulation.possible` has the rest
     opaque: ClassVar[frozenset[str]] = frozenset()  # fields that may hold anything, and name nothing of the organization's
 
     kind: str

@@ -23,6 +23,7 @@ class BranchCondition(Model):
 
 class BranchStep(StepModel):
     question: ClassVar[str | None] = "choose_branches"
+    says: ClassVar[frozenset[str]] = frozenset({"chose"})
 
     kind: Literal["branch"] = "branch"
     conditions: tuple[BranchCondition, ...]  # the first that holds wins

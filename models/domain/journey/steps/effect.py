@@ -11,6 +11,7 @@ class EffectStep(StepModel):
     """`activities/effects/<kind>.py` does it, for a batch of runs. `done` is what the timeline calls it."""
 
     question: ClassVar[str | None] = "perform_steps"
+    says: ClassVar[frozenset[str]] = frozenset({"not_done"})  # beside `done`
     done: ClassVar[str]
 
     next: StepId | None = None

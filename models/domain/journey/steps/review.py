@@ -12,6 +12,7 @@ from models.domain.journey.steps.base import Exits, Go, Outcome, Rest, StepId, S
 
 class ReviewStep(StepModel):
     waits: ClassVar[bool] = True
+    says: ClassVar[frozenset[str]] = frozenset({"review_approved", "review_asked", "review_rejected", "timed_out"})
 
     kind: Literal["review"] = "review"
     approved: StepId | None = None

@@ -1,7 +1,7 @@
 """`send`: one message over one channel, after every check. Pure."""
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 from uuid import UUID
 
 from models.domain.errors import Problem
@@ -12,6 +12,8 @@ UNSUBSCRIBE_LINK = "unsubscribe_url"  # the name that a template prints the reci
 
 
 class SendStep(StepModel):
+    says: ClassVar[frozenset[str]] = frozenset({"not_sent", "sent"})
+
     kind: Literal["send"] = "send"
     channel: Channel = "email"
     template_id: UUID

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,8 @@ class Arm(Model):
 
 
 class SplitStep(StepModel):
+    says: ClassVar[frozenset[str]] = frozenset({"split"})
+
     kind: Literal["split"] = "split"
     arms: tuple[Arm, ...]
     seed: Annotated[str, Field(max_length=100)] = ""  # empty in a draft: the journey's own; the same seed and step divide alike

@@ -59,6 +59,7 @@ class WaitStep(StepModel):
 
     question: ClassVar[str | None] = "plan_waits"
     waits: ClassVar[bool] = True
+    says: ClassVar[frozenset[str]] = frozenset({"not_waited", "waiting"})
 
     kind: Literal["wait"] = "wait"
     duration: timedelta | None = None  # ISO 8601 ("PT15M", "P3D") or seconds

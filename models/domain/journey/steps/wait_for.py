@@ -48,6 +48,7 @@ class AwaitedCondition(Model):
 class WaitForStep(StepModel):
     question: ClassVar[str | None] = "open_waits"
     waits: ClassVar[bool] = True
+    says: ClassVar[frozenset[str]] = frozenset({"matched", "timed_out", "waiting"})
 
     kind: Literal["wait_for"] = "wait_for"
     events: tuple[AwaitedEvent, ...] = ()

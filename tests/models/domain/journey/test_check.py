@@ -125,6 +125,19 @@ def test_each_mistake_is_named_with_its_path(journey: dict[str, Any], problem: t
     assert problem in found(journey)
 
 
+def test_the_form_of_a_name_is_told_in_words() -> None:
+    hook = {
+        "kind": "call_webhook",
+        "url": "https://example.com/",
+        "headers": {"X Source": "a"},
+        "save": {"Order": {"path": "a", "type": "string"}},
+    }
+    told = {problem.path: problem.message for problem in check(draft(a=hook, b={"kind": "exit", "reason": "Anna's"}), FACTS)}
+    variable = "Use 1 to 63 lower-case letters, digits and _, beginning with a letter."
+    assert told["steps.a.headers.X Source"] == "Use 1 to 100 letters, digits and hyphens, such as X-Source."
+    assert told["steps.a.save.Order"] == told["steps.b.reason"] == variable
+
+
 @pytest.mark.parametrize("journey", [None, 3, "draft", [], {"steps": []}, {"start": None, "steps": {"a": None}}])
 def test_nonsense_is_a_problem_and_not_an_error(journey: Any) -> None:
     assert check(journey, FACTS)

@@ -1,6 +1,6 @@
 """Simulations in few words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -8,11 +8,14 @@ from uuid import UUID, uuid4
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.definition import Definition, SendStep
 from models.domain.journey.facts import TopicFact
+from models.domain.simulation.case import MAX_LINES, Case, expected_of
 from models.domain.simulation.person import Person
+from models.domain.simulation.possible import impossible, unfitting
 from models.domain.simulation.scenario import Happening, World, in_order
 from models.domain.simulation.simulate import run_of
 from models.domain.simulation.surroundings import Message, Surroundings
-from models.domain.simulation.trip import Plan, Trip, travel
+from models.domain.simulation.travel import travel
+from models.domain.simulation.trip import Plan, Trip
 from models.domain.template import Unsendable
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)  # a Monday
@@ -64,7 +67,18 @@ def trip(
     given = World.model_validate(world or {})
     plan = Plan(definition, around or surroundings(), Plain(), given, told, START, START + until, max_commands)
     someone = who or person()
-    return travel(plan, someone, run_of(someone))
+    found = travel(plan, someone, run_of(someone))
+    _require_possible(definition, told, found, until)
+    return found
+
+
+def _require_possible(definition: Definition, script: Sequence[tuple[datetime, Happening]], found: Trip, until: timedelta) -> None:
+    """Whatever a trip came to can be expected of it."""
+    if len(found.lines) > MAX_LINES:
+        return
+    happenings = tuple(happening for _, happening in script)
+    case = Case(name="as it is", start=START, until=until, script=happenings, expected=expected_of(found))
+    assert [*impossible(case), *unfitting(case, definition)] == []
 
 
 def kinds(found: Trip) -> list[str]:

@@ -84,6 +84,11 @@ def test_a_long_past_under_a_rule_about_it_is_no_endless_journey() -> None:
 # --- other waits --------------------------------------------------------------------------------------------------------
 
 
+def test_a_split_is_told() -> None:
+    steps = {"halves": {"kind": "split", "seed": "s", "arms": [{"weight": 1}, {"weight": 1}]}}
+    assert kinds(trip(steps)) == ["entered", "split", "completed"]
+
+
 def test_a_date_is_read_again_when_the_contact_changes() -> None:
     steps = {"due": {"kind": "wait", "date": {"field": "attributes.due", "offset": "-P1D"}, "next": None}}
     who = person()
