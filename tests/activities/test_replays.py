@@ -18,7 +18,7 @@ from models.domain.audit import Actor
 from models.domain.journey.operations import RunSelection
 from models.domain.journey.run import Phase
 from models.settings import Settings
-from models.store import audit, replays, run_operations
+from models.store import audit, replays, run_operations, run_selection
 from models.store.replays import Made, Plan, Refusal, Wanted
 from models.store.session import Database
 from tests.activities.effects.world import EffectWorld, said
@@ -232,9 +232,9 @@ async def test_a_run_that_is_ending_is_not_replayed_in_its_last_moment(world: Wo
     run = await world.contact()
     await world.sql(f"UPDATE runs SET status = 'needs_attention', step_id = 'news', {ending}")
     async with world.database.organization(world.organization_id) as session:
-        wanted = run_operations.Wanted("replay", RunSelection(run_ids=[run]), {})
+        wanted = run_selection.Wanted("replay", RunSelection(run_ids=[run]), {})
         [refusal] = await replays.plan(session, await replays.load(session, [run], lock=True), Wanted())
-        counted = await run_operations.count(session, wanted)
+        counted = await run_selection.count(session, wanted)
     assert isinstance(refusal, Refusal) and refusal.code == code
     assert [(each.why_not, each.runs) for each in counted] == [(code, 1)]
     await world.sql("UPDATE runs SET status = 'exited', finished_at = now()")
@@ -247,7 +247,7 @@ async def test_a_replay_of_many_leaves_those_alone_that_have_ended_since_they_we
     failed, bought = await world.people(2)
     await world.sql("UPDATE runs SET status = 'needs_attention', step_id = 'news'")
     async with world.database.organization(world.organization_id) as session:
-        wanted = run_operations.Wanted("replay", RunSelection(statuses=[Phase.NEEDS_ATTENTION]), {})
+        wanted = run_selection.Wanted("replay", RunSelection(statuses=[Phase.NEEDS_ATTENTION]), {})
         operation = await run_operations.add(session, wanted, {}, 2, None)
         await run_operations.execute(session, operation, ALICE, "the mail server is back")
     await world.sql("UPDATE runs SET status = 'exited', reason = 'goal:bought', finished_at = now() WHERE id = :id", id=bought)

@@ -31,7 +31,7 @@ Codes = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=
 class RunSelection(BaseModel):
     """Which runs. What is left out does not matter; all that is given must hold. Times are aware; `_from` counts, `_before` does not.
 
-    A new field is one line here and one in `models.store.run_operations.CONDITIONS`.
+    A new field is one line here and one in `models.store.run_selection.CONDITIONS`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
