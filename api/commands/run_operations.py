@@ -19,7 +19,7 @@ from models.domain.journey import workflow_id
 from models.domain.journey.draft import storable
 from models.domain.journey.operations import OPERATIONS, VARIABLES_BYTES, Operation, RunSelection
 from models.domain.phrases import plain_message
-from models.store import audit, replays, run_operations, run_selection
+from models.store import audit, replay_plans, run_operations, run_selection
 from models.store.run_selection import Count, Wanted
 from models.store.session import OrganizationSession
 from models.tables.operating import RunOperation
@@ -61,7 +61,7 @@ async def _effects(session: OrganizationSession, wanted: Wanted, runs: int) -> d
     if wanted.command != "replay":
         return {}
     run_ids = await run_selection.obeying(session, replace(wanted, maximum=runs))
-    found = await replays.dry_run(session, run_ids, replays.wanted_of(wanted.arguments, ""))
+    found = await replay_plans.dry_run(session, run_ids, replay_plans.wanted_of(wanted.arguments, ""))
     steps = [{"step_id": step_id, **counted} for step_id, counted in sorted(found.by_step.items())]
     return {"effects": {**found.numbers, "by_step": steps, "refused": dict(found.refused)}}
 

@@ -18,8 +18,9 @@ from models.domain.audit import Actor
 from models.domain.journey.operations import RunSelection
 from models.domain.journey.run import Phase
 from models.settings import Settings
-from models.store import audit, replays, run_operations, run_selection
-from models.store.replays import Made, Plan, Refusal, Wanted
+from models.store import audit, replay_plans, replays, run_operations, run_selection
+from models.store.replay_plans import Plan, Refusal, Wanted
+from models.store.replays import Made
 from models.store.session import Database
 from tests.activities.effects.world import EffectWorld, said
 from tests.activities.world import FakeProvider, World
@@ -32,7 +33,7 @@ async def replay(world: World, runs: Sequence[UUID], **asked: Any) -> list[UUID]
     await world.sql("UPDATE runs SET status = 'needs_attention', step_id = coalesce(step_id, 'news') WHERE replay_of IS NULL")
     wanted = Wanted(reason="outage", **asked)
     async with world.database.organization(world.organization_id) as session:
-        plans = await replays.plan(session, await replays.load(session, runs, lock=True), wanted)
+        plans = await replay_plans.plan(session, await replay_plans.load(session, runs, lock=True), wanted)
         assert all(isinstance(plan, Plan) for plan in plans), plans
         made, entries = await replays.make(session, [plan for plan in plans if isinstance(plan, Plan)], wanted, ALICE)
         await audit.append(session, entries)
@@ -233,13 +234,13 @@ async def test_a_run_that_is_ending_is_not_replayed_in_its_last_moment(world: Wo
     await world.sql(f"UPDATE runs SET status = 'needs_attention', step_id = 'news', {ending}")
     async with world.database.organization(world.organization_id) as session:
         wanted = run_selection.Wanted("replay", RunSelection(run_ids=[run]), {})
-        [refusal] = await replays.plan(session, await replays.load(session, [run], lock=True), Wanted())
+        [refusal] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), Wanted())
         counted = await run_selection.count(session, wanted)
     assert isinstance(refusal, Refusal) and refusal.code == code
     assert [(each.why_not, each.runs) for each in counted] == [(code, 1)]
     await world.sql("UPDATE runs SET status = 'exited', finished_at = now()")
     async with world.database.organization(world.organization_id) as session:
-        [plan] = await replays.plan(session, await replays.load(session, [run], lock=True), Wanted())
+        [plan] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), Wanted())
     assert isinstance(plan, Plan)  # somebody asks for exactly this
 
 
