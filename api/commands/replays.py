@@ -76,7 +76,7 @@ def _refused(refusal: Refusal) -> LeadStatsError:
 _ENDING: Mapping[str, str] = {"run_left": "a rule of its journey has ended it", "run_cancelled": "somebody has cancelled it"}
 _ENDED_FIRST = "If it is to go on all the same, wait until it has ended (or, if its workflow is gone, cancel it), and then replay it."
 _UNDER_WAY = "a replay takes the place of a run that needs attention or has finished; cancel it first, or wait until it has finished"
-_WAY_OUT: Mapping[str, str] = {"paused": "resume or cancel it first, then replay it"}
+_WAY_OUT: Mapping[str, str] = {"paused": "resume it (or its journey or campaign, if that is paused) or cancel it first, then replay it"}
 
 
 def _unknown_step(refusal: Refusal) -> str:

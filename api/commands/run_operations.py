@@ -63,7 +63,7 @@ async def _effects(session: OrganizationSession, wanted: Wanted, runs: int) -> d
     run_ids = await run_selection.obeying(session, replace(wanted, maximum=runs))
     found = await replay_plans.dry_run(session, run_ids, replay_plans.wanted_of(wanted.arguments, ""))
     steps = [{"step_id": step_id, **counted} for step_id, counted in sorted(found.by_step.items())]
-    return {"effects": {**found.numbers, "by_step": steps, "refused": dict(found.refused)}}
+    return {"effects": {**found.numbers, "by_step": steps}}
 
 
 def _operation(command: str) -> Operation:
@@ -105,6 +105,7 @@ def _seen(counts: Sequence[Count]) -> dict[str, Any]:
             refused[each.why_not] += each.runs
     return {
         "fitting": sum(by_status.values()),
+        "stay_paused": sum(each.runs for each in counts if each.why_not is None and each.stays_paused),
         "by_status": dict(by_status),
         "by_step": [
             {"version": version, "step_id": step_id, "runs": runs, "obeying": obeying}

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from models.domain.journey.definition import Definition
+from models.domain.journey.operations import UNKNOWN_RESEND, UNKNOWN_STEP
 from models.domain.journey.replay import Ahead, Begun, Past, Place, Standing, Trip, begin_at, forecast
 from models.domain.journey.run import FINISHED, Phase
 from models.store import journey_versions, replay_chains
@@ -22,7 +23,7 @@ REPLAYABLE = FINISHED | {Phase.NEEDS_ATTENTION}
 @dataclass(frozen=True)
 class Wanted:
     """What is asked for. `from_step` None: each run's, where it stopped. `resend`: steps whose effect is to be done again although it
-    was done, or may have been; `strict`: a run of which nothing was done there is refused."""
+    was done, or may have been; `strict`: a run of which nothing was done there is refused, otherwise one that has no such step."""
 
     from_step: str | None = None
     version: VersionChoice = "original"
@@ -73,7 +74,7 @@ class Plan:
 @dataclass(frozen=True)
 class Refusal:
     """Why a run cannot be replayed: not_over, replayed_already, run_left, run_cancelled, journey_archived, campaign_cancelled,
-    unknown_step or nothing_to_resend. `steps`: that there are, or that can be sent again."""
+    unknown_step, nothing_to_resend or (of many) unknown_resend. `steps`: that there are, or that can be sent again."""
 
     old: Old
     code: str
@@ -116,7 +117,9 @@ def _plan(old: Old, wanted: Wanted, versions: "_Versions", chain: Sequence[Trip]
     definition = versions.definition(version)
     step_id = wanted.from_step or old.step_id or definition.start
     if step_id not in definition.steps:
-        return Refusal(old, "unknown_step", version, original, step_id, sorted(definition.steps))
+        return Refusal(old, UNKNOWN_STEP, version, original, step_id, sorted(definition.steps))
+    if not wanted.strict and (unknown := sorted(wanted.resend - definition.steps.keys())):
+        return Refusal(old, UNKNOWN_RESEND, version, original, unknown[0], sorted(definition.steps))
     begun = begin_at(chain, step_id, definition.looping, named=wanted.from_step is not None)
     ahead = forecast(definition, step_id, begun, pasts, wanted.resend)
     again = {each.step_id: each.visit for each in ahead if each.standing is Standing.RESENT}
@@ -169,24 +172,21 @@ RUNS_LOOKED_AT = 500  # in one go
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a replay of many runs would come to. `by_step`: how many effects, by step and standing; `refused`: how many runs, by why."""
+    """What a replay of many runs would come to, in effects: by step and standing, and in all. Runs that cannot be replayed have none."""
 
     by_step: Mapping[str, Mapping[str, int]]
-    refused: Mapping[str, int]
     numbers: Mapping[str, int]
 
 
 async def dry_run(session: OrganizationSession, run_ids: Sequence[UUID], wanted: Wanted) -> DryRun:
     """The sums over all of these runs. Writes nothing."""
     by_step: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    refused: Counter[str] = Counter()
     numbers: Counter[str] = Counter({str(standing): 0 for standing in Standing})
     for first in range(0, len(run_ids), RUNS_LOOKED_AT):
         for each in await plan(session, await load(session, run_ids[first : first + RUNS_LOOKED_AT], lock=False), wanted):
             if isinstance(each, Refusal):
-                refused[each.code] += 1
                 continue
             for effect in each.ahead:
                 by_step[effect.step_id][effect.standing] += 1
                 numbers[effect.standing] += 1
-    return DryRun(by_step, refused, numbers)
+    return DryRun(by_step, numbers)

@@ -27,7 +27,7 @@ _TAKE = """
     SELECT gen_random_uuid(), :o, :operation_id, t.id, row_number() OVER (ORDER BY t.workflow_id, t.id), t.step_id,
       (SELECT e.visit FROM run_events e WHERE e.organization_id = :o AND e.run_id = t.id AND e.sequence = t.sequence
          AND e.step_id = t.step_id), 'pending', '{{}}'
-    FROM (SELECT f.* FROM ({fitting}) f WHERE f.why_not IS NULL ORDER BY f.id LIMIT :maximum) t"""
+    FROM (SELECT f.id, f.workflow_id, f.step_id, f.sequence FROM ({fitting}) f WHERE f.why_not IS NULL ORDER BY f.id LIMIT :maximum) t"""
 
 
 # --- The operation itself -------------------------------------------------------------------------------------------

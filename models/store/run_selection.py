@@ -8,7 +8,8 @@ from uuid import UUID
 from sqlalchemy import text
 
 from models.domain.errors import Invalid
-from models.domain.journey.operations import OPERATIONS, UNKNOWN_STEP, WRONG_PHASE, RunSelection
+from models.domain.journey.operations import UNKNOWN_RESEND, UNKNOWN_STEP, RunSelection
+from models.store import run_applicability
 from models.store.segments import compile_segment
 from models.store.session import OrganizationSession
 
@@ -33,36 +34,19 @@ CONDITIONS: Mapping[str, str] = {
     "finished_from": "r.finished_at >= CAST(:finished_from AS timestamptz)",
     "finished_before": "r.finished_at < CAST(:finished_before AS timestamptz)",
 }
-# Why a command makes no sense for a run whose phase would let it, by the argument that it depends on.
-_ARGUMENTS: Mapping[str, tuple[str, str]] = {
-    "to_step": (
-        UNKNOWN_STEP,
-        """NOT EXISTS (SELECT 1 FROM journey_versions v WHERE v.organization_id = :o AND v.id = r.version_id
-                       AND jsonb_exists(v.definition -> 'steps', :to_step))""",
-    )
-}
-# And by the command itself.
-_COMMANDS: Mapping[str, Sequence[tuple[str, str]]] = {
-    "replay": (
-        ("replayed_already", "r.replayed_by IS NOT NULL"),
-        ("run_left", "r.finished_at IS NULL AND r.exit_requested_at IS NOT NULL"),
-        ("run_cancelled", "r.finished_at IS NULL AND r.cancel_requested_at IS NOT NULL"),
-        (
-            "journey_archived",
-            "EXISTS (SELECT 1 FROM journeys j WHERE j.organization_id = :o AND j.id = r.journey_id AND j.archived_at IS NOT NULL)",
-        ),
-        (
-            "campaign_cancelled",
-            "EXISTS (SELECT 1 FROM campaigns c WHERE c.organization_id = :o AND c.id = r.campaign_id AND c.cancelled_at IS NOT NULL)",
-        ),
-    )
-}
-_FITTING = "SELECT r.id, r.status, r.step_id, r.version_id, r.workflow_id, r.sequence, {why_not} AS why_not FROM runs r WHERE {where}"
+_FITTING = """
+    SELECT r.id, r.status, r.step_id, r.version_id, r.workflow_id, r.sequence, {why_not} AS why_not, {stays_paused} AS stays_paused,
+      {goes_on_with} AS goes_on_with
+    FROM runs r JOIN journeys journey ON journey.organization_id = :o AND journey.id = r.journey_id
+    LEFT JOIN campaigns campaign ON campaign.organization_id = :o AND campaign.id = r.campaign_id WHERE {where}"""
 _COUNTS = """
-    SELECT f.status, f.step_id, v.number AS version, f.why_not, f.runs
-    FROM (SELECT f.status, f.step_id, f.version_id, f.why_not, count(*) AS runs FROM ({fitting}) f GROUP BY 1, 2, 3, 4) f
+    SELECT f.status, f.step_id, v.number AS version, f.why_not, f.stays_paused, f.runs
+    FROM (SELECT f.status, f.step_id, f.version_id, f.why_not, f.stays_paused, count(*) AS runs FROM ({fitting}) f GROUP BY 1, 2, 3, 4, 5) f
     JOIN journey_versions v ON v.organization_id = :o AND v.id = f.version_id
-    ORDER BY v.number, f.step_id, f.status, f.why_not"""
+    ORDER BY v.number, f.step_id, f.status, f.why_not, f.stays_paused"""
+_STEPS = """
+    SELECT DISTINCT jsonb_object_keys(v.definition -> 'steps') FROM journey_versions v WHERE v.organization_id = :o AND v.id IN
+      (SELECT f.goes_on_with FROM ({fitting}) f WHERE f.why_not IS NULL OR f.why_not = :unknown) ORDER BY 1"""
 
 
 @dataclass(frozen=True)
@@ -77,12 +61,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Count:
-    """`why_not`: why the command makes no sense for them; None: it will be said to them."""
+    """`why_not`: why the command makes no sense for them; None: it will be said to them. `stays_paused`: those go on only when a pause is
+    lifted."""
 
     status: str
     step_id: str | None
     version: int
     why_not: str | None
+    stays_paused: bool
     runs: int
 
 
@@ -90,13 +76,24 @@ async def count(session: OrganizationSession, wanted: Wanted) -> list[Count]:
     """Where the runs stand that the selection fits now.
 
     Raises:
-        Invalid: the selection names what there is not.
+        Invalid: the selection names what there is not, or a step is to be done again that none of the runs has.
     """
     await _check(session, wanted.selection)
     await session.execute(text(f"SET LOCAL statement_timeout = '{LOOK_SECONDS}s'"))
     sql, parameters = await fitting(session, wanted)
-    rows = await session.execute(text(_COUNTS.format(fitting=sql)), parameters)
-    return [Count(row.status, row.step_id, row.version, row.why_not, row.runs) for row in rows]
+    found = [Count(*row) for row in await session.execute(text(_COUNTS.format(fitting=sql)), parameters)]
+    if any(each.why_not == UNKNOWN_RESEND for each in found):
+        known = list(await session.scalars(text(_STEPS.format(fitting=sql)), {**parameters, "unknown": UNKNOWN_RESEND}))
+        _refuse_unknown(sorted(set(wanted.arguments["resend"]).difference(known)), known)
+    return found
+
+
+def _refuse_unknown(steps: Sequence[str], known: Sequence[str]) -> None:
+    """What only some of the runs have not is counted; what none has is a mistake."""
+    if steps:
+        there_is = ", ".join(known[:20])
+        message = f"None of these runs has a step {steps[0]!r} that could be done again; name one of theirs ({there_is}), or leave it out."
+        raise Invalid.field("arguments.resend", UNKNOWN_STEP, message)
 
 
 async def obeying(session: OrganizationSession, wanted: Wanted) -> list[UUID]:
@@ -121,15 +118,15 @@ async def _check(session: OrganizationSession, selection: RunSelection) -> None:
 
 
 async def fitting(session: OrganizationSession, wanted: Wanted) -> tuple[str, dict[str, Any]]:
-    """A query for the runs that the selection fits, with `why_not`, and its parameters."""
+    """A query for the runs that the selection fits, with what `run_applicability` says of each, and its parameters."""
     where, parameters = await _where(session, wanted.selection)
-    cases = [(WRONG_PHASE, "r.status <> ALL(CAST(:phases AS text[]))")]
-    cases += [_ARGUMENTS[name] for name in wanted.arguments if name in _ARGUMENTS]
-    cases += _COMMANDS.get(wanted.command, ())
-    why_not = " ".join(f"WHEN {condition} THEN '{code}'" for code, condition in cases)
-    parameters["phases"] = sorted(OPERATIONS[wanted.command].phases)
-    parameters |= {name: value for name, value in wanted.arguments.items() if name in _ARGUMENTS}
-    return _FITTING.format(why_not=f"CASE {why_not} END", where=where), parameters
+    sql = _FITTING.format(
+        why_not=run_applicability.why_not(wanted.command, wanted.arguments),
+        stays_paused=run_applicability.stays_paused(wanted.command),
+        goes_on_with=run_applicability.goes_on_with(wanted.arguments),
+        where=where,
+    )
+    return sql, parameters | run_applicability.parameters(wanted.command, wanted.arguments)
 
 
 async def _where(session: OrganizationSession, selection: RunSelection) -> tuple[str, dict[str, Any]]:

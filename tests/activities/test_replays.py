@@ -244,6 +244,16 @@ async def test_a_run_that_is_ending_is_not_replayed_in_its_last_moment(world: Wo
     assert isinstance(plan, Plan)  # somebody asks for exactly this
 
 
+async def test_a_run_without_the_step_that_is_to_be_done_again_is_refused_also_when_its_turn_comes(world: World) -> None:
+    """A newer version may have been published since the preview counted."""
+    run = await world.contact()
+    await world.sql("UPDATE runs SET status = 'needs_attention', step_id = 'news'")
+    async with world.database.organization(world.organization_id) as session:
+        wanted = replay_plans.wanted_of({"resend": ["news", "gone"]}, "outage")
+        [refusal] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), wanted)
+    assert isinstance(refusal, Refusal) and (refusal.code, refusal.step) == ("unknown_resend", "gone")
+
+
 async def test_a_replay_of_many_leaves_those_alone_that_have_ended_since_they_were_taken(world: World) -> None:
     failed, bought = await world.people(2)
     await world.sql("UPDATE runs SET status = 'needs_attention', step_id = 'news'")
