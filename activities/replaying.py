@@ -19,8 +19,9 @@ from activities.versions import Versions
 from models.domain.audit import Actor, ActorKind
 from models.domain.journey.operations import WRONG_PHASE
 from models.domain.journey.run import RunState
-from models.store import audit, handovers, replays, run_operations
-from models.store.replays import Made, Plan, Refusal, StartingWorkflow
+from models.store import audit, handovers, replay_plans, replays, run_operations
+from models.store.replay_plans import Plan, Refusal
+from models.store.replays import Made, StartingWorkflow
 from models.store.run_operations import Settled
 from models.store.session import Database, OrganizationSession
 from models.tables.operating import RunOperation
@@ -102,12 +103,12 @@ class ReplayActivities:
         return OperationPageDone(after=until)
 
     async def _replay(self, session: OrganizationSession, operation: RunOperation, run_ids: Sequence[UUID]) -> None:
-        wanted = replays.wanted_of(operation.arguments, operation.reason or "")
+        wanted = replay_plans.wanted_of(operation.arguments, operation.reason or "")
         actor = Actor(cast(ActorKind, operation.actor_kind or "system"), operation.executed_by)
         meant = run_operations.wanted_of(operation).selection.statuses
-        locked = await replays.load(session, run_ids, lock=True)
+        locked = await replay_plans.load(session, run_ids, lock=True)
         olds = [old for old in locked if meant is None or old.status in meant]
-        found = await replays.plan(session, olds, wanted)
+        found = await replay_plans.plan(session, olds, wanted)
         plans = [each for each in found if isinstance(each, Plan)]
         made, entries = await replays.make(session, plans, wanted, actor)
         settled = [*_done(made), *(_refused(each) for each in found if isinstance(each, Refusal))]

@@ -51,7 +51,7 @@ class Operators:
             state = trip.state if self.trips.is_held(trip) else interpreter.unhold(trip.state, workflow.now())
             if kind == "resumed":
                 state = interpreter.resumed(state, workflow.now(), control.spread, control.request_id, offset)
-            self._note(trip, kind, by, state)
+            self._note(trip, kind, by, state, control.kind)
             self.trips.nudge(trip)
         await asyncio.gather(*(self.trips.record(trip) for trip in trips))
 
@@ -144,13 +144,15 @@ class Operators:
         self.trips.apply(trip, self._steered(trip.state, control))
         return True
 
-    def _note(self, trip: Trip, kind: str, control: RunControl, state: RunState | None = None) -> None:
-        """A change of the pause, which leaves the phase underneath, and the reason for it, as they are."""
+    def _note(self, trip: Trip, kind: str, control: RunControl, state: RunState | None = None, whose: ControlledKind | None = None) -> None:
+        """A change of the pause, which leaves the phase underneath, and the reason for it, as they are. `whose` it is; None: its own."""
         trip.state = state or trip.state
         trip.actor = control
         here = trip.state
         reason = here.reason if kind == "resumed" else control.reason
         details = {"why": control.reason} if kind == "resumed" and control.reason else {}
+        if whose is not None:
+            details["with"] = str(whose)
         wake_at = interpreter.due_after_pause(here, workflow.now()) if kind == "resumed" else here.wake_at
         change = interpreter.Change(kind, here.phase, here.step_id, here.visit, wake_at, reason, details)
         self.trips.apply(trip, Progress(here, (change,)))

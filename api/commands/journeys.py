@@ -7,7 +7,7 @@ from uuid import UUID
 
 from activities.contracts.control import Control, ControlledKind
 from activities.starting import attributes
-from api.commands import cases, temporal
+from api.commands import cases, resumptions, temporal
 from api.commands.facts import facts_of as facts_of
 from api.commands.routing import poke_if_listening
 from api.dependencies import Caller
@@ -163,7 +163,7 @@ async def resume(caller: Caller, journey_id: UUID, key: str | None, manner: Mann
 
     Raises:
         Invalid: the manner is out of range.
-        Conflict: it is not paused (any more), so that nothing could be done in this manner.
+        Conflict: it is not paused (any more), so that nothing could be done in this manner, or another request is being obeyed.
         Unavailable: still paused: repeat.
     """
     manner.check()
@@ -172,7 +172,10 @@ async def resume(caller: Caller, journey_id: UUID, key: str | None, manner: Mann
         if journey.paused_at is None:
             manner.refuse_unpaused("journey")
             return journey
-        await _append(session, caller, "journey.resume_requested", journey_id, **manner.audited(), **_because(reason))
+        request = str(_request(caller, journey, "resume", key))
+        asked = {"pauses": journey.pauses, "request_id": request, **manner.audited(), **_because(reason)}
+        if await resumptions.is_news(session, "journey", journey_id, asked):
+            await _append(session, caller, "journey.resume_requested", journey_id, **asked)
     await _control(caller, journey, "resume", reason, key, manner)
     return journey
 
@@ -200,11 +203,8 @@ async def cancel(caller: Caller, journey_id: UUID, reason: str | None, key: str 
 async def _control(
     caller: Caller, journey: Journey, command: Command, reason: str | None, key: str | None, manner: Manner = AT_ONCE
 ) -> None:
-    """A resume names the pauses it knew of: one that is said after it is not lifted by it. A cancellation without a key is never the
-    same word as one before: others may have entered since."""
+    """A resume names the pauses it knew of: one that is said after it is not lifted by it."""
     organization_id, journey_id = caller.organization_id, journey.id
-    word = key or (str(new_id()) if command == "cancel" else f"after {journey.pauses} pauses")
-    request = temporal.request_id(word, organization_id, caller.actor.id, journey_id, command)
     control = Control(
         organization_id=organization_id,
         kind=ControlledKind.JOURNEY,
@@ -213,11 +213,17 @@ async def _control(
         actor_kind=caller.actor.kind,
         actor_id=caller.actor.id,
         reason=reason,
-        request_id=request,
+        request_id=_request(caller, journey, command, key),
         pauses=journey.pauses,
         **vars(manner),
     )
     await temporal.control_all(caller.services, control, attributes(organization_id, journey_id))
+
+
+def _request(caller: Caller, journey: Journey, command: Command, key: str | None) -> UUID:
+    """A cancellation without a key is never the same word as one before: others may have entered since."""
+    word = key or (str(new_id()) if command == "cancel" else f"after {journey.pauses} pauses")
+    return temporal.request_id(word, caller.organization_id, caller.actor.id, journey.id, command)
 
 
 async def set_archived(caller: Caller, journey_id: UUID, archived: bool) -> Journey:

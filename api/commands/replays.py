@@ -12,9 +12,9 @@ from models.domain.errors import Conflict, Invalid, LeadStatsError, NotFound
 from models.domain.journey.definition import SendStep
 from models.domain.journey.replay import Ahead, Standing, counts
 from models.domain.quiet_hours import choose_zone, read_window
-from models.store import audit, replays, runs, timelines
+from models.store import audit, replay_plans, replays, runs, timelines
 from models.store.eligibility import Asked, load_consent_facts, load_places
-from models.store.replays import Old, Plan, Refusal, Wanted
+from models.store.replay_plans import Old, Plan, Refusal, Wanted
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
 from models.tables.journeys import Run
@@ -46,10 +46,10 @@ async def replay_run(caller: Caller, run_id: UUID, wanted: Wanted, key: str | No
 
 
 async def _plan(session: OrganizationSession, run_id: UUID, wanted: Wanted, *, lock: bool) -> Plan:
-    olds = await replays.load(session, [run_id], lock=lock)
+    olds = await replay_plans.load(session, [run_id], lock=lock)
     if not olds:
         raise NotFound("run", run_id)
-    [plan] = await replays.plan(session, olds, wanted)
+    [plan] = await replay_plans.plan(session, olds, wanted)
     if isinstance(plan, Refusal):
         raise _refused(plan)
     return plan
@@ -76,7 +76,7 @@ def _refused(refusal: Refusal) -> LeadStatsError:
 _ENDING: Mapping[str, str] = {"run_left": "a rule of its journey has ended it", "run_cancelled": "somebody has cancelled it"}
 _ENDED_FIRST = "If it is to go on all the same, wait until it has ended (or, if its workflow is gone, cancel it), and then replay it."
 _UNDER_WAY = "a replay takes the place of a run that needs attention or has finished; cancel it first, or wait until it has finished"
-_WAY_OUT: Mapping[str, str] = {"paused": "resume or cancel it first, then replay it"}
+_WAY_OUT: Mapping[str, str] = {"paused": "resume it (or its journey or campaign, if that is paused) or cancel it first, then replay it"}
 
 
 def _unknown_step(refusal: Refusal) -> str:

@@ -4,14 +4,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from api.dependencies import Caller
+from models.domain.errors import Conflict
 from models.domain.journey.definition import Definition
 from models.domain.journey.resumption import Manner
-from models.store import campaigns, entries, journey_versions, journeys, resumptions
+from models.store import audit, campaigns, entries, journey_versions, journeys, resumptions
 from models.store.resumptions import BUCKETS, Kind, LeftOut
+from models.store.session import OrganizationSession
 from models.tables.base import utc_now
+
+LIFTED_WITHIN = timedelta(seconds=30)  # a pause that is not lifted by then may lack its workflow: somebody else may try
 
 
 @dataclass(frozen=True)
@@ -63,4 +68,24 @@ async def outlook(caller: Caller, kind: Kind, subject_id: UUID, drop_older_than:
         would_drop=leaving.get(resumptions.OVERDUE, 0),
         no_longer_fit=leaving.get(resumptions.NO_LONGER_FITS, 0),
         entries_waiting=waiting,
+    )
+
+
+async def is_news(session: OrganizationSession, kind: Kind, subject_id: UUID, asked: Mapping[str, Any]) -> bool:
+    """Whether nobody has asked for this resumption yet; False: this repeats the request that is being obeyed. `asked`: as the audit chain
+    is told, with the `pauses` that are to be lifted and the `request_id`. The caller holds the subject's lock until what is news is on
+    the chain, so that of two requests one comes first.
+
+    Raises:
+        Conflict: another request is being obeyed, or this one asked for another manner before.
+    """
+    wanted = audit.EntryFilter(kind, str(subject_id), f"{kind}.resume_requested", since=utc_now() - LIFTED_WITHIN)
+    last = next(iter(await audit.list_entries(session, wanted, 1, newest_first=True)), None)
+    if last is None or last.details.get("pauses") != asked["pauses"]:
+        return True
+    if last.details == asked:
+        return False
+    raise Conflict(
+        f"This {kind} is being resumed already, as another request has asked; the audit record says how, and by whom. Read it again: if "
+        f"it is still paused in {int(LIFTED_WITHIN.total_seconds())} seconds, ask once more."
     )

@@ -19,8 +19,8 @@ from models.domain.journey import workflow_id
 from models.domain.journey.draft import storable
 from models.domain.journey.operations import OPERATIONS, VARIABLES_BYTES, Operation, RunSelection
 from models.domain.phrases import plain_message
-from models.store import audit, replays, run_operations
-from models.store.run_operations import Count, Wanted
+from models.store import audit, replay_plans, run_operations, run_selection
+from models.store.run_selection import Count, Wanted
 from models.store.session import OrganizationSession
 from models.tables.operating import RunOperation
 
@@ -41,7 +41,7 @@ async def preview(caller: Caller, command: str, selection: RunSelection, argumen
         raise Invalid.field("filter", "empty", "Say which runs: an empty filter would be every run there is.")
     wanted = Wanted(command, selection, _arguments(operation, arguments), maximum)
     async with caller.session() as session:
-        counts = await run_operations.count(session, wanted)
+        counts = await run_selection.count(session, wanted)
         seen = _seen(counts)
         runs = sum(each.runs for each in counts if each.why_not is None)
         taken = min(runs, operation.most_runs if maximum is None else maximum)
@@ -60,10 +60,10 @@ async def _effects(session: OrganizationSession, wanted: Wanted, runs: int) -> d
     """What the command would come to, beyond the number of runs, where that can be told."""
     if wanted.command != "replay":
         return {}
-    run_ids = await run_operations.obeying(session, replace(wanted, maximum=runs))
-    found = await replays.dry_run(session, run_ids, replays.wanted_of(wanted.arguments, ""))
+    run_ids = await run_selection.obeying(session, replace(wanted, maximum=runs))
+    found = await replay_plans.dry_run(session, run_ids, replay_plans.wanted_of(wanted.arguments, ""))
     steps = [{"step_id": step_id, **counted} for step_id, counted in sorted(found.by_step.items())]
-    return {"effects": {**found.numbers, "by_step": steps, "refused": dict(found.refused)}}
+    return {"effects": {**found.numbers, "by_step": steps}}
 
 
 def _operation(command: str) -> Operation:
@@ -105,6 +105,7 @@ def _seen(counts: Sequence[Count]) -> dict[str, Any]:
             refused[each.why_not] += each.runs
     return {
         "fitting": sum(by_status.values()),
+        "stay_paused": sum(each.runs for each in counts if each.why_not is None and each.stays_paused),
         "by_status": dict(by_status),
         "by_step": [
             {"version": version, "step_id": step_id, "runs": runs, "obeying": obeying}

@@ -121,7 +121,7 @@ async def acknowledge_finding(caller: Annotated[Caller, authorize("runs.control"
 
 @router.get("/conservation")
 async def read_conservation(caller: Annotated[Caller, authorize("runs.read")]) -> ConservationView:
-    """Whether everybody who entered is somewhere, counted now."""
+    """Whether everybody who entered is somewhere, counted now. 503 where that takes longer than ten seconds: see the findings instead."""
     async with caller.session() as session:
         found, check = await conservation.balance(session), await conservation.last_check(session)
     checked = {"workflows_checked_at": check and check.workflows_at, "records_checked_at": check and check.records_at}

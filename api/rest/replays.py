@@ -16,7 +16,7 @@ from api.rest.runs import RunView
 from models.domain.journey.happening import Happening, Names
 from models.domain.journey.replay import Ahead, Standing
 from models.domain.journey.sentences import sentence
-from models.store.replays import Wanted
+from models.store.replay_plans import Wanted
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 

@@ -39,6 +39,8 @@ class PreviewRequest(BaseModel):
 
 
 class StepCount(BaseModel):
+    """Of the runs that the filter fits, those at one step of one version."""
+
     version: int
     step_id: str | None
     runs: int
@@ -55,7 +57,8 @@ class StepEffects(BaseModel):
 
 
 class ReplayEffects(BaseModel):
-    """Of a replay: sums over the runs that it is for, as in the preview of a single one (`POST /v1/runs/{id}/replays/preview`)."""
+    """Of a replay: how many effects (not runs) it would keep and do, summed over the operation's `runs`, as the preview of a single one
+    (`POST /v1/runs/{id}/replays/preview`) counts them."""
 
     kept: int = Field(description="Done already, and not repeated.")
     resent: int = Field(description="Done already, and asked for once more.")
@@ -63,16 +66,26 @@ class ReplayEffects(BaseModel):
     possible: int = Field(description="To do, if the run comes that way.")
     uncertain: int = Field(description="Nobody knows whether they were done: those runs need attention there.")
     by_step: list[StepEffects]
-    refused: dict[str, int] = Field(description="Runs that cannot be replayed so, by why.", examples=[{"unknown_step": 2}])
 
 
 class OperationPreview(BaseModel):
+    """All are numbers of runs, but for `effects`. `fitting` = `obeying` + the sum of `not_applicable` = the sum of `by_status`. The
+    operation's `runs` are `obeying`, or as many of them as `limit` allows."""
+
     fitting: int = Field(description="Runs that the filter fits.")
-    obeying: int = Field(description="Those of them for which the command makes sense.")
-    by_status: dict[str, int] = Field(examples=[{"needs_attention": 118, "waiting": 3}])
+    obeying: int = Field(description="Those of them for which the command makes sense: it will be said to them.")
+    stay_paused: int = Field(
+        0,
+        description="Of those that obey: how many do so beneath a pause (the journey's, the campaign's or their own), and go on only when "
+        "that is lifted.",
+    )
+    by_status: dict[str, int] = Field(
+        description="As they are shown: whatever is paused is `paused`.", examples=[{"needs_attention": 118, "waiting": 3}]
+    )
     by_step: list[StepCount]
     not_applicable: dict[str, int] = Field(
-        description="The others, by why it makes no sense for them.", examples=[{"wrong_phase": 3, "unknown_step": 2}]
+        description="The others, by why it makes no sense for them: they are left alone.",
+        examples=[{"wrong_phase": 3, "paused_with_journey": 2}],
     )
     effects: ReplayEffects | None = Field(None, description="Of a replay; null for other commands.")
 
@@ -94,7 +107,7 @@ class OperationView(BaseModel):
     arguments: dict[str, Any]
     limit: int | None
     status: str = Field(description="previewed, running, completed or cancelled.", examples=["running"])
-    runs: int = Field(description="That it is for.")
+    runs: int = Field(description="How many it is for: those that obey, or the oldest of them up to `limit`.")
     preview: OperationPreview = Field(description="As it was.")
     progress: Progress
     reason: str | None

@@ -5,8 +5,11 @@ from time import perf_counter
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from models.domain.conservation import Balance
+from models.domain.errors import Unavailable
+from models.store.faults import timed_out
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.findings import OrganizationCheck
@@ -43,9 +46,29 @@ _CHECKED = text(
 SHARE = 50  # a check that took a second is made again after 50: it takes a fiftieth of the time at most
 
 
+LOOK = timedelta(seconds=10)  # how long somebody may wait for the numbers
+
+
 async def balance(session: OrganizationSession) -> Balance:
-    """Both sides as they stand at this instant. Changes nothing."""
-    return _balance(await _count(session))
+    """Both sides as they stand at this instant. Changes nothing.
+
+    Raises:
+        Unavailable: counting took longer than `LOOK`.
+    """
+    await session.execute(text(f"SET LOCAL statement_timeout = {LOOK // timedelta(milliseconds=1)}"))
+    try:
+        return _balance(await _count(session))
+    except DBAPIError as error:
+        if timed_out(error):
+            raise Unavailable(_TOO_MANY) from None
+        raise
+
+
+_TOO_MANY = (
+    f"Counting everything took longer than {LOOK.seconds} seconds and was given up. Repeat when the database is less busy. The reconciler "
+    "counts, too, as long as that takes: GET /v1/findings?kind=conservation shows whether the numbers differed, and the metric "
+    "leadstats_conservation_difference by how much."
+)
 
 
 async def check_balance(session: OrganizationSession) -> Balance:

@@ -20,6 +20,7 @@ class Fault(Enum):
     UNSTORABLE = "unstorable"
 
 
+_CANCELLED = "57014"  # statement timeout
 _BY_STATE = {
     "23505": Fault.TAKEN,
     "23503": Fault.REFERENCED,
@@ -31,7 +32,7 @@ _BY_STATE = {
     "40P01": Fault.UNAVAILABLE,  # deadlock
     "53300": Fault.UNAVAILABLE,  # too many connections
     "55P03": Fault.UNAVAILABLE,  # lock not available
-    "57014": Fault.UNAVAILABLE,  # statement timeout
+    _CANCELLED: Fault.UNAVAILABLE,
     "57P01": Fault.UNAVAILABLE,  # the server is being shut down
     "57P02": Fault.UNAVAILABLE,
     "57P03": Fault.UNAVAILABLE,  # the server is starting
@@ -51,6 +52,11 @@ def fault_of(error: BaseException) -> Fault | None:
     # Without a state the server never answered: it is away, or the connection broke.
     lost = state is None and isinstance(error, (OperationalError, InterfaceError, psycopg.OperationalError))
     return Fault.UNAVAILABLE if lost else None
+
+
+def timed_out(error: DBAPIError) -> bool:
+    """Whether the statement took longer than it was allowed to."""
+    return getattr(error.orig, "sqlstate", None) == _CANCELLED
 
 
 async def is_reachable(database: Database) -> bool:

@@ -157,7 +157,7 @@ class Run(OrganizationRow, table=True):
     root_run_id: UUID | None = None  # of a replay: the first run of its chain
     replayed_by: UUID | None = None  # the run that replays this one; from then on this one does nothing any more
     entered_at: datetime | None = moment(nullable=True)  # of a replay: when the first of its chain began
-    replay: dict[str, Any] | None = document(nullable=True)  # of a replay: models.store.replays.Terms
+    replay: dict[str, Any] | None = document(nullable=True)  # of a replay: as `models.store.replays` writes it
     updated_at: datetime = moment(default_now=True)
     finished_at: datetime | None = moment(nullable=True)
 

@@ -17,7 +17,7 @@ from activities.operations import OperationActivities
 from models.domain.audit import SYSTEM
 from models.domain.journey.operations import RunSelection
 from models.store import run_operations
-from models.store.run_operations import Wanted
+from models.store.run_selection import Wanted
 from tests.activities.test_audit import happened, record
 from tests.activities.world import World
 

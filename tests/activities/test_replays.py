@@ -20,8 +20,9 @@ from models.domain.audit import Actor
 from models.domain.journey.operations import RunSelection
 from models.domain.journey.run import Phase
 from models.settings import Settings
-from models.store import audit, replays, run_operations
-from models.store.replays import Made, Plan, Refusal, Wanted
+from models.store import audit, replay_plans, replays, run_operations, run_selection
+from models.store.replay_plans import Plan, Refusal, Wanted
+from models.store.replays import Made
 from models.store.session import Database
 from tests.activities.effects.world import EffectWorld, said
 from tests.activities.world import FakeProvider, World
@@ -34,7 +35,7 @@ async def replay(world: World, runs: Sequence[UUID], **asked: Any) -> list[UUID]
     await world.sql("UPDATE runs SET status = 'needs_attention', step_id = coalesce(step_id, 'news') WHERE replay_of IS NULL")
     wanted = Wanted(reason="outage", **asked)
     async with world.database.organization(world.organization_id) as session:
-        plans = await replays.plan(session, await replays.load(session, runs, lock=True), wanted)
+        plans = await replay_plans.plan(session, await replay_plans.load(session, runs, lock=True), wanted)
         assert all(isinstance(plan, Plan) for plan in plans), plans
         made, entries = await replays.make(session, [plan for plan in plans if isinstance(plan, Plan)], wanted, ALICE)
         await audit.append(session, entries)
@@ -234,22 +235,32 @@ async def test_a_run_that_is_ending_is_not_replayed_in_its_last_moment(world: Wo
     run = await world.contact()
     await world.sql(f"UPDATE runs SET status = 'needs_attention', step_id = 'news', {ending}")
     async with world.database.organization(world.organization_id) as session:
-        wanted = run_operations.Wanted("replay", RunSelection(run_ids=[run]), {})
-        [refusal] = await replays.plan(session, await replays.load(session, [run], lock=True), Wanted())
-        counted = await run_operations.count(session, wanted)
+        wanted = run_selection.Wanted("replay", RunSelection(run_ids=[run]), {})
+        [refusal] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), Wanted())
+        counted = await run_selection.count(session, wanted)
     assert isinstance(refusal, Refusal) and refusal.code == code
     assert [(each.why_not, each.runs) for each in counted] == [(code, 1)]
     await world.sql("UPDATE runs SET status = 'exited', finished_at = now()")
     async with world.database.organization(world.organization_id) as session:
-        [plan] = await replays.plan(session, await replays.load(session, [run], lock=True), Wanted())
+        [plan] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), Wanted())
     assert isinstance(plan, Plan)  # somebody asks for exactly this
+
+
+async def test_a_run_without_the_step_that_is_to_be_done_again_is_refused_also_when_its_turn_comes(world: World) -> None:
+    """A newer version may have been published since the preview counted."""
+    run = await world.contact()
+    await world.sql("UPDATE runs SET status = 'needs_attention', step_id = 'news'")
+    async with world.database.organization(world.organization_id) as session:
+        wanted = replay_plans.wanted_of({"resend": ["news", "gone"]}, "outage")
+        [refusal] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), wanted)
+    assert isinstance(refusal, Refusal) and (refusal.code, refusal.step) == ("unknown_resend", "gone")
 
 
 async def test_a_replay_of_many_leaves_those_alone_that_have_ended_since_they_were_taken(world: World) -> None:
     failed, bought = await world.people(2)
     await world.sql("UPDATE runs SET status = 'needs_attention', step_id = 'news'")
     async with world.database.organization(world.organization_id) as session:
-        wanted = run_operations.Wanted("replay", RunSelection(statuses=[Phase.NEEDS_ATTENTION]), {})
+        wanted = run_selection.Wanted("replay", RunSelection(statuses=[Phase.NEEDS_ATTENTION]), {})
         operation = await run_operations.add(session, wanted, {}, 2, None)
         await run_operations.execute(session, operation, ALICE, "the mail server is back")
     await world.sql("UPDATE runs SET status = 'exited', reason = 'goal:bought', finished_at = now() WHERE id = :id", id=bought)

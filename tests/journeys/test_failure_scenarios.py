@@ -64,6 +64,13 @@ async def test_scenario_39_a_campaign_whose_messages_are_all_rejected_pauses_wit
         assert {each["outcome"] for each in failed} == {"content_permanent"}
         [cause] = (await acme.get("/failures", campaign_id=campaign_id))["items"]
         assert (cause["failure_class"], cause["runs"], cause["versions"]) == ("content", len(failed), [1])
+        # What a person would try is foretold: they cannot go on alone, nor be replayed, and tried again they wait for the resumption.
+        resume, replay, retry = [await foretold(acme, command, campaign_id) for command in ("resume", "replay", "retry")]
+        assert resume["not_applicable"] == {"paused_with_campaign": 40}
+        assert replay["not_applicable"] == {"paused_with_campaign": len(failed), "wrong_phase": 40 - len(failed)}
+        assert (retry["obeying"], retry["stay_paused"]) == (len(failed), len(failed))
+        [sentence] = [each["sentence"] for each in await acme.timeline(failed[0]["run_id"]) if each["kind"] == "paused"]
+        assert sentence.startswith("Paused with the campaign: too many of its messages failed")
         # The provider takes mail again: somebody is told, and resuming mails whoever had not been tried.
         await acme.call("DELETE", "/sandbox/faults")
         assert (await until_told(acme, f"/campaigns/{campaign_id}"))["notice"] == "told"
@@ -85,6 +92,12 @@ async def test_scenario_39_a_campaign_whose_messages_are_all_rejected_pauses_wit
     ]
     [entry] = [each for each in entries if each["action"] == "campaign.paused"]
     assert entry["actor"]["kind"] == "system" and entry["details"]["failure"] == "policy_refused"
+
+
+async def foretold(acme: Organization, command: str, campaign_id: str) -> Document:
+    operation = await acme.post("/run-operations/previews", {"command": command, "filter": {"campaign_id": campaign_id}})
+    preview: Document = operation["preview"]
+    return preview
 
 
 async def broadcast(acme: Organization, on_error: str) -> tuple[str, str]:

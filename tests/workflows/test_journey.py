@@ -173,6 +173,7 @@ async def test_a_paused_run_does_nothing_until_resumed_and_its_wait_goes_on(serv
         await control(handle, "resume", [runs[0].run_id])
         await handle.result()
     assert fakes.kinds(runs[0].run_id) == ["entered", "sent", "waiting", "paused", "resumed", "woke", "sent", "completed"]
+    assert not any("with" in each.details for each in fakes.transitions)  # the pause was its own
 
 
 async def test_a_paused_campaign_holds_every_run_and_loses_none(server: WorkflowEnvironment, fakes: Fakes) -> None:
@@ -185,6 +186,7 @@ async def test_a_paused_campaign_holds_every_run_and_loses_none(server: Workflow
         await handle.signal("control", Control.model_validate({**word, "command": "resume"}))
         await handle.result()
     assert set(fakes.phases().values()) == {"completed"} and len(fakes.sent) == 10
+    assert [each.details for each in fakes.transitions if each.kind == "resumed"] == [{"with": "campaign"}] * 5
 
 
 async def test_runs_that_were_cancelled_before_their_workflow_began_end_at_once(server: WorkflowEnvironment, fakes: Fakes) -> None:

@@ -23,6 +23,7 @@ MOST_VARIABLES = 100  # of one run
 VARIABLES_BYTES = 16 * 1024
 WRONG_PHASE = "wrong_phase"  # why a command makes no sense for a run
 UNKNOWN_STEP = "unknown_step"
+UNKNOWN_RESEND = "unknown_resend"
 
 Ids = Annotated[list[UUID], Field(max_length=MOST_IDS)]
 Codes = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=50)]
@@ -31,7 +32,7 @@ Codes = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=
 class RunSelection(BaseModel):
     """Which runs. What is left out does not matter; all that is given must hold. Times are aware; `_from` counts, `_before` does not.
 
-    A new field is one line here and one in `models.store.run_operations.CONDITIONS`.
+    A new field is one line here and one in `models.store.run_selection.CONDITIONS`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,11 +83,13 @@ class ReplayArguments(NoArguments):
 @dataclass(frozen=True)
 class Operation:
     """`phases`: of the runs for which it makes sense. `bound_to_step`: it means the step at which a run stood when it was selected, and
-    never a later one. `permission`: what a person needs beside `runs.bulk`. `most_runs`: at once."""
+    never a later one. `beneath_pause`: `phases` are those underneath a pause. `permission`: what a person needs beside `runs.bulk`.
+    `most_runs`: at once."""
 
     phases: frozenset[Phase]
     arguments: type[NoArguments] = NoArguments
     bound_to_step: bool = False
+    beneath_pause: bool = False
     permission: str = "runs.control"
     most_runs: int = MOST_RUNS
 
@@ -95,11 +98,11 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
     {
         "pause": Operation(UNFINISHED - {Phase.PAUSED}),
         "resume": Operation(frozenset({Phase.PAUSED})),
-        "retry": Operation(frozenset({Phase.NEEDS_ATTENTION})),
+        "retry": Operation(frozenset({Phase.NEEDS_ATTENTION}), beneath_pause=True),
         "skip": Operation(UNFINISHED, bound_to_step=True),
         "jump": Operation(UNFINISHED, JumpArguments, bound_to_step=True),
         "cancel": Operation(UNFINISHED),
         "set_variables": Operation(UNFINISHED, VariableArguments),
-        "replay": Operation(FINISHED | {Phase.NEEDS_ATTENTION}, ReplayArguments, most_runs=10_000),
+        "replay": Operation(FINISHED | {Phase.NEEDS_ATTENTION}, ReplayArguments, beneath_pause=True, most_runs=10_000),
     }
 )

@@ -101,6 +101,7 @@ _CLAUSES = {
     # why an operation on many runs did nothing to one
     "wrong_phase": "the command makes no sense for a run in its phase",
     "unknown_step": "its version of the journey has no such step",
+    "unknown_resend": "its version of the journey has no step of a name that was to be done again",
     "already": "it was so already",
     "variables_too_large": "it would have too many variables, or too large ones",
     "moved_on": "it had left the step that was meant",

@@ -188,9 +188,15 @@ def _by(verb: str, *, at_step: bool = False) -> Callable[[Happening], str]:
         words = happening.reason if actor or not is_known(happening.reason or "") else reason_words(happening)
         if actor and verb in _REMARKS:  # the run's own reason stays what it was
             words = happening.details.get("why")
-        return f"{verb}{_at_step(happening) if at_step else ''}{actor}{f': {words}' if words else ''}"
+        return f"{verb}{_with(happening)}{_at_step(happening) if at_step else ''}{actor}{f': {words}' if words else ''}"
 
     return tell
+
+
+def _with(happening: Happening) -> str:
+    """Of a pause that was not the run's own."""
+    whose = happening.details.get("with")
+    return f" with the {whose}" if whose in ("journey", "campaign") else ""
 
 
 _REMARKS = ("Resumed", "Asked to skip the step")

@@ -1,10 +1,11 @@
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from models.domain.findings import Kind, Severity, Sighting
-from models.store import findings
+from models.store import conservation, findings
 from models.store.session import Database
 from models.tables.base import new_id
 from tests.api.conftest import Person, anonymous
@@ -148,3 +149,15 @@ async def test_conservation_counts_both_sides_now(database: Database, alice: Per
         await session.execute(text("DELETE FROM runs WHERE id = :id"), {"id": answer.json()["id"]})
     lost = (await alice.client.get("/v1/conservation")).json()
     assert (lost["entered"], lost["present"], lost["difference"], lost["holds"]) == (1, 0, 1, False)
+
+
+async def test_counting_that_takes_too_long_is_given_up_with_a_way_out(
+    database: Database, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conservation, "LOOK", timedelta(milliseconds=200))
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE"))
+        answer = await alice.client.get("/v1/conservation")
+    assert (answer.status_code, answer.json()["code"], "Retry-After" in answer.headers) == (503, "unavailable", True)
+    assert "/v1/findings?kind=conservation" in answer.json()["detail"]
+    assert (await alice.client.get("/v1/conservation")).status_code == 200

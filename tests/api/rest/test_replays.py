@@ -282,14 +282,14 @@ async def test_a_bulk_preview_adds_the_dry_runs_up(alice: Person, run: dict[str,
     seen = (await bulk(alice, filter={"journey_id": journey})).json()
     assert (seen["runs"], seen["preview"]["not_applicable"]) == (2, {"wrong_phase": 1})
     effects = seen["preview"]["effects"]
-    assert {name: effects[name] for name in ("kept", "to_do", "possible", "uncertain", "resent", "refused")} == {
+    assert {name: effects[name] for name in ("kept", "to_do", "possible", "uncertain", "resent")} == {
         **dict.fromkeys(("kept", "possible", "uncertain", "resent"), 0),
         "to_do": 1,
-        "refused": {},
     }
     assert [(step["step_id"], step["to_do"]) for step in effects["by_step"]] == [("welcome", 1)]
     nowhere = (await bulk(alice, filter={"journey_id": journey}, arguments={"from_step": "nowhere"})).json()
-    assert nowhere["preview"]["effects"]["refused"] == {"unknown_step": 2}
+    assert (nowhere["runs"], nowhere["preview"]["not_applicable"]) == (0, {"unknown_step": 2, "wrong_phase": 1})
+    assert nowhere["preview"]["effects"]["by_step"] == []
 
 
 async def start(person: Person, journey: str, contact_id: str) -> dict[str, Any]:
@@ -309,6 +309,33 @@ async def test_a_bulk_replay_is_refused_where_it_makes_no_sense(
 ) -> None:
     answer = await bulk(alice, filter={"journey_id": journey}, **asked)
     assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, path)
+
+
+async def test_a_step_that_only_some_of_many_runs_have_is_counted_and_one_that_none_has_refused(
+    alice: Person, run: dict[str, Any], journey: str, around: Surroundings, database: Database
+) -> None:
+    """One needs attention at `welcome` of version 1, another has completed version 2, which has `hello` only."""
+    draft = {"start": "hello", "steps": {"hello": {**around.welcome()["steps"]["welcome"], "next": None}}}
+    await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": draft}, headers={"If-Match": '"1"'})
+    assert (await alice.client.post(f"/v1/journeys/{journey}/versions")).status_code == 201
+    await project(database, alice, (await start(alice, journey, run["contact_id"]))["id"], status="completed", step_id="hello")
+    cases: list[tuple[dict[str, Any], int, dict[str, int]]] = [
+        ({"resend": ["welcome"]}, 1, {"unknown_resend": 1}),
+        ({"version": "current"}, 1, {"unknown_step": 1}),
+        ({"version": "current", "from_step": "hello", "resend": ["hello"]}, 2, {}),
+    ]
+    for arguments, runs, others in cases:
+        seen = (await bulk(alice, filter={"journey_id": journey}, arguments=arguments)).json()
+        assert (seen["runs"], seen["preview"]["not_applicable"]) == (runs, others), arguments
+    mistakes: list[tuple[dict[str, Any], str]] = [
+        ({"resend": ["nowhere"]}, "hello, pause, welcome"),
+        ({"resend": ["welcome"], "version": "current"}, "hello"),
+    ]
+    for arguments, there_is in mistakes:
+        answer = await bulk(alice, filter={"journey_id": journey}, arguments=arguments)
+        [error] = answer.json()["errors"]
+        assert (answer.status_code, error["path"], error["code"]) == (422, "arguments.resend", "unknown_step")
+        assert f"({there_is})" in error["message"]
 
 
 async def test_a_replayed_run_does_not_fit_any_more(alice: Person, run: dict[str, Any], journey: str) -> None:

@@ -1,9 +1,13 @@
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
+from httpx2 import Response
 
+from api.commands import resumptions
 from models.store.session import Database
 from tests.api.conftest import Person, anonymous
 from tests.api.rest import acme
@@ -56,6 +60,33 @@ async def test_who_asks_for_a_manner_of_what_is_not_paused_is_told_so(alice: Per
     assert (refused.status_code, "not paused" in refused.json()["detail"]) == (409, True)
     assert (await alice.client.post(path, json={})).status_code == 202  # at once: nothing to do
     assert not temporal.started
+
+
+async def test_of_two_resumptions_at_the_same_moment_one_is_obeyed_and_on_record(
+    alice: Person, journey: str, temporal: FakeTemporal, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await paused(alice, journey)
+    path = f"/v1/journeys/{journey}/resumptions"
+    ways: list[dict[str, Any]] = [MANNER, {"reason": "at once"}]
+
+    async def ask(way: int, key: str | None = None) -> Response:
+        return await alice.client.post(path, json=ways[way], headers={"Idempotency-Key": key} if key else {})
+
+    async def asked() -> int:
+        return (await actions(alice, database, journey)).count("journey.resume_requested")
+
+    answers = await asyncio.gather(ask(0), ask(1))
+    assert sorted(answer.status_code for answer in answers) == [202, 409]
+    winner = next(way for way, answer in enumerate(answers) if answer.status_code == 202)
+    assert "being resumed already" in answers[1 - winner].json()["detail"] and await asked() == 1
+    words = [each.argument for each in temporal.started.values() if getattr(each.argument, "command", None) == "resume"]
+    assert [word.reason for word in words] == [ways[winner]["reason"]]
+    assert (await ask(winner)).status_code == 202 and await asked() == 1  # as after a 503
+    assert (await ask(winner, "somebody-else")).status_code == 409 and await asked() == 1
+    await paused(alice, journey)  # what had been asked for lifts this pause no more
+    assert (await ask(1 - winner)).status_code == 202 and await asked() == 2
+    monkeypatch.setattr(resumptions, "LIFTED_WITHIN", timedelta(0))  # the first one's workflow was never started, and nobody repeats it
+    assert (await ask(winner, "another-try")).status_code == 202 and await asked() == 3
 
 
 @pytest.mark.parametrize(

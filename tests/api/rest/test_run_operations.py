@@ -52,6 +52,7 @@ async def test_a_preview_says_how_many_fit_where_and_what_would_happen(alice: Pe
     assert seen["preview"] == {
         "fitting": 6,
         "obeying": 2,
+        "stay_paused": 0,
         "by_status": {"waiting": 3, "needs_attention": 2, "exited": 1},
         "by_step": [
             {"version": 1, "step_id": "pause", "runs": 3, "obeying": 0},
@@ -177,6 +178,43 @@ async def test_a_jump_is_not_for_versions_without_the_step(alice: Person, journe
     there = await preview(alice, "jump", {"journey_id": journey}, arguments={"to_step": "welcome"})
     gone = await preview(alice, "jump", {"journey_id": journey}, arguments={"to_step": "nowhere"})
     assert (there["runs"], gone["runs"], gone["preview"]["not_applicable"]) == (5, 0, {"unknown_step": 5, "wrong_phase": 1})
+
+
+async def pause_all(database: Database, person: Person, journey: str) -> None:
+    """The journey is paused, and its unfinished runs have heard of it; the oldest had been paused by itself before."""
+    said = """INSERT INTO run_events (id, organization_id, run_id, sequence, kind, details, occurred_at)
+              SELECT gen_random_uuid(), :o, r.id, CAST(:sequence AS integer), 'paused', CAST(:details AS jsonb), now() FROM runs r
+              WHERE r.journey_id = :journey AND r.finished_at IS NULL {only}"""
+    same = {"o": person.organization_id, "journey": UUID(journey)}
+    oldest = "AND r.id = (SELECT min(CAST(id AS text)) FROM runs WHERE journey_id = :journey AND status = 'waiting')::uuid"
+    async with database.organization(person.organization_id) as session:
+        await session.execute(text(said.format(only=oldest)), {**same, "sequence": 4, "details": "{}"})
+        await session.execute(text(said.format(only="")), {**same, "sequence": 5, "details": '{"with": "journey"}'})
+        await session.execute(text("UPDATE runs SET beneath = status, status = 'paused' WHERE finished_at IS NULL"))
+        await session.execute(text("UPDATE journeys SET paused_at = now() WHERE id = :id"), {"id": UUID(journey)})
+
+
+async def test_a_preview_sees_beneath_a_pause_what_each_run_will_answer(alice: Person, journey: str, database: Database) -> None:
+    await pause_all(database, alice, journey)
+    seen = {name: (await preview(alice, name, {"journey_id": journey})) for name in ("resume", "retry", "replay", "skip", "cancel")}
+    numbers = {name: (each["runs"], each["preview"]["stay_paused"], each["preview"]["not_applicable"]) for name, each in seen.items()}
+    assert numbers == {
+        "resume": (1, 1, {"paused_with_journey": 4, "wrong_phase": 1}),  # whose own pause ends, beneath the journey's
+        "retry": (2, 2, {"wrong_phase": 4}),
+        "replay": (1, 1, {"paused_with_journey": 2, "wrong_phase": 3}),
+        "skip": (5, 5, {"wrong_phase": 1}),
+        "cancel": (5, 0, {"wrong_phase": 1}),
+    }
+    for each in (one["preview"] for one in seen.values()):
+        assert each["fitting"] == sum(each["by_status"].values()) == each["obeying"] + sum(each["not_applicable"].values())
+    done = await alice.client.post(OPERATIONS, json={"preview_id": seen["resume"]["id"], "reason": "x"})
+    assert (done.status_code, done.json()["progress"]["pending"]) == (202, 1)  # exactly who was foretold
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE journeys SET paused_at = NULL WHERE id = :id"), {"id": UUID(journey)})
+    lifted = await preview(alice, "resume", {"journey_id": journey})
+    assert (lifted["runs"], lifted["preview"]["stay_paused"]) == (5, 0)
+    alone = await preview(alice, "replay", {"journey_id": journey})
+    assert alone["preview"]["not_applicable"] == {"run_paused": 2, "wrong_phase": 3}
 
 
 async def test_nobody_to_tell_is_completed_at_once(alice: Person, journey: str, temporal: FakeTemporal) -> None:

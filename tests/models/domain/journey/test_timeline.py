@@ -58,6 +58,18 @@ def say(kind: str, reason: str | None = None, **fields: Any) -> str:
             'Needs attention at "Welcome mail": the template prints contact.first_name, which this contact does not have',
         ),
         (say("paused", "asked by_phone", details={"actor_kind": "user", "actor_id": "u1"}), "Paused by Alice: asked by_phone"),
+        (
+            say("paused", "wrong price", details={"with": "journey", "actor_kind": "user", "actor_id": "u1"}),
+            "Paused with the journey by Alice: wrong price",
+        ),
+        (
+            say("paused", "too_many_failures", details={"with": "campaign", "actor_kind": "system"}),
+            "Paused with the campaign: too many of its messages failed for good, and somebody must look before it goes on",
+        ),
+        (
+            say("resumed", details={"with": "journey", "actor_kind": "user", "actor_id": "u1", "why": "corrected"}),
+            "Resumed with the journey by Alice: corrected",
+        ),
         (say("cancelled", details={"actor_kind": "api_key", "actor_id": "k9"}), "Cancelled by an API key"),
         (say("held", "rcpt_450"), "Held: the mail server answered 450 to this recipient; it was certainly not sent"),
         (

@@ -1,0 +1,192 @@
+"""How runs are replayed, or why they cannot be. Writes nothing."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import text
+
+from models.domain.journey.definition import Definition
+from models.domain.journey.operations import UNKNOWN_RESEND, UNKNOWN_STEP
+from models.domain.journey.replay import Ahead, Begun, Past, Place, Standing, Trip, begin_at, forecast
+from models.domain.journey.run import FINISHED, Phase
+from models.store import journey_versions, replay_chains
+from models.store.session import OrganizationSession
+from models.tables.journeys import JourneyVersion
+
+VersionChoice = Literal["original", "current"]
+REPLAYABLE = FINISHED | {Phase.NEEDS_ATTENTION}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for. `from_step` None: each run's, where it stopped. `resend`: steps whose effect is to be done again although it
+    was done, or may have been; `strict`: a run of which nothing was done there is refused, otherwise one that has no such step."""
+
+    from_step: str | None = None
+    version: VersionChoice = "original"
+    resend: frozenset[str] = frozenset()
+    reason: str = ""
+    strict: bool = True
+
+
+def wanted_of(arguments: Mapping[str, Any], reason: str) -> Wanted:
+    """What an operation on many runs asks of each: what was done there is done again, the rest anyway."""
+    version: VersionChoice = "current" if arguments.get("version") == "current" else "original"
+    return Wanted(arguments.get("from_step"), version, frozenset(arguments.get("resend", ())), reason, strict=False)
+
+
+@dataclass(frozen=True)
+class Old:
+    """A run that is to be replayed, as it stands."""
+
+    id: UUID
+    journey_id: UUID
+    version_id: UUID
+    campaign_id: UUID | None
+    contact_id: UUID
+    status: str
+    step_id: str | None
+    root_id: UUID
+    replayed_by: UUID | None
+    leaving: bool  # a rule of the journey has ended it, and its workflow has not said so (and may be gone)
+    cancelling: bool  # likewise, by an operator's word
+    journey_archived: bool
+    campaign_cancelled: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one run is replayed. `ahead`: what becomes of every effect."""
+
+    old: Old
+    version: JourneyVersion
+    original: JourneyVersion
+    definition: Definition
+    from_step: str
+    begun: Begun
+    ahead: Sequence[Ahead]
+    again: Mapping[str, int]  # steps that are asked for once more, with the visit
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a run cannot be replayed: not_over, replayed_already, run_left, run_cancelled, journey_archived, campaign_cancelled,
+    unknown_step, nothing_to_resend or (of many) unknown_resend. `steps`: that there are, or that can be sent again."""
+
+    old: Old
+    code: str
+    version: JourneyVersion | None = None
+    original: JourneyVersion | None = None
+    step: str | None = None
+    steps: Sequence[str] = ()
+
+
+_LOAD = """
+    SELECT r.id, r.journey_id, r.version_id, r.campaign_id, r.contact_id, r.status, r.step_id, coalesce(r.root_run_id, r.id) AS root_id,
+      r.replayed_by, r.finished_at IS NULL AND r.exit_requested_at IS NOT NULL AS leaving,
+      r.finished_at IS NULL AND r.cancel_requested_at IS NOT NULL AS cancelling,
+      j.archived_at IS NOT NULL AS journey_archived, c.cancelled_at IS NOT NULL AS campaign_cancelled
+    FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
+    LEFT JOIN campaigns c ON c.organization_id = :o AND c.id = r.campaign_id
+    WHERE r.organization_id = :o AND r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.id"""
+
+
+async def load(session: OrganizationSession, run_ids: Sequence[UUID], *, lock: bool) -> list[Old]:
+    """The runs, by id. With `lock`, nobody else replays them before this transaction ends, and whoever is doing something for one of
+    them in a transaction of its own (see `effects.claim`) is waited for."""
+    query = text(f"{_LOAD} FOR UPDATE OF r" if lock else _LOAD)
+    rows = await session.execute(query, {"o": session.organization_id, "ids": list(run_ids)})
+    return [Old(**row) for row in rows.mappings()]
+
+
+async def plan(session: OrganizationSession, olds: Sequence[Old], wanted: Wanted) -> list[Plan | Refusal]:
+    """How each of the runs is replayed, or why it cannot be; in their order. A constant number of statements. Writes nothing."""
+    versions = await _Versions.load(session, olds, wanted.version)
+    roots = sorted({old.root_id for old in olds})
+    chains, pasts = await replay_chains.chains(session, roots), await replay_chains.pasts(session, roots)
+    return [_plan(old, wanted, versions, chains[old.root_id], pasts[old.root_id]) for old in olds]
+
+
+def _plan(old: Old, wanted: Wanted, versions: "_Versions", chain: Sequence[Trip], pasts: Mapping[Place, Past]) -> Plan | Refusal:
+    if (code := _refusal(old)) is not None:
+        return Refusal(old, code)
+    original, version = versions.original(old), versions.chosen(old)
+    definition = versions.definition(version)
+    step_id = wanted.from_step or old.step_id or definition.start
+    if step_id not in definition.steps:
+        return Refusal(old, UNKNOWN_STEP, version, original, step_id, sorted(definition.steps))
+    if not wanted.strict and (unknown := sorted(wanted.resend - definition.steps.keys())):
+        return Refusal(old, UNKNOWN_RESEND, version, original, unknown[0], sorted(definition.steps))
+    begun = begin_at(chain, step_id, definition.looping, named=wanted.from_step is not None)
+    ahead = forecast(definition, step_id, begun, pasts, wanted.resend)
+    again = {each.step_id: each.visit for each in ahead if each.standing is Standing.RESENT}
+    if wanted.strict and (missing := sorted(wanted.resend - again.keys())):
+        done = [each.step_id for each in ahead if each.standing in (Standing.KEPT, Standing.UNCERTAIN, Standing.RESENT)]
+        return Refusal(old, "nothing_to_resend", version, original, missing[0], done)
+    return Plan(old, version, original, definition, step_id, begun, ahead, again)
+
+
+def _refusal(old: Old) -> str | None:
+    if old.replayed_by is not None:
+        return "replayed_already"
+    if old.status not in REPLAYABLE:
+        return "not_over"
+    if old.leaving or old.cancelling:
+        return "run_left" if old.leaving else "run_cancelled"
+    if old.journey_archived:
+        return "journey_archived"
+    return "campaign_cancelled" if old.campaign_cancelled else None
+
+
+class _Versions:
+    def __init__(self, by_id: Mapping[UUID, JourneyVersion], current: Mapping[UUID, UUID]) -> None:
+        self._by_id = by_id
+        self._current = current  # by journey; empty where the original is asked for
+        self._definitions: dict[UUID, Definition] = {}
+
+    @classmethod
+    async def load(cls, session: OrganizationSession, olds: Sequence[Old], choice: VersionChoice) -> "_Versions":
+        journeys = sorted({old.journey_id for old in olds})
+        current = await journey_versions.newest_ids(session, journeys) if choice == "current" else {}
+        return cls(await journey_versions.by_id(session, [*(old.version_id for old in olds), *current.values()]), current)
+
+    def original(self, old: Old) -> JourneyVersion:
+        return self._by_id[old.version_id]
+
+    def chosen(self, old: Old) -> JourneyVersion:
+        return self._by_id[self._current.get(old.journey_id, old.version_id)]
+
+    def definition(self, version: JourneyVersion) -> Definition:
+        if version.id not in self._definitions:
+            self._definitions[version.id] = Definition.model_validate(version.definition)
+        return self._definitions[version.id]
+
+
+# --- of many ----------------------------------------------------------------------------------------------------------
+
+RUNS_LOOKED_AT = 500  # in one go
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a replay of many runs would come to, in effects: by step and standing, and in all. Runs that cannot be replayed have none."""
+
+    by_step: Mapping[str, Mapping[str, int]]
+    numbers: Mapping[str, int]
+
+
+async def dry_run(session: OrganizationSession, run_ids: Sequence[UUID], wanted: Wanted) -> DryRun:
+    """The sums over all of these runs. Writes nothing."""
+    by_step: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    numbers: Counter[str] = Counter({str(standing): 0 for standing in Standing})
+    for first in range(0, len(run_ids), RUNS_LOOKED_AT):
+        for each in await plan(session, await load(session, run_ids[first : first + RUNS_LOOKED_AT], lock=False), wanted):
+            if isinstance(each, Refusal):
+                continue
+            for effect in each.ahead:
+                by_step[effect.step_id][effect.standing] += 1
+                numbers[effect.standing] += 1
+    return DryRun(by_step, numbers)
