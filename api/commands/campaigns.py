@@ -14,7 +14,7 @@ from temporalio.common import TypedSearchAttributes
 from activities.contracts.campaign import CAMPAIGN_WORKFLOW, CampaignRef
 from activities.contracts.control import Control, ControlledKind
 from activities.starting import attributes
-from api.commands import temporal
+from api.commands import resumptions, temporal
 from api.commands.runs import published_version, refuse_closed
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
@@ -273,7 +273,8 @@ async def resume(caller: Caller, campaign_id: UUID, key: str | None, manner: Man
 
     Raises:
         Invalid: the manner is out of range.
-        Conflict: the campaign has ended, or is not paused (any more), so that nothing could be done in this manner.
+        Conflict: the campaign has ended, or is not paused (any more), so that nothing could be done in this manner, or another request
+            is being obeyed.
         Unavailable: still paused: repeat.
     """
     manner.check()
@@ -283,7 +284,10 @@ async def resume(caller: Caller, campaign_id: UUID, key: str | None, manner: Man
         if campaign.paused_at is None:
             manner.refuse_unpaused("campaign")
             return campaign
-        await _append(session, caller, "campaign.resume_requested", campaign_id, **manner.audited(), **_because(reason))
+        request = str(_request(caller, campaign, "resume", key))
+        asked = {"pauses": campaign.pauses, "request_id": request, **manner.audited(), **_because(reason)}
+        if await resumptions.is_news(session, "campaign", campaign_id, asked):
+            await _append(session, caller, "campaign.resume_requested", campaign_id, **asked)
     await _control(caller, campaign, "resume", reason, key, manner)
     return campaign
 
@@ -318,7 +322,6 @@ async def _control(
 ) -> None:
     """A resume names the pauses it knew of: one that is said after it is not lifted by it."""
     organization_id = caller.organization_id
-    request = temporal.request_id(key or f"after {campaign.pauses} pauses", organization_id, caller.actor.id, campaign.id, command)
     control = Control(
         organization_id=organization_id,
         kind=ControlledKind.CAMPAIGN,
@@ -327,11 +330,15 @@ async def _control(
         actor_kind=caller.actor.kind,
         actor_id=caller.actor.id,
         reason=reason,
-        request_id=request,
+        request_id=_request(caller, campaign, command, key),
         pauses=campaign.pauses,
         **vars(manner),
     )
     await temporal.control_all(caller.services, control, _found_by(campaign))
+
+
+def _request(caller: Caller, campaign: Campaign, command: Command, key: str | None) -> UUID:
+    return temporal.request_id(key or f"after {campaign.pauses} pauses", caller.organization_id, caller.actor.id, campaign.id, command)
 
 
 def _because(reason: str | None) -> dict[str, str]:

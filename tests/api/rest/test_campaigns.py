@@ -256,6 +256,9 @@ async def test_pausing_stands_at_once_and_resuming_is_left_to_the_workflow(
     assert (paused.status_code, paused.json()["status"], paused.json()["paused_at"] is None) == (202, "paused", False)
     resumed = await alice.client.delete(path)
     assert (resumed.status_code, resumed.json()["paused_at"]) == (202, paused.json()["paused_at"])
+    assert (await alice.client.delete(path)).status_code == 202  # as after a lost answer: not on record again
+    slowly = await alice.client.post(f"/v1/campaigns/{campaign['id']}/resumptions", json={"spread": "PT10M"})
+    assert slowly.status_code == 409 and "being resumed already" in slowly.json()["detail"]
     controls = [started.argument for started in temporal.started.values() if started.workflow == "ControlWorkflow"]
     assert [(control.kind, str(control.id), control.command) for control in controls] == [
         ("campaign", campaign["id"], "pause"),
