@@ -2,7 +2,6 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-import pytest_asyncio
 from temporalio.client import Client
 
 from models.store.session import Database
@@ -10,16 +9,6 @@ from tests.api.conftest import Person
 from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings, actions
 from tests.api.rest.fake_temporal import FakeTemporal
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
 
 
 async def create(person: Person, draft: object, name: str = "Welcome") -> str:
