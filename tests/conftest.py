@@ -1,12 +1,16 @@
 """One PostgreSQL per test session, the schema made by the migrations, and a named cast.
 
 Alice owns Acme and does everything; Bob is her colleague; Charlie belongs to another organization, Crow.
+
+`make test` runs two processes side by side (pytest-xdist). Each is a session of its own, with servers and ports of its own.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,7 +18,9 @@ import pytest_asyncio
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy.engine import make_url
+from xdist.scheduler import LoadFileScheduling
 
+from deploy import ports
 from deploy.postgres import EmbeddedPostgres, free_port
 from models.migrations.run import application_url, migrate
 from models.settings import Settings
@@ -23,6 +29,23 @@ from models.store.session import Database
 # Machines are shared: how long an example took to draw or to run says nothing.
 hypothesis_settings.register_profile("leadstats", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("leadstats")
+
+# Between the choice of a free port and its use another process may choose it too: each has its own to choose from.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    ports._CHOICE = ports._CHOICE[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
+
+
+class Files(LoadFileScheduling):  # type: ignore[misc]  # xdist brings no types
+    """One file after the other to whichever process is free; all of tests/deploy to one: an installation that is started again
+    expects its ports, which nobody holds for it meanwhile."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/deploy" if nodeid.startswith("tests/deploy/") else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files:
+    config.option.loadscopereorder = False  # by the number of their tests, which says little: the longest would come last
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session")

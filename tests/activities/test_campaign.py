@@ -1,62 +1,22 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
-from temporalio import workflow
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
-from temporalio.worker import Worker
 
 from activities.campaign import CampaignActivities
 from activities.contracts.campaign import AudiencePages, CampaignRef, PageRange
 from activities.contracts.control import Control, ControlledKind, ControlPage, ControlTargets
-from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.control import ControlActivities
 from activities.versions import Versions
 from models.domain.journey import workflow_id
-from models.settings import Settings
 from models.tables.base import new_id
+from tests.activities.recorder import given, told
 from tests.activities.world import World
 from tests.api.rest.fake_temporal import FakeTemporal
-from tests.temporal import client_of, temporal_server
-
-
-@workflow.defn(name=JOURNEY_WORKFLOW, sandboxed=False)
-class Recorder:
-    """Stands in for the journey workflow: keeps what it was started with and told."""
-
-    @workflow.init
-    def __init__(self, given: JourneyInput) -> None:
-        self.given = given
-        self.told: list[str] = []
-
-    @workflow.run
-    async def run(self, given: JourneyInput) -> None:
-        await workflow.wait_condition(lambda: "end" in self.told)
-
-    @workflow.signal(name="control")
-    def control(self, control: Control) -> None:
-        self.told.append(f"{control.command} {control.kind}")
-
-    @workflow.query(name="given")
-    def what_was_given(self) -> JourneyInput:
-        return self.given
-
-    @workflow.query(name="told")
-    def what_was_told(self) -> list[str]:
-        return self.told
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal(settings: Settings) -> AsyncIterator[Client]:
-    async with temporal_server(settings) as server:
-        client = client_of(server)
-        async with Worker(client, task_queue=settings.task_queue, workflows=[Recorder]):
-            yield client
 
 
 def campaigns(world: World, temporal: Client | None = None) -> CampaignActivities:
@@ -174,12 +134,12 @@ async def test_each_page_gets_its_workflow_once(world: World, temporal: Client) 
     activities = campaigns(world, temporal)
     for _ in range(2):
         await ActivityEnvironment().run(activities.start_pages, PageRange(scope=audience.scope, first=1, end=3))
-    given = [await _given(world, temporal, page) for page in (1, 2)]
-    assert [len(one.runs) for one in given] == [10, 5]
-    assert given[0].scope == audience.scope
-    assert given[0].definition == world.definition()
-    assert given[0].held_by == ["journey"] and not given[0].cancelled
-    state = given[0].runs[0]
+    first, second = [await given(temporal, _page(world, page)) for page in (1, 2)]
+    assert (len(first.runs), len(second.runs)) == (10, 5)
+    assert first.scope == audience.scope
+    assert first.definition == world.definition()
+    assert first.held_by == ["journey"] and not first.cancelled
+    state = first.runs[0]
     assert (state.step_id, state.phase, state.visit, state.visits, state.sequence) == ("news", "active", 1, {}, 0)
     description = await temporal.get_workflow_handle(_page(world, 1)).describe()
     assert {pair.key.name for pair in description.typed_search_attributes} >= {"OrganizationId", "JourneyId", "VersionId", "CampaignId"}
@@ -201,8 +161,7 @@ async def test_a_pause_that_falls_between_reading_the_flags_and_starting_is_sign
 
     monkeypatch.setattr(activities, "_read", read_then_pause)
     await ActivityEnvironment().run(activities.start_pages, PageRange(scope=audience.scope, first=0, end=1))
-    told = await temporal.get_workflow_handle(_page(world, 0)).query("told", result_type=list[str])
-    assert told == ["pause campaign", "cancel campaign"]
+    assert await told(temporal, _page(world, 0)) == ["pause campaign", "cancel campaign"]
 
 
 async def test_operators_words_change_the_flag_once_and_are_audited(world: World) -> None:
@@ -285,13 +244,8 @@ async def test_workflows_are_told_and_closed_ones_need_not_be(world: World, temp
     targets = ControlTargets(control=control, workflow_ids=[_page(world, 0), _page(world, 1), _page(world, 99)])
     await ActivityEnvironment().run(ControlActivities(world.database, temporal).signal_workflows, targets)
     for page in (0, 1):
-        assert await temporal.get_workflow_handle(_page(world, page)).query("told", result_type=list[str]) == ["resume journey"]
+        assert await told(temporal, _page(world, page)) == ["resume journey"]
 
 
 def _page(world: World, page: int) -> str:
     return workflow_id.campaign_page(world.organization_id, cast(UUID, world.campaign_id), page)
-
-
-async def _given(world: World, temporal: Client, page: int) -> JourneyInput:
-    given: JourneyInput = await temporal.get_workflow_handle(_page(world, page)).query("given", result_type=JourneyInput)
-    return given

@@ -1,69 +1,27 @@
 """Runs that change their version: what a crash or a word at any moment leaves."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
 import pytest_asyncio
-from temporalio import workflow
 from temporalio.client import Client, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
-from temporalio.worker import Worker
 
-from activities.contracts.control import Control
-from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput, RunMessages
+from activities.contracts.journey import JourneyInput
 from activities.contracts.moves import HandOver, MoveChoice, MoveOrder, PlanPage, PlanRef
 from activities.handover import HandOverActivities
 from activities.moves import MoveActivities
 from activities.versions import Versions
 from models.domain.journey import workflow_id
 from models.domain.journey.run import RunState
-from models.settings import Settings
 from models.store import publish_plans
 from models.tables.base import new_id
+from tests.activities import recorder
 from tests.activities.world import Crash, World
-from tests.temporal import client_of, temporal_server
-
-
-@workflow.defn(name=JOURNEY_WORKFLOW, sandboxed=False)
-class Recorder:
-    """Stands in for the journey workflow: keeps what it was started with and told."""
-
-    @workflow.init
-    def __init__(self, given: JourneyInput) -> None:
-        self.given = given
-        self.said: list[str] = []
-
-    @workflow.run
-    async def run(self, given: JourneyInput) -> None:
-        await workflow.wait_condition(lambda: False)
-
-    @workflow.signal(name="control")
-    def control(self, control: Control) -> None:
-        self.said.append(f"{control.command} {control.kind}")
-
-    @workflow.signal(name="tell")
-    def tell(self, told: RunMessages) -> None:
-        self.said += [f"{message.kind} {message.reason}" for message in told.messages]
-
-    @workflow.query(name="given")
-    def what_was_given(self) -> JourneyInput:
-        return self.given
-
-    @workflow.query(name="said")
-    def what_was_said(self) -> list[str]:
-        return self.said
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal(settings: Settings) -> AsyncIterator[Client]:
-    async with temporal_server(settings) as server:
-        client = client_of(server)
-        async with Worker(client, task_queue=settings.task_queue, workflows=[Recorder]):
-            yield client
 
 
 class Handing:
@@ -126,12 +84,10 @@ class Handing:
         return sum(step.moved for step in steps)
 
     async def given(self) -> JourneyInput:
-        given: JourneyInput = await self.temporal.get_workflow_handle(self.workflow_id).query("given", result_type=JourneyInput)
-        return given
+        return await recorder.given(self.temporal, self.workflow_id)
 
     async def said(self) -> list[str]:
-        said: list[str] = await self.temporal.get_workflow_handle(self.workflow_id).query("said", result_type=list[str])
-        return said
+        return await recorder.told(self.temporal, self.workflow_id)
 
     async def wait(self, run_id: UUID, version_id: UUID, step_id: str) -> None:
         await self.world.sql(

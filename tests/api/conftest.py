@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 from temporalio.client import Client
 
-from api.app import create_app
 from api.auth.passwords import hash_password
 from api.auth.tokens import new_key
 from api.dependencies import Services
@@ -24,6 +23,7 @@ from models.store import access
 from models.store.session import Database
 from models.tables.access import ApiKey
 from models.tables.base import new_id
+from tests.application import application
 
 PASSWORD = "correct horse battery staple"
 
@@ -59,7 +59,7 @@ async def services(settings: Settings, database: Database, temporal: Client) -> 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def app(services: Services) -> FastAPI:
-    return create_app(services)
+    return application(services)
 
 
 def anonymous(app: FastAPI, **headers: str) -> AsyncClient:

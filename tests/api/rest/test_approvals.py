@@ -13,14 +13,8 @@ from models.tables.base import new_id
 from tests.api.conftest import Cast, Person, enroll
 from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings, actions
-from tests.api.rest.fake_temporal import FakeTemporal
 
 APPROVED = {"decision": "approved"}
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

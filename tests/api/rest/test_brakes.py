@@ -2,7 +2,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-import pytest_asyncio
 from httpx2 import AsyncClient
 from sqlalchemy import text
 from temporalio.testing import ActivityEnvironment
@@ -15,27 +14,11 @@ from models.store import access
 from models.store.session import Database
 from models.tables.failures import Braking
 from tests.api.conftest import Person
-from tests.api.rest import acme
-from tests.api.rest.acme import Surroundings, actions
+from tests.api.rest.acme import actions
 from tests.api.rest.fake_temporal import FakeTemporal
 
 USUAL = {"enabled": True, "share": 0.35, "at_least": 20}
 MINE = {"enabled": True, "share": 0.2, "at_least": 50}
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def journey(alice: Person, around: Surroundings) -> str:
-    return await acme.publish(alice, around)
 
 
 async def change(person: Person, journey: str, **settings: Any) -> Any:

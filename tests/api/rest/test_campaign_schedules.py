@@ -7,7 +7,6 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import text
 from temporalio.client import ScheduleOverlapPolicy
 
@@ -28,21 +27,6 @@ from tests.api.rest.test_campaigns import launch, listed, project
 TOMORROW = (utc_now() + timedelta(days=1)).replace(microsecond=0)
 ONCE = {"kind": "once", "at": TOMORROW.isoformat()}
 DAILY = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9", "zone": "Asia/Tokyo"}
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def journey(alice: Person, around: Surroundings) -> str:
-    return await acme.publish(alice, around)
 
 
 async def publish_with(person: Person, around: Surroundings, **rules: Any) -> str:

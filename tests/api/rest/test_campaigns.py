@@ -19,21 +19,6 @@ from tests.api.rest.acme import Surroundings, actions
 from tests.api.rest.fake_temporal import FakeTemporal
 
 
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def journey(alice: Person, around: Surroundings) -> str:
-    return await acme.publish(alice, around)
-
-
 async def launch(person: Person, journey: str, key: str | None = None, **fields: Any) -> Any:
     headers = {} if key is None else {"Idempotency-Key": key}
     return await person.client.post("/v1/campaigns", json={"name": "November", "journey_id": journey, **fields}, headers=headers)

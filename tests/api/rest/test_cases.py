@@ -8,22 +8,10 @@ import pytest_asyncio
 
 from models.store.session import Database
 from tests.api.conftest import Person, anonymous
-from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings, actions
-from tests.api.rest.fake_temporal import FakeTemporal
 
 START = "2026-03-02T09:00:00Z"
 Document = dict[str, Any]
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

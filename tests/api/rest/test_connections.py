@@ -1,4 +1,3 @@
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from models.store.session import Database
 from tests.api.conftest import Person
 from tests.api.rest import acme
 from tests.api.rest.fake_temporal import FakeTemporal
-from tests.inbox import serving
 
 SMTP: dict[str, Any] = {
     "name": "Newsletter",
@@ -24,17 +22,6 @@ SMTP: dict[str, Any] = {
     "password": "open sesame",
     "sender_address": "news@example.com",
 }
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def served(settings: Settings) -> AsyncIterator[Settings]:
-    async with serving(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

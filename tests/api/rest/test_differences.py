@@ -1,16 +1,9 @@
 from typing import Any
 
-import pytest_asyncio
-
 from models.store.session import Database
 from tests.api.conftest import Person
 from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
 
 
 async def compare(person: Person, journey: str, query: str) -> dict[str, Any]:

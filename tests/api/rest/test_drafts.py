@@ -1,23 +1,6 @@
 from typing import Any
 
-import pytest
-import pytest_asyncio
-
-from models.store.session import Database
 from tests.api.conftest import Person
-from tests.api.rest import acme
-from tests.api.rest.acme import Surroundings
-from tests.api.rest.fake_temporal import FakeTemporal
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
 
 
 async def create(person: Person, draft: Any, name: str = "Welcome") -> str:

@@ -2,8 +2,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import pytest
-import pytest_asyncio
 from httpx2 import AsyncClient
 
 from models.domain.audit import SYSTEM
@@ -13,24 +11,8 @@ from models.store.transitions import NewTransition
 from tests.api.conftest import Person
 from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings
-from tests.api.rest.fake_temporal import FakeTemporal
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def journey(alice: Person, around: Surroundings) -> str:
-    return await acme.publish(alice, around)
 
 
 async def failing(person: Person, database: Database, around: Surroundings, journey: str, reason: str, sequence: int = 1) -> str:

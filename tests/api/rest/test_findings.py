@@ -10,14 +10,8 @@ from models.store.session import Database
 from models.tables.base import new_id
 from tests.api.conftest import Person, anonymous
 from tests.api.rest import acme
-from tests.api.rest.fake_temporal import FakeTemporal
 
 LATE = {"since": "2026-11-25T12:00:00+00:00", "task_queue": "journeys"}
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
 
 
 def overdue(subject: str = "a", **fields: Any) -> Sighting:

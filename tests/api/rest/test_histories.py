@@ -3,7 +3,6 @@ import zlib
 from typing import Any
 from uuid import UUID
 
-import pytest
 import pytest_asyncio
 from sqlalchemy import text
 
@@ -13,14 +12,8 @@ from models.store.session import Database
 from models.tables.base import utc_now
 from tests.api.conftest import Person, anonymous
 from tests.api.rest import acme
-from tests.api.rest.fake_temporal import FakeTemporal
 
 DOCUMENT = b'{"events": []}'
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
 
 
 def history(workflow_id: str, temporal_run_id: str = "1") -> NewHistory:

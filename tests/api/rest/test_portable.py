@@ -15,11 +15,6 @@ from tests.api.rest.acme import Surroundings, actions
 Document = dict[str, Any]
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
-
-
 async def make(person: Person, path: str, body: Any) -> Document:
     made = await person.client.post(path, json=body)
     assert made.status_code == 201, made.text

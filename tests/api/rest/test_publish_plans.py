@@ -18,16 +18,6 @@ Plan = dict[str, Any]
 MOVE = {"version": 1, "step_id": "pause", "choice": "move", "to_step": "short_pause"}
 
 
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def journey(alice: Person, around: Surroundings, database: Database) -> str:
     """Its first version has three runs waiting at `pause`, one held at `welcome` and one that is over; the draft has another pause."""

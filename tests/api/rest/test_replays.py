@@ -15,27 +15,11 @@ from api.dependencies import Services
 from models.store import outbox
 from models.store.session import Database
 from tests.api.conftest import Person
-from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings, actions
 from tests.api.rest.fake_temporal import FakeTemporal
 from tests.api.rest.test_runs import project
 
 REASON = {"reason": "the mail server was down"}
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def journey(alice: Person, around: Surroundings) -> str:
-    return await acme.publish(alice, around)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -16,16 +16,6 @@ from tests.api.rest.fake_temporal import FakeTemporal
 from tests.api.rest.test_publish_plans import standing
 
 
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def journey(alice: Person, around: Surroundings, database: Database) -> str:
     journey_id = await acme.publish(alice, around)

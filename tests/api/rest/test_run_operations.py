@@ -20,16 +20,6 @@ Operation = dict[str, Any]
 PREVIEWS, OPERATIONS = "/v1/run-operations/previews", "/v1/run-operations"
 
 
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def journey(alice: Person, around: Surroundings, database: Database) -> str:
     """Three runs wait at `pause`, two need attention at `welcome`, one is over."""

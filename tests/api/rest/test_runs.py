@@ -22,21 +22,6 @@ from tests.api.rest.fake_temporal import FakeTemporal
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def journey(alice: Person, around: Surroundings) -> str:
-    return await acme.publish(alice, around)
-
-
 async def start(person: Person, journey: str, around: Surroundings, **headers: str) -> Any:
     return await person.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(around.contact_id)}, headers=headers)
 

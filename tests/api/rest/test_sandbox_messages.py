@@ -11,13 +11,7 @@ from api.dependencies import Services
 from models.settings import Settings
 from models.store.session import Database
 from tests.api.conftest import Person
-from tests.inbox import Fence, RunningInbox, email, serving
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def served(settings: Settings) -> AsyncIterator[Settings]:
-    async with serving(settings) as running:
-        yield running
+from tests.inbox import Fence, RunningInbox, email
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 import pytest
-import pytest_asyncio
 from sqlalchemy import text
 
 from deploy.environment import ROOT
@@ -22,16 +21,6 @@ from tests.api.rest.fake_temporal import FakeTemporal
 
 START = "2026-03-02T09:00:00Z"  # a Monday
 Document = dict[str, Any]
-
-
-@pytest.fixture
-def temporal() -> FakeTemporal:
-    return FakeTemporal()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def around(database: Database, alice: Person) -> Surroundings:
-    return await acme.surround(database, alice)
 
 
 async def journey(person: Person, steps: Document, start: str, **rules: Any) -> str:
