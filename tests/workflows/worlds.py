@@ -197,7 +197,7 @@ def _steps(names: tuple[str, ...]) -> st.SearchStrategy[Step]:
     reviews = st.builds(ReviewStep, approved=to, rejected=to)
     calls = st.builds(CallWebhookStep, url=st.just("https://example.com/hook"), next=to)
     sends = st.builds(SendStep, template_id=st.builds(uuid4), next=to)
-    return st.one_of(steps([*names, None]), steps([*names, None]), reviews, calls, sends)
+    return st.one_of(steps((*names, None)), steps((*names, None)), reviews, calls, sends)
 
 
 def _endless(name: str, step: Step) -> Step:

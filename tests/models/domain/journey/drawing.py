@@ -1,7 +1,7 @@
 """Random steps, for properties."""
 
-from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from uuid import uuid4
 
 from hypothesis import strategies as st
@@ -26,7 +26,8 @@ from models.domain.journey.steps.wait_for import AwaitedCondition, AwaitedEvent
 HOURS = st.integers(1, 99).map(lambda hours: timedelta(hours=hours))
 
 
-def steps(onward: Sequence[str | None]) -> st.SearchStrategy[Step]:
+@cache  # made once: that takes longer than to draw from it
+def steps(onward: tuple[str | None, ...]) -> st.SearchStrategy[Step]:
     """Any kind of step, leading to any of these."""
     to = st.sampled_from(onward)
     refusals = st.sampled_from(["continue", "exit", "path"])

@@ -153,8 +153,8 @@ def test_a_loop_ends_at_its_bound() -> None:
 
 @st.composite
 def definitions(draw: st.DrawFn) -> Definition:
-    names = [f"s{number}" for number in range(draw(st.integers(1, 8)))]
-    return Definition(start=names[0], steps={name: draw(steps([*names, None])) for name in names}, max_visits=draw(st.integers(1, 5)))
+    names = tuple(f"s{number}" for number in range(draw(st.integers(1, 8))))
+    return Definition(start=names[0], steps={name: draw(steps((*names, None))) for name in names}, max_visits=draw(st.integers(1, 5)))
 
 
 @given(definitions(), st.lists(st.integers(0, 3), max_size=60))

@@ -184,8 +184,8 @@ def test_certainty_counts_more_than_age_and_the_first_deed_more_than_the_second(
 
 @st.composite
 def definitions(draw: st.DrawFn) -> Definition:
-    names = [f"s{number}" for number in range(draw(st.integers(1, 6)))]
-    return Definition(start=names[0], steps={name: draw(steps([*names, None])) for name in names})
+    names = tuple(f"s{number}" for number in range(draw(st.integers(1, 6))))
+    return Definition(start=names[0], steps={name: draw(steps((*names, None))) for name in names})
 
 
 @given(definitions())
