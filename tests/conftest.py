@@ -2,7 +2,8 @@
 
 Alice owns Acme and does everything; Bob is her colleague; Charlie belongs to another organization, Crow.
 
-`make test` runs two processes side by side (pytest-xdist). Each is a session of its own, with servers and ports of its own.
+`make test PYTEST_ARGUMENTS="-n 2"` runs two processes side by side (pytest-xdist), each a session
+of its own, with servers and ports of its own.
 """
 
 import os
@@ -41,6 +42,13 @@ class Files(LoadFileScheduling):  # type: ignore[misc]  # xdist brings no types
 
     def _split_scope(self, nodeid: str) -> str:
         return "tests/deploy" if nodeid.startswith("tests/deploy/") else nodeid.partition("::")[0]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The scheduler would run only one of several tests with the same id, and say nothing: those of tests/api/test_contract.py have one."""
+    ids = [item.nodeid for item in session.items]
+    if worker and len(set(ids)) < len(ids):
+        raise pytest.UsageError("Tests that share an id cannot be run side by side: leave out `-n`, or tests/api/test_contract.py.")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files:

@@ -18,6 +18,9 @@ DYNAMIC_CONFIG = (
     "history.timerProcessorMaxPollRPS=1000",
     "history.visibilityProcessorMaxPollRPS=1000",
     'history.timerProcessorMaxTimeShift="10ms"',
+    # What is deleted waits for this, which is half a minute otherwise.
+    'history.transferProcessorUpdateAckInterval="500ms"',
+    'history.visibilityProcessorUpdateAckInterval="500ms"',
     "matching.enableFairness=true",
     "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute=2",
     "frontend.WorkflowTimeSkippingEnabled=true",

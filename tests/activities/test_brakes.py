@@ -252,8 +252,17 @@ async def test_a_pause_by_the_brake_is_not_obeyed_after_a_resume(world: World, p
     assert len(temporal.started) == 1
 
 
-async def test_a_workflow_that_cannot_be_started_is_left_to_upkeep(world: World) -> None:
-    await BrakingStarter(Temporal(RuntimeError("away")), "queue")(world.organization_id, [new_id()])  # type: ignore[arg-type]
+async def test_a_workflow_that_cannot_be_started_is_left_to_upkeep(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    temporal, brakings = Temporal(RuntimeError("away")), [new_id(), new_id()]
+    starter = BrakingStarter(temporal, "queue")  # type: ignore[arg-type]
+    await starter(world.organization_id, brakings)
+    assert [(record.getMessage(), record.__dict__["error"]) for record in caplog.records] == [
+        ("a braking's workflow could not be started", "RuntimeError")
+    ] * 2
+    assert temporal.started == []
+    temporal.fault = None
+    await starter(world.organization_id, brakings)
+    assert [word.braking_id for _, _, word in temporal.started] == brakings
 
 
 async def test_the_owner_is_told_once_in_words(world: World, provider: FakeProvider, sending: SendActivities) -> None:
