@@ -29,7 +29,7 @@ POSITIONS = {
     **dict.fromkeys(("Unsendable", "BadRecipient", "UnsubscribeMissing", "Leave", "Refused"), 0),
     **dict.fromkeys(("ProviderAnswer", "Verdict", "halt", "park", "cancel", "leave"), 1),
     **dict.fromkeys(("released", "mark_broken", "_finish"), 2),
-    "settled": 3,
+    **dict.fromkeys(("settled", "_answered"), 3),
 }
 GIVING = {("fence", "_held"): 0, ("claiming", "_way"): 1}  # functions that return a reason, and where in the tuple that they return
 FILLING = "299"  # for what a code is made with: a server's reply, the name of a field
