@@ -16,7 +16,7 @@ up: $(RUNTIME) ## everything running, until Ctrl-C; prints the address and the l
 	@exec $(BIN)/python leadstats.py up --state $(STATE)
 
 test: $(DEVELOPMENT) ## every test
-	@exec $(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+	@exec $(BIN)/python -m pytest -n 2 $(PYTEST_ARGUMENTS)
 
 check: $(DEVELOPMENT) ## format, lint, types, import contracts, migrations, licences
 	$(BIN)/ruff format --check --output-format=concise .

@@ -14,7 +14,6 @@ import pytest_asyncio
 from httpx2 import ASGITransport, AsyncClient
 from temporalio.testing import WorkflowEnvironment
 
-from api.app import create_app
 from api.commands.organizations import create_organization
 from api.dependencies import Services
 from api.sandbox.server import serve
@@ -22,6 +21,7 @@ from deploy.postgres import EmbeddedPostgres, free_port
 from models.settings import Settings
 from models.store.session import Database
 from models.tables.base import new_id
+from tests.application import application
 from tests.conftest import another_database, settings_of
 from tests.journeys.organization import Organization
 from tests.temporal import temporal_server
@@ -41,7 +41,7 @@ class Stack:
         slug = f"{name}-{new_id().hex[-12:]}"
         created = await create_organization(self.services, name, slug, f"owner@{slug}.example.com", "correct horse battery staple")
         client = AsyncClient(
-            transport=ASGITransport(app=create_app(self.services)),
+            transport=ASGITransport(app=application(self.services)),
             base_url="http://test",
             headers={"Authorization": f"Bearer {created.api_key}"},
             timeout=60,
