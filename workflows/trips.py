@@ -14,6 +14,7 @@ from activities.contracts.journey import JourneyInput, RunMessage
 from activities.contracts.moves import MoveOrder
 from activities.contracts.recording import TRANSITIONS_AT_ONCE, AuditBatch, Transition, record_audit
 from activities.contracts.run_control import RunControl
+from models.domain.journey import interpreter
 from models.domain.journey.interpreter import Change, Progress
 from models.domain.journey.run import FINISHED, Phase, RunState
 from workflows.batching import Batch
@@ -105,7 +106,7 @@ class Trips:
             occurred_at=workflow.now(),
             step_id=change.step_id,
             visit=change.visit,
-            wake_at=change.wake_at,
+            wake_at=change.wake_at or (interpreter.turn_ahead(state, workflow.now()) if change.phase is Phase.ACTIVE else None),
             reason=change.reason,
             actor_kind=trip.actor.actor_kind if trip.actor else "system",
             actor_id=trip.actor.actor_id if trip.actor else None,

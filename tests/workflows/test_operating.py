@@ -1,7 +1,7 @@
 """What operators say to runs while things are in flight, spread resumptions, and the workflow that speaks to many."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -14,9 +14,11 @@ from activities.contracts.journey import RunMessage, RunMessages
 from activities.contracts.operations import OperationRef
 from activities.contracts.run_control import Place, RunControl, RunControlled
 from activities.contracts.sending import SendOutcome
+from models.domain.journey.definition import WaitForStep
 from models.domain.journey.run import RunState
+from models.domain.journey.steps.wait_for import AwaitedEvent
 from tests.workflows.fakes import Fakes
-from tests.workflows.test_journey import SCOPE, some_runs, start, until, working
+from tests.workflows.test_journey import SCOPE, WELCOME, some_runs, start, until, working
 from workflows.journey import JourneyWorkflow
 from workflows.operations import PASSES, OperationWorkflow
 
@@ -183,6 +185,29 @@ async def test_a_spread_resumption_survives_a_second_pause_and_the_last_word_dec
         await server.fast_forward(handle, timedelta(days=4))
         await handle.result()
     assert len({(visit.run_id, visit.step_id) for visit in fakes.sent}) == len(fakes.sent) == 24
+
+
+async def test_a_run_whose_wait_an_event_ends_before_its_turn_is_on_record_with_its_turn(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    """So that nobody takes it for one that is stuck."""
+    [run] = some_runs(1, "paid")
+    paid = WaitForStep(events=(AwaitedEvent(event="paid", next="welcome"),))
+    definition = WELCOME.model_copy(update={"start": "paid", "steps": {**WELCOME.steps, "paid": paid}})
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, [run], definition=definition)
+            await until(lambda: list(fakes.phases().values()) == ["waiting"])
+            await handle.signal("control", resumption(None).model_copy(update={"command": "pause"}))
+            await until(lambda: list(fakes.phases().values()) == ["paused"])
+            began = datetime.now(UTC)
+            await handle.signal("control", resumption(timedelta(days=7)))
+            await until(lambda: list(fakes.phases().values()) == ["waiting"])
+            told = RunMessage(run_id=run.run_id, kind="matched", step_id="paid", visit=1, index=0)
+            await handle.signal("tell", RunMessages(messages=[told]))
+            await until(lambda: list(fakes.phases().values()) == ["active"])
+            await handle.terminate()
+    [last] = [each for each in fakes.transitions if each.sequence == max(other.sequence for other in fakes.transitions)]
+    assert last.wake_at is not None and began < last.wake_at <= datetime.now(UTC) + timedelta(days=7)
+    assert fakes.sent == []
 
 
 async def test_an_operation_goes_through_its_pages_until_nobody_is_left(server: WorkflowEnvironment, fakes: Fakes) -> None:

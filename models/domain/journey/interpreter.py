@@ -274,10 +274,15 @@ def goes_on_at(command: Command, state: RunState) -> datetime | None:
     return max(moments, default=None)
 
 
+def turn_ahead(state: RunState, now: datetime) -> datetime | None:
+    """The moment that a spread resumption gave the run, as long as it lies ahead: until then it does nothing, whatever ends its wait."""
+    return state.not_before if state.not_before is not None and state.not_before > now else None
+
+
 def due_after_pause(state: RunState, now: datetime) -> datetime | None:
     """When a run whose pause is lifted goes on by itself: its own time, but not before the moment that a spread resumption gave it.
     None: by somebody's word or an event, or now. It is recorded, so that a run that waits for its turn is not taken for a stuck one."""
-    turn = state.not_before if state.not_before is not None and state.not_before > now else None
+    turn = turn_ahead(state, now)
     if turn is not None and state.phase is Phase.ACTIVE:
         return turn
     if turn is None or state.wake_at is None or state.phase not in (Phase.WAITING, Phase.HELD):
