@@ -202,6 +202,17 @@ async def test_whoever_is_too_many_for_an_hour_starts_in_a_later_one(world: Worl
     assert details["postponed"] == 6
 
 
+async def test_whoever_is_too_many_takes_the_room_between_those_who_are_planned(world: World) -> None:
+    await publish(world, entry={"per_hour": 2})
+    for number, contact in enumerate(await people(world, [None] * 6, tag="others")):  # by another campaign, one in each hour
+        await enter(world, contact, -timedelta(minutes=30, hours=number), status="active")
+    await people(world, [None] * 3)
+    await world.campaign(exclusion={"tag": "others"})
+    await snapshot(world)
+    runs = await world.sql("SELECT starts_at FROM runs WHERE campaign_id = :id ORDER BY contact_id", id=world.campaign_id)
+    assert [run["starts_at"] for run in runs] == [None, NOW + timedelta(hours=1), NOW + timedelta(hours=2)]
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_no_hour_has_more_starts_than_the_journey_takes_and_nobody_starts_early(world: World, seed: int) -> None:
     chance, most = Random(seed), 20
