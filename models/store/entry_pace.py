@@ -3,6 +3,7 @@
 The callers hold the journey's lock: who enters meanwhile waits for them.
 """
 
+import asyncio
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -54,10 +55,10 @@ async def postpone(session: OrganizationSession, journey_id: UUID, campaign_id: 
     """Of a campaign's runs, which have just been made and not started, those that are too many for an hour start later
     (`models.domain.pace`); which they are. `now`: aware UTC, when the campaign starts; no run starts before the present."""
     own = {"o": session.organization_id, "campaign_id": campaign_id}
-    now = await session.scalar(_NOW, {"now": now}) or now
-    others = await session.execute(_OTHERS, {**own, "journey_id": journey_id, "since": now - HOUR})
-    wanted = await session.execute(_WANTED, {**own, "now": now})
-    found = postponements([(row.at, row.starts) for row in others], [(row.at, row.starts) for row in wanted], per_hour)
+    now = await session.scalar(_NOW, {"now": now})
+    others = [(row.at, row.starts) for row in await session.execute(_OTHERS, {**own, "journey_id": journey_id, "since": now - HOUR})]
+    wanted = [(row.at, row.starts) for row in await session.execute(_WANTED, {**own, "now": now})]
+    found = await asyncio.to_thread(postponements, others, wanted, per_hour)  # seconds, where each of a million has a moment of its own
     if found:
         told = {"starts": [one.at for one in found], "firsts": [one.first for one in found], "lasts": [one.last for one in found]}
         await session.execute(_POSTPONE, own | told)

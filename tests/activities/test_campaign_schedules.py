@@ -250,6 +250,16 @@ async def test_an_entry_now_counts_the_fullest_hour_that_it_falls_into(world: Wo
         assert await entry_pace.fullest_hour(session, world.journey_id) == fullest
 
 
+async def test_who_was_cancelled_before_the_start_has_not_entered(world: World) -> None:
+    [contact] = await people(world, [None])
+    await enter(world, contact, NOW - utc_now() - timedelta(minutes=10), status="cancelled")
+    async with world.database.organization(world.organization_id) as session:
+        assert await entry_pace.fullest_hour(session, world.journey_id) == 1
+    await world.sql("UPDATE runs SET finished_at = now()")
+    async with world.database.organization(world.organization_id) as session:
+        assert await entry_pace.fullest_hour(session, world.journey_id) == 0
+
+
 # --- whom it takes --------------------------------------------------------------------------------------------------
 
 MONTH = timedelta(days=30)
