@@ -393,6 +393,24 @@ async def test_a_scheduled_campaign_that_is_resumed_is_scheduled_again_and_its_w
     assert (await snapshot(world)).runs == 0 and (await row(world))["status"] == "cancelled"
 
 
+async def test_a_campaign_that_starts_now_but_has_to_wait_for_room_runs_from_its_first_start_on_after_a_pause_too(world: World) -> None:
+    await publish(world, entry={"per_hour": 1})
+    [other] = await people(world, [None], tag="others")
+    await enter(world, other, timedelta(minutes=30))
+    await people(world, [None])
+    await world.campaign(exclusion={"tag": "others"})
+    await snapshot(world)
+    seen = [(await row(world))["status"]]
+    for command in ("pause", "resume"):
+        await say(world, command)
+        seen.append((await row(world))["status"])
+    for minutes in (29, 30):
+        later = reference(world, NOW + timedelta(minutes=minutes))
+        await ActivityEnvironment().run(activities(world).finish_campaign, later)
+        seen.append((await row(world))["status"])
+    assert seen == ["scheduled", "paused", "scheduled", "scheduled", "running"]
+
+
 # --- again and again ------------------------------------------------------------------------------------------------
 
 
