@@ -30,7 +30,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from api.methods import allowed_methods
 from models.domain import errors
 from models.domain.errors import Problem
-from models.domain.phrases import plain_message
+from models.domain.phrases import json_path, plain_message
 from models.store.faults import Fault, fault_of
 
 log = logging.getLogger(__name__)
@@ -139,14 +139,6 @@ def _path(one: Mapping[str, Any], body: Any) -> str:
     if inner and isinstance(inner[0], int) and isinstance(body, Mapping):
         inner = inner[1:]  # a single item was given where a list may stand
     return json_path(inner) or "body"
-
-
-def json_path(location: Sequence[Any]) -> str:
-    """`("steps", 3, "topic")` as `steps[3].topic`; what is wrong with a key has the key's own path."""
-    path = ""
-    for part in location[:-1] if [*location[-1:]] == ["[key]"] else location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    return path
 
 
 def _temporal_is_away(error: Exception) -> bool:

@@ -22,7 +22,7 @@ from models.domain.errors import Conflict, Invalid, NotFound, Problem
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
 from models.domain.journey.resumption import AT_ONCE, Manner
-from models.domain.schedule import NEXT_SHOWN, Once, Recurring, Timing, read_timing, require_ahead, warnings
+from models.domain.schedule import LONGEST_SPREAD, NEXT_SHOWN, Once, Recurring, Timing, read_timing, require_ahead, warnings
 from models.store import audit, campaigns, controls, journeys, selection
 from models.store.selection import Wanted
 from models.store.session import OrganizationSession
@@ -164,11 +164,12 @@ def crowding(contacts: int, per_hour: int | None, timing: Timing) -> Problem | N
     hours = ceil(contacts / per_hour) if per_hour is not None else 1
     if hours <= 1 or (timing.spread is not None and timing.spread >= timedelta(hours=hours)):
         return None
+    spread = f"spread the campaign over PT{hours}H or more, " if timedelta(hours=hours) <= LONGEST_SPREAD else ""
     return Problem(
         "spread",
         "too_many_per_hour",
-        f"This journey takes {per_hour} contacts in an hour, and {contacts} would start: spread the campaign over PT{hours}H or more, "
-        "choose a smaller segment, or publish a version that takes more.",
+        f"This journey takes {per_hour} contacts in an hour, and {contacts} would start: {spread}choose a smaller segment, or publish a "
+        "version that takes more.",
     )
 
 

@@ -17,7 +17,7 @@ from api.dependencies import Caller
 from models.domain.audit import Actor, NewEntry
 from models.domain.connection import SmtpConfig, smtp_problems
 from models.domain.errors import Invalid, Problem
-from models.domain.phrases import plain_message
+from models.domain.phrases import json_path, plain_message
 from models.sandbox_account import at_sandbox_now, sandbox_password, sandbox_username
 from models.settings import Settings
 from models.store import audit, connections, controls
@@ -119,7 +119,7 @@ def _changed(stored: StoredConnection, changes: Mapping[str, Any], settings: Set
     try:
         config = SmtpConfig.model_validate({**before.model_dump(), **fields})
     except ValidationError as error:
-        raise Invalid([Problem(".".join(map(str, e["loc"])), e["type"], plain_message(e)) for e in error.errors()]) from None
+        raise Invalid([Problem(json_path(e["loc"]), e["type"], plain_message(e)) for e in error.errors()]) from None
     _refuse_problems(config, changes.get("password", "kept" if stored.has_secret else None) is not None)
     moved = any(getattr(config, name) != getattr(before, name) for name in ("host", "port", "security"))
     if moved and stored.has_secret and "password" not in changes:

@@ -18,7 +18,7 @@ from models.domain.errors import Conflict, Invalid, NotAllowed, Problem
 from models.domain.journey import workflow_id
 from models.domain.journey.draft import storable
 from models.domain.journey.operations import OPERATIONS, VARIABLES_BYTES, Operation, RunSelection
-from models.domain.phrases import plain_message
+from models.domain.phrases import json_path, plain_message
 from models.store import audit, replay_plans, run_operations, run_selection
 from models.store.run_selection import Count, Wanted
 from models.store.session import OrganizationSession
@@ -86,8 +86,8 @@ def _arguments(operation: Operation, given: dict[str, Any]) -> dict[str, Any]:
         return operation.arguments.model_validate(given).model_dump(mode="json")
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)
-        places = (".".join(["arguments", *map(str, one["loc"])]) for one in found)
-        raise Invalid([Problem(place, str(one["type"]), plain_message(one)) for place, one in zip(places, found, strict=True)]) from None
+        problems = [Problem(json_path(("arguments", *one["loc"])), str(one["type"]), plain_message(one)) for one in found]
+        raise Invalid(problems) from None
 
 
 def _seen(counts: Sequence[Count]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from api.pages import Page, PageOf, page
 from models.contact_file.form import Encoding
 from models.domain.contact import COUNTRIES
 from models.domain.errors import Invalid, NotAllowed, Problem
-from models.domain.phrases import plain_message
+from models.domain.phrases import json_path, plain_message
 from models.store import contact_imports
 from models.tables.contacts import ContactImport
 
@@ -125,9 +125,7 @@ def _read_options(given: str) -> ImportOptions:
         read = OptionsIn.model_validate_json(given or "{}")
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
-        raise Invalid(
-            [Problem(".".join(["options", *map(str, one["loc"])]), one["type"], plain_message(one)) for one in problems]
-        ) from None
+        raise Invalid([Problem(json_path(("options", *one["loc"])), one["type"], plain_message(one)) for one in problems]) from None
     if read.default_country is not None and read.default_country not in COUNTRIES:
         raise Invalid.field("options.default_country", "unknown_country", "Give two letters of ISO 3166-1, such as US or DE.")
     stated = read.consent

@@ -1,6 +1,6 @@
-"""What a validator says of a value, in words that do not speak of Python. Pure."""
+"""What a validator says of a value, and where it stands, in words that do not speak of Python. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # By the pattern of a field: what fits it. tests/models/domain/test_phrases.py holds this to the patterns in the code.
@@ -19,6 +19,14 @@ FORMS: Mapping[str, str] = {
     r"^[^\x00-\x1f]+$": "Leave control characters out, such as line breaks and tabs.",
     r"^[^\x00]*$": "Leave NUL characters out.",
 }
+
+
+def json_path(location: Sequence[Any]) -> str:
+    """`("steps", 3, "topic")` as `steps[3].topic`; what is wrong with a key has the key's own path."""
+    path = ""
+    for part in location[:-1] if [*location[-1:]] == ["[key]"] else location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
 
 
 def plain_message(error: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NaiveDatetime,
 from models.domain import recurrence
 from models.domain.errors import Invalid, Problem
 from models.domain.journey.steps.base import fraction
+from models.domain.phrases import json_path, plain_message
 from models.domain.quiet_hours import choose_zone
 from models.domain.recurrence import Rule
 
@@ -192,7 +193,7 @@ def _malformed(error: Any) -> Problem:
         del location[0]  # pydantic's name of the kind it tried
     if error["type"].startswith("union_tag"):
         return Problem("schedule.kind", "unknown_kind", f"A schedule is one of {', '.join(KINDS)}.")
-    return Problem(".".join(map(str, ("schedule", *location))), error["type"], f"{error['msg']}.")
+    return Problem(json_path(("schedule", *location)), error["type"], f"{plain_message(error).removesuffix('.')}.")
 
 
 def _problems(schedule: Schedule) -> Iterator[Problem]:

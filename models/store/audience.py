@@ -70,7 +70,7 @@ _FINISH = text(
 
 _BEGIN = text(
     """
-    UPDATE campaigns c SET started_at = now(), status = CASE c.status WHEN 'scheduled' THEN 'running' ELSE c.status END
+    UPDATE campaigns c SET started_at = now(), status = CASE WHEN c.status IN ('starting', 'scheduled') THEN 'running' ELSE c.status END
     WHERE c.organization_id = :o AND c.id = :id AND c.audience IS NOT NULL AND c.started_at IS NULL
       AND coalesce(CAST(:now AS timestamptz), now()) >= (SELECT min(coalesce(r.starts_at, r.created_at)) FROM runs r
                                                          WHERE r.organization_id = :o AND r.campaign_id = :id)

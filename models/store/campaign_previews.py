@@ -7,8 +7,9 @@ from sqlalchemy import text
 
 from models.store import contacts
 from models.store.contacts import ContactFilter
+from models.store.limits import within
 from models.store.segment_sql import CompiledRule
-from models.store.segments import PREVIEW_SECONDS
+from models.store.segments import LOOK
 from models.store.selection import Selection
 from models.store.session import OrganizationSession
 from models.tables.contacts import Contact
@@ -36,10 +37,14 @@ class Crowd:
 
 
 async def crowd(session: OrganizationSession, chosen: Selection) -> Crowd:
-    """Who fits, by zone and reason. Takes at most 10 s, then fails as unavailable."""
-    await session.execute(text(f"SET LOCAL statement_timeout = '{PREVIEW_SECONDS}s'"))
+    """Who fits, by zone and reason.
+
+    Raises:
+        Unavailable: counting took longer than `LOOK`.
+    """
     statement = text(_GROUPS.format(why_not=chosen.why_not, fits=chosen.fitting.sql))
-    rows = (await session.execute(statement, {"o": session.organization_id, **chosen.parameters})).all()
+    async with within(session, LOOK):
+        rows = (await session.execute(statement, {"o": session.organization_id, **chosen.parameters})).all()
     groups = [Group(row.timezone, row.why_not, row.contacts) for row in rows if row.timezone is not None]
     return Crowd(rows[0].organization_timezone, groups)
 

@@ -5,11 +5,9 @@ from time import perf_counter
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from models.domain.conservation import Balance
-from models.domain.errors import Unavailable
-from models.store.faults import timed_out
+from models.store.limits import within
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.findings import OrganizationCheck
@@ -55,19 +53,13 @@ async def balance(session: OrganizationSession) -> Balance:
     Raises:
         Unavailable: counting took longer than `LOOK`.
     """
-    await session.execute(text(f"SET LOCAL statement_timeout = {LOOK // timedelta(milliseconds=1)}"))
-    try:
+    async with within(session, LOOK, _INSTEAD):
         return _balance(await _count(session))
-    except DBAPIError as error:
-        if timed_out(error):
-            raise Unavailable(_TOO_MANY) from None
-        raise
 
 
-_TOO_MANY = (
-    f"Counting everything took longer than {LOOK.seconds} seconds and was given up. Repeat when the database is less busy. The reconciler "
-    "counts, too, as long as that takes: GET /v1/findings?kind=conservation shows whether the numbers differed, and the metric "
-    "leadstats_conservation_difference by how much."
+_INSTEAD = (
+    "Repeat when the database is less busy. The reconciler counts, too, as long as that takes: GET /v1/findings?kind=conservation shows "
+    "whether the numbers differed, and the metric leadstats_conservation_difference by how much."
 )
 
 

@@ -25,7 +25,7 @@ _CHANGES = {
             AND pauses = coalesce(CAST(:pauses AS integer), pauses) FOR UPDATE)
         UPDATE campaigns c SET paused_at = NULL,
           status = CASE WHEN c.status <> 'paused' THEN c.status WHEN c.started_at IS NOT NULL THEN 'running'
-                        WHEN c.schedule #>> '{schedule,kind}' <> 'now' THEN 'scheduled' ELSE 'starting' END
+                        WHEN c.audience IS NOT NULL OR c.schedule #>> '{schedule,kind}' <> 'now' THEN 'scheduled' ELSE 'starting' END
         FROM lifted l
         WHERE c.organization_id = :o AND (c.id = l.id OR (c.parent_id = l.id AND c.paused_at = l.paused_at)) RETURNING c.id""",
     ("campaign", "cancel"): """UPDATE campaigns SET cancelled_at = now(), status = 'cancelled'

@@ -3,18 +3,18 @@
 The callers hold the journey's lock: who enters meanwhile waits for them.
 """
 
-from datetime import datetime, timedelta
-from math import ceil
+import asyncio
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
 
+from models.domain.pace import HOUR, Postponed, postponements
 from models.store.session import OrganizationSession
 
-HOUR: Final = timedelta(hours=1)
 _STARTS: Final = """(
-      SELECT coalesce(r.starts_at, r.created_at) AS at FROM runs r
+      SELECT coalesce(r.starts_at, r.created_at) AS at, r.campaign_id FROM runs r
       WHERE r.organization_id = :o AND r.journey_id = :journey_id AND r.replay_of IS NULL
         AND (r.finished_at IS NULL OR r.finished_at >= coalesce(r.starts_at, r.created_at))) s"""  # what ended before did not enter
 # The hours that begin with somebody's start and have not ended, and the one that begins now.
@@ -26,24 +26,23 @@ _FULLEST = text(
     SELECT greatest(coalesce(max(starts) FILTER (WHERE at <= now()), 0), count(*) FILTER (WHERE at > now())) FROM hours
     """
 )
-_OTHERS = text(f"SELECT count(*) AS runs, max(at) AS last FROM {_STARTS} WHERE at > :since AND at <= :until")
-# Everybody who starts, those that are there already first, is dealt out to as many lanes as may start in an hour. Within a lane each
-# starts an hour after the one before, or later if that is its own time: so every hour, whenever it begins, has at most one of each lane.
-RATIONED: Final = f"""
-    SELECT contact_id, CASE WHEN at > own OR starts_at IS NOT NULL THEN at END AS starts_at, at > own AS postponed
-    FROM (
-      SELECT contact_id, starts_at, own, turn * interval '1 hour'
-             + max(own - turn * interval '1 hour') OVER (PARTITION BY place % CAST(:per_hour AS bigint) ORDER BY place) AS at
-      FROM (
-        SELECT contact_id, starts_at, own, place, place / CAST(:per_hour AS bigint) AS turn
-        FROM (
-          SELECT contact_id, starts_at, own, row_number() OVER (ORDER BY contact_id IS NOT NULL, own, contact_id) - 1 AS place
-          FROM (
-            SELECT contact_id, starts_at, coalesce(starts_at, CAST(:now AS timestamptz)) AS own FROM placed WHERE why_not IS NULL
-            UNION ALL
-            SELECT NULL, NULL, at FROM {_STARTS} WHERE at > :since AND at <= :until
-          ) everybody) placed_in_order) dealt) spaced
-    WHERE contact_id IS NOT NULL"""
+_NOW = text("SELECT greatest(CAST(:now AS timestamptz), clock_timestamp())")
+_OTHERS = text(
+    f"""SELECT at, count(*) AS starts FROM {_STARTS}
+        WHERE at > :since AND campaign_id IS DISTINCT FROM CAST(:campaign_id AS uuid) GROUP BY at ORDER BY at"""
+)
+_MINE = "FROM runs WHERE organization_id = :o AND campaign_id = :campaign_id AND replay_of IS NULL"
+_WANTED = text(f"SELECT greatest(starts_at, CAST(:now AS timestamptz)) AS at, count(*) AS starts {_MINE} GROUP BY 1 ORDER BY 1")
+# The order of `models.store.snapshots`, so nobody changes pages. Places are looked up by bisection, not joined: the planner knows nothing
+# of rows that are this new.
+_POSTPONE = text(
+    f"""
+    UPDATE runs r SET starts_at = (CAST(:starts AS timestamptz[]))[w.number]
+    FROM (SELECT id, place, width_bucket(place, CAST(:firsts AS bigint[])) AS number
+          FROM (SELECT id, row_number() OVER (ORDER BY starts_at NULLS FIRST, contact_id) AS place {_MINE}) placed) w
+    WHERE r.organization_id = :o AND r.id = w.id AND w.number > 0 AND w.place <= (CAST(:lasts AS bigint[]))[w.number]
+    """
+)
 
 
 async def fullest_hour(session: OrganizationSession, journey_id: UUID) -> int:
@@ -52,16 +51,15 @@ async def fullest_hour(session: OrganizationSession, journey_id: UUID) -> int:
     return int(found or 0)
 
 
-async def others_until(
-    session: OrganizationSession, journey_id: UUID, contacts: int, per_hour: int, latest: datetime, now: datetime
-) -> dict[str, object]:
-    """The parameters of `RATIONED` for so many contacts, the last of whom would start at `latest` if there were no limit: which other
-    starts they could meet. All times are aware UTC."""
-    others, last = 0, latest
-    while True:
-        until = max(latest, last) + HOUR * (ceil((contacts + others) / per_hour) + 1)
-        asked = {"o": session.organization_id, "journey_id": journey_id, "since": now - HOUR, "until": until}
-        found = (await session.execute(_OTHERS, asked)).one()
-        if found.runs == others:
-            return {"per_hour": per_hour, "now": now, "since": now - HOUR, "until": until}
-        others, last = found.runs, found.last
+async def postpone(session: OrganizationSession, journey_id: UUID, campaign_id: UUID, per_hour: int, now: datetime) -> list[Postponed]:
+    """Of a campaign's runs, which have just been made and not started, those that are too many for an hour start later
+    (`models.domain.pace`); which they are. `now`: aware UTC, when the campaign starts; no run starts before the present."""
+    own = {"o": session.organization_id, "campaign_id": campaign_id}
+    now = await session.scalar(_NOW, {"now": now})
+    others = [(row.at, row.starts) for row in await session.execute(_OTHERS, {**own, "journey_id": journey_id, "since": now - HOUR})]
+    wanted = [(row.at, row.starts) for row in await session.execute(_WANTED, {**own, "now": now})]
+    found = await asyncio.to_thread(postponements, others, wanted, per_hour)  # seconds, where each of a million has a moment of its own
+    if found:
+        told = {"starts": [one.at for one in found], "firsts": [one.first for one in found], "lasts": [one.last for one in found]}
+        await session.execute(_POSTPONE, own | told)
+    return found

@@ -56,16 +56,24 @@ def _of_steps(command: str, arguments: Mapping[str, Any]) -> list[Case]:
     if "to_step" in arguments:
         cases.append((UNKNOWN_STEP, _lacks(arguments, "jsonb_exists(v.definition -> 'steps', :to_step)")))
     if command == "replay":
-        begins = "coalesce(CAST(:from_step AS text), r.step_id, v.definition ->> 'start')"
-        cases.append((UNKNOWN_STEP, _lacks(arguments, f"jsonb_exists(v.definition -> 'steps', {begins})")))
+        named = arguments.get("from_step") is not None
+        cases.append((UNKNOWN_STEP, _lacks(arguments, "jsonb_exists(v.definition -> 'steps', :from_step)") if named else _lost(arguments)))
     if arguments.get("resend"):
         cases.append((UNKNOWN_RESEND, _lacks(arguments, "jsonb_exists_all(v.definition -> 'steps', CAST(:resend AS text[]))")))
     return cases
 
 
+# Each asks the versions once, not once for each run: their definitions are large, and the runs may be a million.
 def _lacks(arguments: Mapping[str, Any], condition: str) -> str:
-    version = goes_on_with(arguments)
-    return f"NOT EXISTS (SELECT 1 FROM journey_versions v WHERE v.organization_id = :o AND v.id = {version} AND {condition})"
+    versions = f"SELECT v.id FROM journey_versions v WHERE v.organization_id = :o AND {condition}"
+    return f"{goes_on_with(arguments)} NOT IN ({versions})"
+
+
+def _lost(arguments: Mapping[str, Any]) -> str:
+    """The step at which the run stands is not in the version; of one that stands nowhere, the first is meant, and always there."""
+    steps = """(SELECT jsonb_object_agg(v.id, (SELECT jsonb_agg(s) FROM jsonb_object_keys(v.definition -> 'steps') AS s))
+                FROM journey_versions v WHERE v.organization_id = :o)"""
+    return f"r.step_id IS NOT NULL AND NOT jsonb_exists({steps} -> CAST({goes_on_with(arguments)} AS text), r.step_id)"
 
 
 def goes_on_with(arguments: Mapping[str, Any]) -> str:
@@ -80,6 +88,5 @@ def stays_paused(command: str) -> str:
 
 def parameters(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What `why_not` needs, but for the organization."""
-    named = {name: arguments[name] for name in ("to_step", "resend") if arguments.get(name)}
-    begins = {"from_step": arguments.get("from_step")} if command == "replay" else {}
-    return {"phases": sorted(OPERATIONS[command].phases), **named, **begins}
+    named = {name: arguments[name] for name in ("to_step", "from_step", "resend") if arguments.get(name)}
+    return {"phases": sorted(OPERATIONS[command].phases), **named}

@@ -13,8 +13,9 @@ from models.domain.audit import Actor, NewEntry
 from models.domain.errors import Conflict, NotFound, PreviewOutdated
 from models.domain.journey.operations import RunSelection
 from models.store import audit
+from models.store.limits import within
 from models.store.rowset import rowset
-from models.store.run_selection import LOOK_SECONDS, Wanted, fitting
+from models.store.run_selection import LOOK, Wanted, fitting
 from models.store.session import OrganizationSession
 from models.tables.operating import RunOperation
 
@@ -89,15 +90,16 @@ async def execute(session: OrganizationSession, operation: RunOperation, actor: 
 
     Raises:
         PreviewOutdated: the preview is too old, or as many runs as it counted do not fit any more; nothing is changed.
+        Unavailable: taking them down took longer than `LOOK`; nothing is changed.
     """
     now = datetime.now(UTC)
     if operation.expires_at <= now:
         raise PreviewOutdated("The preview has expired; make a new one.")
-    await session.execute(text(f"SET LOCAL statement_timeout = '{LOOK_SECONDS}s'"))
     wanted = wanted_of(operation)
-    sql, parameters = await fitting(session, wanted)
-    taking = {**parameters, "operation_id": operation.id, "maximum": operation.maximum}
-    taken = (await session.execute(text(_TAKE.format(fitting=sql)), taking)).rowcount  # type: ignore[attr-defined]
+    async with within(session, LOOK):
+        sql, parameters = await fitting(session, wanted)
+        taking = {**parameters, "operation_id": operation.id, "maximum": operation.maximum}
+        taken = (await session.execute(text(_TAKE.format(fitting=sql)), taking)).rowcount  # type: ignore[attr-defined]
     if taken != operation.runs:
         raise PreviewOutdated(f"The preview counted {operation.runs} runs; now it would be {taken}. Make a new preview, and look again.")
     operation.status, operation.reason = "running", reason

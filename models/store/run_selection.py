@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,10 +11,11 @@ from sqlalchemy import text
 from models.domain.errors import Invalid
 from models.domain.journey.operations import UNKNOWN_RESEND, UNKNOWN_STEP, RunSelection
 from models.store import run_applicability
+from models.store.limits import within
 from models.store.segments import compile_segment
 from models.store.session import OrganizationSession
 
-LOOK_SECONDS = 30  # how long counting may take before it fails as unavailable
+LOOK = timedelta(seconds=30)  # how long counting may take before it is given up
 
 # One line per field of `RunSelection`, about `r`, a row of runs. The segment's rule is put in by `_where`.
 CONDITIONS: Mapping[str, str] = {
@@ -77,14 +79,15 @@ async def count(session: OrganizationSession, wanted: Wanted) -> list[Count]:
 
     Raises:
         Invalid: the selection names what there is not, or a step is to be done again that none of the runs has.
+        Unavailable: counting took longer than `LOOK`.
     """
     await _check(session, wanted.selection)
-    await session.execute(text(f"SET LOCAL statement_timeout = '{LOOK_SECONDS}s'"))
-    sql, parameters = await fitting(session, wanted)
-    found = [Count(*row) for row in await session.execute(text(_COUNTS.format(fitting=sql)), parameters)]
-    if any(each.why_not == UNKNOWN_RESEND for each in found):
-        known = list(await session.scalars(text(_STEPS.format(fitting=sql)), {**parameters, "unknown": UNKNOWN_RESEND}))
-        _refuse_unknown(sorted(set(wanted.arguments["resend"]).difference(known)), known)
+    async with within(session, LOOK):
+        sql, parameters = await fitting(session, wanted)
+        found = [Count(*row) for row in await session.execute(text(_COUNTS.format(fitting=sql)), parameters)]
+        if any(each.why_not == UNKNOWN_RESEND for each in found):
+            known = list(await session.scalars(text(_STEPS.format(fitting=sql)), {**parameters, "unknown": UNKNOWN_RESEND}))
+            _refuse_unknown(sorted(set(wanted.arguments["resend"]).difference(known)), known)
     return found
 
 

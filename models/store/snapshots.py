@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from models.domain.schedule import (
     looks,
     read_timing,
 )
-from models.store import audit, campaigns, entry_pace, occurrences, selection
+from models.store import audit, entry_pace, occurrences, selection
 from models.store.occurrences import Parent
 from models.store.segment_sql import CompiledRule
 from models.store.selection import Selection, Wanted
@@ -69,7 +69,6 @@ _TAKE = """
       FROM contacts c WHERE c.organization_id = :o AND ({fits})),
     placed AS MATERIALIZED (
       SELECT p.contact_id, coalesce(p.why_not, {not_placed}) AS why_not, {base} + {delay} AS starts_at FROM people p {places}),
-    rationed AS MATERIALIZED ({rationed}),
     taken AS (
       INSERT INTO runs (id, organization_id, journey_id, version_id, campaign_id, contact_id, workflow_id, page, status, step_id,
                         sequence, variables, starts_at, entry_source, created_at, updated_at)
@@ -79,17 +78,16 @@ _TAKE = """
         SELECT contact_id, starts_at,
                CAST((row_number() OVER (ORDER BY starts_at NULLS FIRST, contact_id) - 1) / :page_size AS int) AS page,
                lpad(to_hex(CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)), 12, '0') AS milliseconds
-        FROM rationed ORDER BY starts_at NULLS FIRST, contact_id) s
+        FROM placed WHERE why_not IS NULL ORDER BY starts_at NULLS FIRST, contact_id) s
       ON CONFLICT (campaign_id, contact_id) WHERE replay_of IS NULL DO NOTHING RETURNING starts_at)
     SELECT CAST(NULL AS text) AS why_not, count(*) AS contacts, count(*) FILTER (WHERE starts_at IS NULL) AS at_once,
-           min(starts_at) AS first, (SELECT count(*) FROM rationed WHERE postponed) AS postponed FROM taken
-    UNION ALL SELECT why_not, count(*), 0, NULL, 0 FROM placed WHERE why_not IS NOT NULL GROUP BY why_not
+           min(starts_at) AS first FROM taken
+    UNION ALL SELECT why_not, count(*), 0, NULL FROM placed WHERE why_not IS NOT NULL GROUP BY why_not
 """
 # As models.domain.schedule.spread_delay: the first 32 bits of a digest, as a part of the spread, in whole seconds.
 _DELAY = """floor(CAST(:spread_seconds AS float8) * CAST(CAST('x' || left(encode(sha256(convert_to(
     CAST(:campaign_id AS text) || '/' || CAST(p.contact_id AS text), 'UTF8')), 'hex'), 8) AS bit(32)) AS bigint) / 4294967296)
     * interval '1 second'"""
-_UNRATIONED = "SELECT contact_id, starts_at, false AS postponed FROM placed WHERE why_not IS NULL"
 _PLACES = """LEFT JOIN unnest(CAST(:zones AS text[]), CAST(:starts AS timestamptz[]), CAST(:passed AS boolean[]))
       AS z(zone, starts_at, passed) ON z.zone = p.zone"""
 _NOT_PLACED = f"CASE WHEN z.zone IS NULL THEN '{UNPLACED}' WHEN z.passed THEN '{selection.PASSED}' END"
@@ -126,7 +124,7 @@ async def snapshot(session: OrganizationSession, campaign_id: UUID, now: datetim
     count = campaign["audience"]
     if count is None:
         nobody = campaign["cancelled_at"] is not None or (parent is not None and parent.paused)
-        taken = Taken(0, {}, True, 0) if nobody else await _take(session, campaign_id, dict(campaign))
+        taken = Taken(0, {}, True) if nobody else await _take(session, campaign_id, dict(campaign))
         await _taken(session, campaign_id, taken, parent)
         count = taken.contacts
     return Snapshot(campaign["journey_id"], campaign["version_id"], count, ceil(count / campaign["page_size"]), campaign["on_error"])
@@ -140,7 +138,7 @@ class Taken:
     contacts: int
     left_out: Mapping[str, int]
     started: bool
-    postponed: int
+    postponed: int = 0
 
 
 class ZonesChanged(Exception):
@@ -156,7 +154,6 @@ async def _take(session: OrganizationSession, campaign_id: UUID, campaign: dict[
         Wanted(campaign["journey_id"], definition, campaign["segment_rule"], campaign["exclusion_rule"], now),
     )
     places = await _places(session, timing, chosen, campaign)
-    ration = await _ration(session, campaign, definition.entry.per_hour, chosen, places.latest + (timing.spread or timedelta(0)))
     parameters: dict[str, Any] = {
         "o": session.organization_id,
         "campaign_id": campaign_id,
@@ -170,11 +167,11 @@ async def _take(session: OrganizationSession, campaign_id: UUID, campaign: dict[
         fits=chosen.fitting.sql,
         why_not=chosen.why_not,
         delay="interval '0'" if timing.spread is None else _DELAY,
-        rationed=_UNRATIONED if ration is None else entry_pace.RATIONED,
         **places.sql,
     )
-    rows = (await session.execute(text(statement), parameters | chosen.parameters | places.parameters | (ration or {}))).all()
-    return _counted({row.why_not: row for row in rows}, now)
+    rows = (await session.execute(text(statement), parameters | chosen.parameters | places.parameters)).all()
+    taken = _counted({row.why_not: row for row in rows}, now)
+    return taken if definition.entry.per_hour is None else await _paced(session, campaign_id, campaign, definition.entry.per_hour, taken)
 
 
 def _counted(rows: dict[str | None, Any], now: datetime) -> Taken:
@@ -182,17 +179,16 @@ def _counted(rows: dict[str | None, Any], now: datetime) -> Taken:
         raise ZonesChanged
     taken = rows.pop(None)
     left_out = {str(code): row.contacts for code, row in rows.items()}
-    return Taken(taken.contacts, left_out, taken.contacts == 0 or taken.at_once > 0 or taken.first <= now, taken.postponed)
+    return Taken(taken.contacts, left_out, taken.contacts == 0 or taken.at_once > 0 or taken.first <= now)
 
 
-async def _ration(
-    session: OrganizationSession, campaign: Mapping[str, Any], per_hour: int | None, chosen: Selection, latest: datetime
-) -> dict[str, object] | None:
-    """What `_TAKE` needs to know to start no more in an hour than the journey takes; None: it takes everybody."""
-    if per_hour is None:
-        return None
-    contacts = await campaigns.audience_size(session, chosen)
-    return await entry_pace.others_until(session, campaign["journey_id"], contacts, per_hour, latest, campaign["now"])
+async def _paced(session: OrganizationSession, campaign_id: UUID, campaign: Mapping[str, Any], per_hour: int, taken: Taken) -> Taken:
+    """No more of them start in an hour than the journey takes."""
+    postponed = await entry_pace.postpone(session, campaign["journey_id"], campaign_id, per_hour, campaign["now"])
+    if not postponed:
+        return taken
+    so_many = sum(one.last - one.first + 1 for one in postponed)
+    return replace(taken, started=taken.started and postponed[0].first > 1, postponed=so_many)
 
 
 @dataclass(frozen=True)
@@ -201,21 +197,19 @@ class _Places:
 
     sql: Mapping[str, str]
     parameters: dict[str, Any]
-    latest: datetime  # of the instants, without a spread
 
 
 async def _places(session: OrganizationSession, timing: Timing, chosen: Selection, campaign: Mapping[str, Any]) -> _Places:
     """Each distinct zone's instant is worked out here, and joined back to its contacts."""
     if not isinstance(timing.schedule, AtLocalTime):
         sql = {"places": "", "not_placed": "CAST(NULL AS text)", "base": "CAST(:starts_at AS timestamptz)"}
-        start = common_start(timing, campaign["now"])
-        return _Places(sql, {"starts_at": start}, start or campaign["now"])
+        return _Places(sql, {"starts_at": common_start(timing, campaign["now"])})
     zones = await _zones(session, chosen.fitting)
     starts = local_starts(timing.schedule, zones, campaign["timezone"], campaign["now"], campaign["launched_at"])
     sql = {"places": _PLACES, "not_placed": _NOT_PLACED, "base": "z.starts_at"}
     places = starts.values()
     parameters = {"zones": list(starts), "starts": [each.at for each in places], "passed": [each.passed for each in places]}
-    return _Places(sql, parameters, max((each.at or campaign["now"] for each in places), default=campaign["now"]))
+    return _Places(sql, parameters)
 
 
 async def _zones(session: OrganizationSession, fitting: CompiledRule) -> list[str]:

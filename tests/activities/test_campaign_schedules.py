@@ -202,6 +202,17 @@ async def test_whoever_is_too_many_for_an_hour_starts_in_a_later_one(world: Worl
     assert details["postponed"] == 6
 
 
+async def test_whoever_is_too_many_takes_the_room_between_those_who_are_planned(world: World) -> None:
+    await publish(world, entry={"per_hour": 2})
+    for number, contact in enumerate(await people(world, [None] * 6, tag="others")):  # by another campaign, one in each hour
+        await enter(world, contact, -timedelta(minutes=30, hours=number), status="active")
+    await people(world, [None] * 3)
+    await world.campaign(exclusion={"tag": "others"})
+    await snapshot(world)
+    runs = await world.sql("SELECT starts_at FROM runs WHERE campaign_id = :id ORDER BY contact_id", id=world.campaign_id)
+    assert [run["starts_at"] for run in runs] == [None, NOW + timedelta(hours=1), NOW + timedelta(hours=2)]
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_no_hour_has_more_starts_than_the_journey_takes_and_nobody_starts_early(world: World, seed: int) -> None:
     chance, most = Random(seed), 20
@@ -237,6 +248,16 @@ async def test_an_entry_now_counts_the_fullest_hour_that_it_falls_into(world: Wo
         await enter(world, contact, NOW - now - timedelta(minutes=minute), status="active")
     async with world.database.organization(world.organization_id) as session:
         assert await entry_pace.fullest_hour(session, world.journey_id) == fullest
+
+
+async def test_who_was_cancelled_before_the_start_has_not_entered(world: World) -> None:
+    [contact] = await people(world, [None])
+    await enter(world, contact, NOW - utc_now() - timedelta(minutes=10), status="cancelled")
+    async with world.database.organization(world.organization_id) as session:
+        assert await entry_pace.fullest_hour(session, world.journey_id) == 1
+    await world.sql("UPDATE runs SET finished_at = now()")
+    async with world.database.organization(world.organization_id) as session:
+        assert await entry_pace.fullest_hour(session, world.journey_id) == 0
 
 
 # --- whom it takes --------------------------------------------------------------------------------------------------
@@ -370,6 +391,24 @@ async def test_a_scheduled_campaign_that_is_resumed_is_scheduled_again_and_its_w
     assert told.workflow_ids == [f"{world.organization_id}/campaign/{world.campaign_id}"]
     await say(world, "cancel")
     assert (await snapshot(world)).runs == 0 and (await row(world))["status"] == "cancelled"
+
+
+async def test_a_campaign_that_starts_now_but_has_to_wait_for_room_runs_from_its_first_start_on_after_a_pause_too(world: World) -> None:
+    await publish(world, entry={"per_hour": 1})
+    [other] = await people(world, [None], tag="others")
+    await enter(world, other, timedelta(minutes=30))
+    await people(world, [None])
+    await world.campaign(exclusion={"tag": "others"})
+    await snapshot(world)
+    seen = [(await row(world))["status"]]
+    for command in ("pause", "resume"):
+        await say(world, command)
+        seen.append((await row(world))["status"])
+    for minutes in (29, 30):
+        later = reference(world, NOW + timedelta(minutes=minutes))
+        await ActivityEnvironment().run(activities(world).finish_campaign, later)
+        seen.append((await row(world))["status"])
+    assert seen == ["scheduled", "paused", "scheduled", "scheduled", "running"]
 
 
 # --- again and again ------------------------------------------------------------------------------------------------

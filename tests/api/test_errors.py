@@ -10,9 +10,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from api.app import create_app
 from api.dependencies import Services
-from api.errors import answer, json_path
+from api.errors import answer
 from deploy.postgres import free_port
 from models.domain import errors
+from models.domain.phrases import json_path
 from models.store.session import Database
 from tests.api.conftest import Person, anonymous
 

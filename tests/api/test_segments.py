@@ -1,3 +1,4 @@
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -96,9 +97,11 @@ async def test_a_preview_that_takes_too_long_is_unavailable(alice: Person, monke
     async def count_slowly(session: OrganizationSession, _: object) -> int:
         return int((await session.execute(text("SELECT 1 FROM pg_sleep(5)"))).scalar_one())
 
-    monkeypatch.setattr(segments, "PREVIEW_SECONDS", 1)
+    monkeypatch.setattr(segments, "LOOK", timedelta(seconds=1))
     monkeypatch.setattr(contacts, "count", count_slowly)
-    assert (await alice.client.post("/v1/segment-previews", json={"rule": US})).status_code == 503
+    answer = await alice.client.post("/v1/segment-previews", json={"rule": US})
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith("Counting took longer than 1 seconds and was given up. Ask about fewer")
 
 
 async def test_a_stranger_sees_404(cast: Cast) -> None:

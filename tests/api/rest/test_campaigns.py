@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from api.commands import campaigns as commands
 from api.dependencies import Services
+from models.domain.schedule import Timing
 from models.store.session import Database
 from models.tables.base import new_id, utc_now
 from models.tables.contacts import Contact
@@ -325,6 +326,12 @@ async def test_a_journey_that_takes_so_many_in_an_hour_takes_no_more_of_a_campai
         assert [each["code"] for each in warned.json()["warnings"]] == ["too_many_per_hour"]
     assert await listed(alice) == []
     assert (await launch(alice, slow, spread="PT3H")).status_code == 202
+
+
+def test_a_spread_that_is_too_long_for_a_campaign_is_not_advised() -> None:
+    advised, too_long = (commands.crowding(contacts, 2, Timing()) for contacts in (336, 337))
+    assert advised is not None and "spread the campaign over PT168H" in advised.message
+    assert too_long is not None and "spread" not in too_long.message and "choose a smaller segment" in too_long.message
 
 
 async def test_runs_started_by_hand_count_for_the_hour_too(alice: Person, around: Surroundings, database: Database) -> None:

@@ -155,6 +155,8 @@ async def test_runs_are_found_by_contact_segment_run_and_class_of_reason(
         ({"command": "pause", "filter": {"entered_from": "2026-01-01T00:00:00"}}, "filter.entered_from"),
         ({"command": "jump", "filter": {"statuses": ["held"]}}, "arguments.to_step"),
         ({"command": "pause", "filter": {"statuses": ["held"]}, "arguments": {"to_step": "x"}}, "arguments.to_step"),
+        ({"command": "replay", "filter": {"statuses": ["exited"]}, "arguments": {"resend": ["a", "B"]}}, "arguments.resend[1]"),
+        ({"command": "set_variables", "filter": {"statuses": ["held"]}, "arguments": {"variables": {"B": 1}}}, "arguments.variables.B"),
         ({"command": "pause", "filter": {"journey_id": "0190a1b2-0000-7000-8000-000000000001"}}, "filter.journey_id"),
     ],
 )

@@ -237,6 +237,12 @@ def test_what_makes_no_sense_is_refused_with_its_path(schedule: dict[str, Any], 
     assert [problem.path for problem in refused.value.problems] == paths
 
 
+def test_a_field_that_is_missing_is_told_as_everywhere() -> None:
+    with pytest.raises(Invalid) as refused:
+        parse_timing({"kind": "once"}, None)
+    assert [problem.message for problem in refused.value.problems] == ["This field is required."]
+
+
 @pytest.mark.parametrize("spread", [timedelta(0), timedelta(seconds=-1), timedelta(days=8)])
 def test_a_spread_has_its_limits(spread: timedelta) -> None:
     with pytest.raises(Invalid, match="spread"):
