@@ -37,7 +37,7 @@ class Settings(BaseModel):
     move_page_size: int = Field(default=100, ge=1, le=1000)  # LEADSTATS_MOVE_PAGE_SIZE: workflows that a publish plan tells at once
     pool_size: int = 10  # LEADSTATS_POOL_SIZE: database connections per process
     worker_build_id: str | None = None  # LEADSTATS_WORKER_BUILD_ID: switches Temporal's worker versioning on
-    max_cached_workflows: int = 200  # LEADSTATS_MAX_CACHED_WORKFLOWS
+    max_cached_workflows: int = 260  # LEADSTATS_MAX_CACHED_WORKFLOWS
     sandbox_smtp_host: str = "127.0.0.1"  # LEADSTATS_SANDBOX_SMTP_HOST
     sandbox_smtp_port: int = 1025  # LEADSTATS_SANDBOX_SMTP_PORT
     trusted_proxies: str = ""  # LEADSTATS_TRUSTED_PROXIES: "address,network/bits" whose X-Forwarded-For and -Proto are believed; "*": any
