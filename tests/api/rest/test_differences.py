@@ -2,6 +2,7 @@ from typing import Any
 
 from models.store.session import Database
 from tests.api.conftest import Person
+from tests.api.conftest import temporal as temporal  # connects to nothing
 from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings
 

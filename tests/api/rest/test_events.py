@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import Cast, Person
+from tests.api.conftest import temporal as temporal  # connects to nothing
 
 ORDER = {"name": "ordered", "email": "ada@example.com", "properties": {"total": 12}}
 

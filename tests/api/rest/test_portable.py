@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from models.store.session import Database
 from tests.api.conftest import Person, anonymous
+from tests.api.conftest import temporal as temporal  # connects to nothing
 from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings, actions
 

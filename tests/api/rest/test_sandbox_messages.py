@@ -11,6 +11,7 @@ from api.dependencies import Services
 from models.settings import Settings
 from models.store.session import Database
 from tests.api.conftest import Person
+from tests.api.conftest import temporal as temporal  # connects to nothing
 from tests.inbox import Fence, RunningInbox, email
 
 

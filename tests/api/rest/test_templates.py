@@ -8,6 +8,7 @@ import pytest
 from api.commands import templates as commands
 from models.rendering import Rendered
 from tests.api.conftest import Person
+from tests.api.conftest import temporal as temporal  # connects to nothing
 
 MAIL = {
     "name": "Welcome",
