@@ -30,7 +30,8 @@ def _said(body: str) -> str:
         return body[:500]
     match document:
         case {"title": str(title), "detail": str(detail), "errors": list(errors)}:
-            told = [f"{error['path']}: {error['message']}" for error in errors]
+            ours = (error for error in errors if isinstance(error, dict) and {"path", "message"} <= error.keys())  # a proxy's have others
+            told = [f"{error['path']}: {error['message']}" for error in ours]
             first = title if told and detail == "; ".join(told) else f"{title}: {detail}"
             return "\n  ".join([first, *told])
     return body[:500]

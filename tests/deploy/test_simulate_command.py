@@ -144,3 +144,9 @@ async def test_an_installation_that_does_not_answer_gives_2(monkeypatch: pytest.
     monkeypatch.delenv(simulate_command.KEY)
     assert await asyncio.to_thread(simulate_command.run, asked) == 2
     assert await asyncio.to_thread(simulate_command.run, parsed("--journey", "Welcome", "--cases", "--state", str(tmp_path))) == 2
+
+
+@pytest.mark.parametrize("errors", ["[1, null]", '["busy"]', '[{"reason": "busy"}]', "[]"])
+def test_a_refusal_that_is_not_ours_is_told_as_far_as_it_goes(errors: str) -> None:
+    refused = Refused("POST", "/v1/x", 502, f'{{"title": "Bad gateway", "detail": "Busy", "errors": {errors}}}')
+    assert str(refused) == "POST /v1/x: 502 Bad gateway: Busy"
