@@ -22,6 +22,7 @@ from activities.contracts.execution import send_queue
 from activities.control import ControlActivities
 from activities.effects.effect import Tools
 from activities.handover import HandOverActivities
+from activities.lines import Lines
 from activities.moves import MoveActivities
 from activities.operations import OperationActivities
 from activities.providers.destination import Destinations
@@ -85,8 +86,9 @@ class Parts:
     def build(cls, temporal: Client, database: Database, settings: Settings) -> Self:
         versions = Versions()
         providers = Providers(settings)
+        lines = Lines(providers, settings.send_concurrency)
         braked = BrakingStarter(temporal, settings.task_queue)
-        braking = BrakingActivities(database, settings, temporal, providers)
+        braking = BrakingActivities(database, settings, temporal, lines)
         records = (
             ConsentActivities(database, settings, versions),
             QuietHoursActivities(database, versions),
@@ -107,8 +109,8 @@ class Parts:
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
         webhooks = Webhooks(Destinations(settings))
-        steps = StepActivities(Tools(database, settings, versions, providers, webhooks), temporal)
-        sends = (SendActivities(database, settings, versions, providers, braked), steps, braking)
+        steps = StepActivities(Tools(database, settings, versions, lines, webhooks), temporal)
+        sends = (SendActivities(database, settings, versions, lines, braked), steps, braking)
         return cls(temporal, providers, webhooks, _methods(*records, steps), _methods(*sends))
 
     async def close(self) -> None:

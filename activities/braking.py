@@ -16,7 +16,7 @@ from activities.contracts.control import CONTROL_WORKFLOW, Control, ControlledKi
 from activities.contracts.execution import fair_share
 from activities.contracts.sending import SendOutcome
 from activities.heartbeat import heartbeating
-from activities.lines import Lines, ProviderSource
+from activities.lines import Lines
 from activities.providers.port import Mailbox, OutgoingEmail, ProviderAnswer
 from activities.starting import attributes, start_once
 from models.domain.audit import NewEntry
@@ -68,13 +68,13 @@ class BrakingStarter:
 
 
 class BrakingActivities:
-    """`providers` stays the caller's to close."""
+    """`lines` are those of every activity of the process: a connection's limit holds for all of them together."""
 
-    def __init__(self, database: Database, settings: Settings, temporal: Client, providers: ProviderSource) -> None:
+    def __init__(self, database: Database, settings: Settings, temporal: Client, lines: Lines) -> None:
         self.database = database
         self.temporal = temporal
         self.settings = settings
-        self.lines = Lines(providers, settings.send_concurrency)
+        self.lines = lines
         self.connection_key = settings.derive_key("connection-secrets")
 
     def methods(self) -> list[Callable[..., Any]]:

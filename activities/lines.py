@@ -28,7 +28,8 @@ class Line:
 
 
 class Lines:
-    """Shared by all activities of a process."""
+    """Those of a process: one object for all its activities, or a connection would carry more than it may. `providers` stays the
+    caller's to close; `concurrency` is for connections that name none."""
 
     def __init__(self, providers: ProviderSource, concurrency: int) -> None:
         self._providers = providers

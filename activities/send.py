@@ -17,7 +17,7 @@ from activities.contracts.steps import VisitBatch
 from activities.dispatch import Dispatch, Tools
 from activities.heartbeat import heartbeating
 from activities.ledger import Ledger
-from activities.lines import Lines, ProviderSource
+from activities.lines import Lines
 from activities.message import Composer
 from activities.others import Others
 from activities.outcomes import Teller
@@ -29,18 +29,18 @@ from models.tables.base import new_id
 
 
 class SendActivities:
-    """`providers` stays the caller's to close."""
+    """`lines` are those of every activity of the process: a connection's limit holds for all of them together."""
 
     def __init__(
         self,
         database: Database,
         settings: Settings,
         versions: Versions,
-        providers: ProviderSource,
+        lines: Lines,
         braked: Tell = left_to_upkeep,
     ) -> None:
         self.claimer = Claimer(database, versions, settings)
-        self.lines = Lines(providers, settings.send_concurrency)
+        self.lines = lines
         self.tools = Tools(database, Ledger(database, braked=braked), Composer(settings), settings.derive_key("suppressions"))
 
     def methods(self) -> list[Callable[..., Any]]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from activities.clock import Clock
 from activities.contracts.payload import Scope
 from activities.contracts.steps import StepAnswer, StepVisit
-from activities.lines import ProviderSource
+from activities.lines import Lines
 from activities.providers.webhook import Webhooks
 from activities.versions import Versions
 from models.domain.journey.steps.base import StepModel
@@ -32,7 +32,7 @@ class Tools:
     database: Database
     settings: Settings
     versions: Versions
-    providers: ProviderSource
+    lines: Lines
     webhooks: Webhooks
 
 

@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome
 from activities.contracts.steps import StepAnswer, StepVisit
 from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, ask_again, claims, done_before, gone
-from activities.lines import Line, Lines, mark_broken
+from activities.lines import Line, mark_broken
 from activities.outcomes import back_off
 from activities.providers.port import ABORTED, Mailbox, OutgoingEmail, ProviderAnswer
 from models.domain.errors import NotFound
@@ -94,7 +94,6 @@ class _Round:
 class NotifyTeam:
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
-        self.lines = Lines(tools.providers, tools.settings.send_concurrency)
         self.connection_key = tools.settings.derive_key("connection-secrets")
 
     async def perform(self, work: Work) -> Answers:
@@ -181,7 +180,7 @@ class NotifyTeam:
         return await self._conclude(work, notice, await self._mail_all(work, notice, rendered))
 
     async def _mail_all(self, work: Work, notice: _Notice, rendered: Rendered) -> _Round:
-        line = await self.lines.line(notice.connection)
+        line = await self.tools.lines.line(notice.connection)
         gate = _Gate(self, work, notice)
         round = _Round(notice.told)
         for member, address in notice.addresses.items():

@@ -5,6 +5,7 @@ import pytest_asyncio
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
+from activities.lines import Lines
 from activities.send import SendActivities
 from activities.versions import Versions
 from models.settings import Settings
@@ -25,7 +26,7 @@ def provider() -> FakeProvider:
 
 @pytest.fixture
 def sending(world: World, provider: FakeProvider) -> SendActivities:
-    return SendActivities(world.database, world.settings, Versions(), provider)
+    return SendActivities(world.database, world.settings, Versions(), Lines(provider, world.settings.send_concurrency))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from activities.contracts.control import Control, ControlledKind
 from activities.contracts.recording import AuditBatch, Transition
 from activities.contracts.sending import SendOutcome
 from activities.control import ControlActivities
+from activities.lines import Lines
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities
 from activities.versions import Versions
@@ -179,7 +180,7 @@ async def test_the_workflow_of_a_braking_is_started_when_it_is_committed(world: 
 
     await brake(world, at_least=1, share=1)
     provider.answer = CONTENT
-    sending = SendActivities(world.database, world.settings, Versions(), provider, tell)
+    sending = SendActivities(world.database, world.settings, Versions(), Lines(provider, world.settings.send_concurrency), tell)
     await send(sending, world, await world.people(1))
     async with asyncio.timeout(20):
         assert len(await told) == 1
@@ -213,7 +214,7 @@ async def brakes_down(world: World, provider: FakeProvider, sending: SendActivit
 
 def braking(world: World, provider: FakeProvider, temporal: Any = None) -> BrakingActivities:
     speaking: Any = temporal or Temporal()
-    return BrakingActivities(world.database, world.settings, speaking, provider)
+    return BrakingActivities(world.database, world.settings, speaking, Lines(provider, world.settings.send_concurrency))
 
 
 async def notify(world: World, provider: FakeProvider, ref: BrakingRef) -> Any:

@@ -13,6 +13,7 @@ from activities.consent import ConsentActivities
 from activities.contracts.operations import OperationPage, OperationRef
 from activities.contracts.payload import Scope
 from activities.contracts.sending import SendOutcome, SendResult
+from activities.lines import Lines
 from activities.replaying import ReplayActivities
 from activities.send import SendActivities
 from activities.versions import Versions
@@ -112,7 +113,7 @@ async def test_a_batch_of_replays_keeps_leaves_in_doubt_and_sends(world: World, 
 
 async def test_a_batch_of_other_runs_asks_nothing_about_chains(database: Database, settings: Settings, provider: FakeProvider) -> None:
     plain = await World(database, settings).build()
-    sending = SendActivities(database, settings, Versions(), provider)
+    sending = SendActivities(database, settings, Versions(), Lines(provider, settings.send_concurrency))
     old = await plain.contact()
     await leave(plain, old, "accepted")
     [new] = await replay(plain, [old])

@@ -9,6 +9,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import pace
 from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome, SendResult
+from activities.lines import Lines
 from activities.providers.port import ProviderAnswer
 from activities.send import SendActivities
 from activities.versions import Versions
@@ -65,7 +66,7 @@ async def test_a_second_execution_answers_from_the_ledger(world: World, sending:
 
 async def test_a_missing_value_names_its_field_and_sends_nothing(database: Database, settings: Settings, provider: FakeProvider) -> None:
     world = await World(database, settings).build(html="<p>{{ contact.attributes.plan }}</p>")
-    sending = SendActivities(database, settings, Versions(), provider)
+    sending = SendActivities(database, settings, Versions(), Lines(provider, settings.send_concurrency))
     runs = [await world.contact(), await world.contact(attributes={"plan": "gold"})]
     results = await send(sending, world, runs)
     assert outcomes(results) == [
@@ -210,7 +211,7 @@ async def test_no_more_messages_than_permitted_are_in_the_air(world: World, send
 
 async def test_the_rate_of_a_connection_is_kept(database: Database, settings: Settings, provider: FakeProvider) -> None:
     world = await World(database, settings).build(rate=20)
-    sending = SendActivities(database, settings, Versions(), provider)
+    sending = SendActivities(database, settings, Versions(), Lines(provider, settings.send_concurrency))
     loop = asyncio.get_running_loop()
     began = loop.time()
     results = await send(sending, world, await world.people(50))

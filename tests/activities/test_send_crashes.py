@@ -16,6 +16,7 @@ from activities import ledger, others
 from activities.claiming import Claimer
 from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger
+from activities.lines import Lines
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities
 from activities.versions import Versions
@@ -28,7 +29,7 @@ from tests.activities.world import Crash, FakeProvider, World
 
 async def send(world: World, provider: FakeProvider, run_ids: list[UUID], **asked: Any) -> list[SendResult]:
     """A fresh process's attempt."""
-    sending = SendActivities(world.database, world.settings, Versions(), provider)
+    sending = SendActivities(world.database, world.settings, Versions(), Lines(provider, world.settings.send_concurrency))
     return await ActivityEnvironment().run(sending.send_messages, world.batch(run_ids, **asked))
 
 
@@ -335,7 +336,7 @@ async def test_a_worker_that_goes_away_finishes_what_is_in_the_air_and_begins_no
         await go_on.wait()
 
     provider.after.append(wait)
-    sending = SendActivities(world.database, world.settings, Versions(), provider)
+    sending = SendActivities(world.database, world.settings, Versions(), Lines(provider, world.settings.send_concurrency))
     environment = ActivityEnvironment()
     running = asyncio.create_task(environment.run(sending.send_messages, world.batch(runs)))
     await provider.has_accepted(world.settings.send_concurrency)
@@ -418,7 +419,7 @@ async def test_without_the_database_nothing_passes_the_fence(world: World, provi
 
 async def test_an_answer_is_given_up_after_its_patience(world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     run = await world.contact()
-    sending = SendActivities(world.database, world.settings, Versions(), provider)
+    sending = SendActivities(world.database, world.settings, Versions(), Lines(provider, world.settings.send_concurrency))
     sending.tools = type(sending.tools)(
         world.database, Ledger(world.database, patience=0.2), sending.tools.composer, sending.tools.suppression_key
     )

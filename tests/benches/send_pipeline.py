@@ -17,6 +17,7 @@ from uuid import UUID
 from temporalio.testing import ActivityEnvironment
 
 from activities.contracts.sending import SendOutcome
+from activities.lines import Lines
 from activities.providers.registry import Providers
 from activities.send import SendActivities
 from activities.versions import Versions
@@ -86,7 +87,7 @@ async def _measure(settings: Settings, messages: int) -> dict[str, Any]:
     await _crowd(world, messages)
     await _listening(settings)
     providers = Providers(settings)
-    sending = SendActivities(database, settings, Versions(), providers)
+    sending = SendActivities(database, settings, Versions(), Lines(providers, settings.send_concurrency))
     cpu = time.process_time()
     sent = await _send(world, sending)
     cpu = time.process_time() - cpu

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome
+from activities.lines import Lines
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.providers.registry import Providers
 from api.commands.connections import create_sandbox_connection
@@ -86,6 +87,28 @@ async def test_who_is_no_member_any_more_or_locked_out_gets_nothing(
     assert said(await world.perform([run], "all")) == [("done", None)]
     assert recipients(provider.accepted) == [address(members[1])]
     assert said(await world.perform([other], "one")) == [("refused", "no_members")]
+
+
+async def test_a_connection_carries_no_more_than_it_may_whoever_asks(world: EffectWorld, provider: FakeProvider) -> None:
+    """Two activities of one process, as a send and a mail to the team are."""
+    in_the_air: set[UUID] = set()
+    most = 0
+
+    async def rise(message: OutgoingMessage) -> None:
+        nonlocal most
+        in_the_air.add(message.delivery_id)
+        most = max(most, len(in_the_air))
+        await asyncio.sleep(0.01)
+
+    async def land(message: OutgoingMessage) -> None:
+        in_the_air.remove(message.delivery_id)
+
+    provider.before.append(rise)
+    provider.after.append(land)
+    world.lines = Lines(provider, 1)
+    one, other = await world.people(2)
+    await asyncio.gather(world.perform([one], "all"), world.perform([other], "all"))
+    assert (len(provider.accepted), most) == (6, 1)
 
 
 async def test_somebody_of_another_organization_gets_nothing(

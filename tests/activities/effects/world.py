@@ -11,7 +11,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
 from activities.effects.effect import Tools
-from activities.lines import ProviderSource
+from activities.lines import Lines, ProviderSource
 from activities.providers.destination import Destinations
 from activities.providers.webhook import Webhooks
 from activities.steps import StepActivities
@@ -27,6 +27,7 @@ SCHEMA = {"plan": {"type": "string"}, "seats": {"type": "integer"}, "renews_on":
 class EffectWorld(World):
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
     providers: ProviderSource = field(default_factory=FakeProvider)
+    lines: Lines | None = None  # of a process that does other things as well
 
     async def found(self, schema: Mapping[str, Any] = SCHEMA, **steps: dict[str, Any]) -> "EffectWorld":
         """Built, with these steps."""
@@ -45,8 +46,9 @@ class EffectWorld(World):
             for number, run_id in enumerate(run_ids)
         ]
         webhooks = Webhooks(Destinations(self.settings))
+        lines = self.lines or Lines(self.providers, self.settings.send_concurrency)
         temporal: Any = FakeTemporal()
-        activities = StepActivities(Tools(self.database, self.settings, Versions(), self.providers, webhooks), temporal)
+        activities = StepActivities(Tools(self.database, self.settings, Versions(), lines, webhooks), temporal)
         try:
             return await ActivityEnvironment().run(activities.perform_steps, VisitBatch(scope=self.scope, now=now, visits=visits))
         finally:
