@@ -12,10 +12,13 @@ from models.domain.errors import Conflict
 from models.domain.journey.definition import Definition
 from models.domain.journey.resumption import Manner
 from models.store import audit, campaigns, entries, journey_versions, journeys, resumptions
+from models.store.limits import within
 from models.store.resumptions import BUCKETS, Kind, LeftOut
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
 
+LOOK = timedelta(seconds=10)  # how long somebody may wait for a dialog's numbers
+REPEAT = "Repeat when the database is less busy; the pause can be lifted without these numbers."
 LIFTED_WITHIN = timedelta(seconds=30)  # a pause that is not lifted by then may lack its workflow: somebody else may try
 
 
@@ -42,15 +45,17 @@ async def outlook(caller: Caller, kind: Kind, subject_id: UUID, drop_older_than:
     Raises:
         NotFound: no such journey or campaign.
         Invalid: `drop_older_than` is negative.
+        Unavailable: counting took longer than `LOOK`.
     """
     Manner(drop_older_than=drop_older_than).check()
     now = utc_now()
     async with caller.session() as session:
         await (journeys.get(session, subject_id) if kind == "journey" else campaigns.get(session, subject_id))
         since = await resumptions.paused_at(session, kind, subject_id)
-        places = await resumptions.standing(session, kind, subject_id, since or now, now)
-        leaving = await resumptions.count_leaving(session, kind, subject_id, LeftOut(drop_older_than, True), since or now, now)
-        waiting = await entries.count_pending(session, subject_id) if kind == "journey" else 0
+        async with within(session, LOOK, REPEAT):
+            places = await resumptions.standing(session, kind, subject_id, since or now, now)
+            leaving = await resumptions.count_leaving(session, kind, subject_id, LeftOut(drop_older_than, True), since or now, now)
+            waiting = await entries.count_pending(session, subject_id) if kind == "journey" else 0
         versions = await journey_versions.by_id(session, list({place.version_id for place in places}))
     definitions = {id: Definition.model_validate(version.definition) for id, version in versions.items()}
     by_status: Counter[str] = Counter()

@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 from httpx2 import Response
+from sqlalchemy import text
 
 from api.commands import resumptions
 from models.store.session import Database
@@ -42,6 +43,18 @@ async def test_the_manner_of_a_resumption_reaches_the_workflow_and_the_record(
     [control] = [each.argument for each in temporal.started.values() if getattr(each.argument, "command", None) == "resume"]
     assert (control.spread.total_seconds(), control.drop_older_than.days, control.recheck_entry) == (600, 1, True)
     assert (await actions(alice, database, journey)).count("journey.resume_requested") == 1
+
+
+async def test_numbers_that_take_too_long_are_given_up_with_a_way_out(
+    database: Database, alice: Person, journey: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resumptions, "LOOK", timedelta(milliseconds=200))
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE"))
+        answer = await alice.client.get(f"/v1/journeys/{journey}/resumption")
+    assert (answer.status_code, answer.json()["code"], "Retry-After" in answer.headers) == (503, "unavailable", True)
+    assert "can be lifted without these numbers" in answer.json()["detail"]
+    assert (await alice.client.get(f"/v1/journeys/{journey}/resumption")).status_code == 200
 
 
 async def test_who_asks_for_a_manner_of_what_is_not_paused_is_told_so(alice: Person, journey: str, temporal: FakeTemporal) -> None:
