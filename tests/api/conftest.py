@@ -24,6 +24,8 @@ from models.store.session import Database
 from models.tables.access import ApiKey
 from models.tables.base import new_id
 from tests.application import application
+from workflows.connection import payload_keys
+from workflows.payloads import plugin
 
 PASSWORD = "correct horse battery staple"
 
@@ -48,8 +50,9 @@ class Person:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def temporal() -> Client:
-    return await Client.connect(f"127.0.0.1:{free_port()}", lazy=True)
+async def temporal(settings: Settings) -> Client:
+    """Connects to nothing, but writes its payloads as the product does."""
+    return await Client.connect(f"127.0.0.1:{free_port()}", plugins=[plugin(payload_keys(settings))], lazy=True)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
