@@ -20,7 +20,7 @@ from activities.contracts.search_attributes import SEARCH_ATTRIBUTES
 RETENTION = timedelta(days=7)  # of closed workflows; their histories are archived by us
 KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 
-# Measured: shared/reference/temporal.md section 0. The server's own defaults cost 40-50 ms per hop and round timers up to 1 s.
+# Measured: the server's own defaults cost 40-50 ms per hop and round timers up to 1 s.
 DYNAMIC_CONFIGURATION = (
     "history.transferProcessorMaxPollRPS=1000",
     "history.timerProcessorMaxPollRPS=1000",

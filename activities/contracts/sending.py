@@ -17,7 +17,7 @@ class Verdict(StrEnum):
 
 
 class SendOutcome(StrEnum):
-    """The taxonomy of DESIGN.md section 7, plus what our own last check says."""
+    """What became of a message: docs/sending.md, section 3."""
 
     ACCEPTED = "accepted"
     REFUSED = "refused"  # consent or suppression changed between the check and the claim

@@ -54,7 +54,7 @@ async def list_deliveries(
     campaign_id: UUID | None = None,
     journey_id: UUID | None = None,
     state: State | None = None,
-    outcome: Annotated[str | None, Query(max_length=64, description="As in DESIGN.md section 7.", examples=["accepted"])] = None,
+    outcome: Annotated[str | None, Query(max_length=64, description="As in section 3 of docs/sending.md.", examples=["accepted"])] = None,
     hidden: Annotated[bool, Query(description="Also of runs that a hidden event began.")] = False,
 ) -> Page[DeliveryView]:
     """Messages, oldest first."""

@@ -41,7 +41,7 @@ def examine(file: BinaryIO, encoding: str | None = None, delimiter: str | None =
     """How the file is written, as far as the caller does not say. Reads it once, and leaves it at its beginning.
 
     Encodings are tried in the order UTF-8, UTF-16 (only with a byte order mark), Windows-1252: guessing by statistics
-    misreads short files (measured, reference/providers.md 8.3). A file that is UTF-8 but for a few bytes is not taken for
+    misreads short files (measured). A file that is UTF-8 but for a few bytes is not taken for
     Windows-1252, which would garble every other name in it.
 
     Raises:

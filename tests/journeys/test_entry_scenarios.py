@@ -1,4 +1,4 @@
-"""Scenarios of entry, re-entry and correlation: behaviour that users expect, under the numbers of the reference."""
+"""Scenarios of entry, re-entry and correlation: behaviour that users expect."""
 
 from typing import Any
 

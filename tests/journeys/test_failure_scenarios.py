@@ -1,4 +1,4 @@
-"""Scenarios of failures and brakes: behaviour that users expect, under the numbers of the reference."""
+"""Scenarios of failures and brakes: behaviour that users expect."""
 
 import asyncio
 from typing import Any

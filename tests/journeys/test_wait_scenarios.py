@@ -1,4 +1,4 @@
-"""Scenarios of waits, time and branching: behaviour that users expect, under the numbers of the reference."""
+"""Scenarios of waits, time and branching: behaviour that users expect."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
