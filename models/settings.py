@@ -92,7 +92,12 @@ class Settings(BaseModel):
         return digest.digest()
 
 
+def variable(field: str) -> str:
+    """The environment variable that sets a field of `Settings`."""
+    return _VARIABLES.get(field, f"LEADSTATS_{field.upper()}")
+
+
 def _complaint(error: ValidationError) -> str:
     """The environment variables that are wrong, and how. Never their values: some are secret."""
     wrong = {str(one["loc"][0]): one["msg"] for one in error.errors(include_input=False, include_url=False, include_context=False)}
-    return "; ".join(f"{_VARIABLES.get(name, f'LEADSTATS_{name.upper()}')}: {message}" for name, message in wrong.items())
+    return "; ".join(f"{variable(name)}: {message}" for name, message in wrong.items())

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from deploy.environment import ROOT
-from models.settings import MAXIMUM_PAGE_SIZE, Settings
+from models.settings import MAXIMUM_PAGE_SIZE, Settings, variable
 
 ENVIRONMENT = {"DATABASE_APP_URL": "postgresql://app:pw@db/leads", "LEADSTATS_SECRET_KEY": base64.b64encode(b"k" * 32).decode()}
 
@@ -31,3 +31,9 @@ def test_every_setting_is_read_somewhere() -> None:
     sources = [path for package in ("activities", "api", "deploy", "models", "workflows") for path in (ROOT / package).rglob("*.py")]
     code = "".join(path.read_text() for path in [*sources, ROOT / "worker.py"] if path.name != "settings.py")
     assert [name for name in Settings.model_fields if not re.search(rf"\.{name}\b", code)] == []
+
+
+def test_every_setting_stands_in_the_table_of_the_environment() -> None:
+    section = (ROOT / "docs/operating.md").read_text().split("## Environment\n")[1].split("\n## ")[0]
+    named = {name for line in section.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split(" | ")[0])}
+    assert [field for field in Settings.model_fields if variable(field) not in named] == []
