@@ -93,7 +93,7 @@ def of_rows(rows: Carried, seen: Examined, around: Around, now: datetime, patien
         return TOO_EARLY
     if seen.status != MISSING:
         return _of_closed(rows, seen, now, patience)
-    return _of_unstarted(rows, around, now, patience) if rows.unbegun == rows.runs else _of_missing(rows, around, now)
+    return _of_unstarted(rows, around, now, patience) if rows.unbegun == rows.runs else _of_missing(rows, around)
 
 
 def _of_closed(rows: Carried, seen: Examined, now: datetime, patience: Patience) -> Verdict:
@@ -112,7 +112,7 @@ def _of_unstarted(rows: Carried, around: Around, now: datetime, patience: Patien
     return Verdict(_about(Kind.ROW_WITHOUT_WORKFLOW, rows, told), lost=not somebody)
 
 
-def _of_missing(rows: Carried, around: Around, now: datetime) -> Verdict:
+def _of_missing(rows: Carried, around: Around) -> Verdict:
     """It has recorded something, so it has been there; unless a publish plan has moved the rows, and its workflow is just about to be
     started by the one before, which waits for that."""
     told = {"recorded_at": rows.recorded_at.isoformat()}

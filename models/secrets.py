@@ -1,8 +1,7 @@
 """Envelope encryption of credentials at rest.
 
 Each secret has its own random data key; the data key is wrapped by a key-encryption key, whose id is stored in the row.
-Both layers are AES-256-GCM and bound to the caller's associated data. Rotating the key-encryption key re-wraps 48 bytes and
-never touches the secret.
+Both layers are AES-256-GCM and bound to the caller's associated data.
 
 Layout: version (1 byte) | nonce (12) | wrapped data key (48) | nonce (12) | ciphertext and tag.
 """
@@ -54,16 +53,6 @@ def unseal(key: bytes, sealed: Sealed, binding: bytes) -> str:
         return AESGCM(data_key).decrypt(body[:_NONCE], body[_NONCE:], binding).decode()
     except (InvalidTag, ValueError):
         raise SecretUnreadable("the secret was changed") from None
-
-
-def rewrap(old_key: bytes, new_key: bytes, sealed: Sealed, binding: bytes) -> Sealed:
-    """The same secret readable with `new_key` instead of `old_key`.
-
-    Raises:
-        SecretUnreadable: `old_key` does not open it.
-    """
-    data_key = _unwrap(old_key, sealed, binding)
-    return Sealed(key_id(new_key), _VERSION + _wrap(new_key, data_key, binding) + sealed.blob[_HEADER:])
 
 
 def _wrap(key: bytes, data_key: bytes, binding: bytes) -> bytes:

@@ -22,7 +22,7 @@ FASTEST = 1
 
 
 class EncryptingCodec(PayloadCodec):
-    """AES-256-GCM with the key's id in the metadata, so that keys can be rotated: the first key encrypts, all decrypt.
+    """AES-256-GCM with the key's id in the metadata: the first key encrypts, all decrypt.
 
     What is long enough is compressed before; the metadata says so, and the seal covers that word. Payloads hold no text of strangers
     whose length could tell of what stands beside it.

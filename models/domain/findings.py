@@ -43,7 +43,6 @@ class Sighting:
 
 
 REPLAY = "POST /v1/runs/{run_id}/replays"
-RUNS_OF_ONE = "GET /v1/runs?journey_id={journey_id}"
 LOST = "workflow_lost"  # the reason of runs whose workflow is gone for good
 
 

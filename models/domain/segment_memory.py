@@ -75,11 +75,6 @@ def holds(rule: Mapping[str, Any], subject: Subject, now: datetime) -> bool:
     return _compiled(_text(rule))(subject, now)
 
 
-def next_change(rule: Mapping[str, Any], subject: Subject, now: datetime) -> datetime | None:
-    """The earliest moment after `now` at which the passing of time alone may make the rule true or false; None: never."""
-    return min((moment for moment in turns(rule, subject) if moment > now), default=None)
-
-
 def turns(rule: Mapping[str, Any], subject: Subject) -> set[datetime]:
     """Every moment at which the passing of time alone may make the rule true or false, as long as the subject stays as it is."""
     return set(_turns(_parsed(_text(rule)), subject))

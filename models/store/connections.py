@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping, text
 
 from models.domain.connection import secret_binding
 from models.domain.errors import Conflict, NotFound
-from models.secrets import Sealed, key_id, rewrap, seal, unseal
+from models.secrets import Sealed, seal, unseal
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
 
@@ -316,35 +316,6 @@ async def reserve_slots(session: OrganizationSession, connection_id: UUID, count
         return Slots([], row.free_at)
     first = row.reserved_to - interval * count - max(BURST - interval, timedelta(0))
     return Slots([max(now, first + interval * number) for number in range(count)], first + interval * count)
-
-
-async def rewrap_secrets(session: OrganizationSession, old_key: bytes, new_key: bytes) -> int:
-    """Every secret of the organization is sealed under `new_key`. Safe to repeat; returns how many were re-wrapped."""
-    rows = (
-        await session.execute(
-            text("SELECT id, secret, key_id FROM connections WHERE organization_id = :o AND key_id = :old FOR UPDATE"),
-            {"o": session.organization_id, "old": key_id(old_key)},
-        )
-    ).all()
-    if not rows:
-        return 0
-    fresh = [
-        rewrap(old_key, new_key, Sealed(row.key_id, bytes(row.secret)), secret_binding(session.organization_id, row.id)) for row in rows
-    ]
-    await session.execute(
-        text(
-            """UPDATE connections c SET secret = n.secret, key_id = :new
-               FROM unnest(CAST(:ids AS uuid[]), CAST(:secrets AS bytea[])) AS n(id, secret)
-               WHERE c.organization_id = :o AND c.id = n.id"""
-        ),
-        {
-            "o": session.organization_id,
-            "new": key_id(new_key),
-            "ids": [row.id for row in rows],
-            "secrets": [sealed.blob for sealed in fresh],
-        },
-    )
-    return len(fresh)
 
 
 async def _clear_default(session: OrganizationSession, channel: str) -> None:

@@ -106,13 +106,6 @@ def check_ready(installation: dict[str, Any], state: Path) -> None:
     assert [each for each in json.loads(findings.stdout)["findings"] if not each["ok"]] == []
 
 
-def check_second_up_is_refused(state: Path, running: int) -> None:
-    command = [sys.executable, str(ROOT / "leadstats.py"), "up", "--state", str(state)]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert f"already runs over {state} (process {running})" in refused.stderr
-
-
 def check_second_start(state: Path, first: dict[str, Any]) -> None:
     """The same installation again, with the sandbox's port taken by somebody else; and this time `up` is killed outright."""
     with taken(first["sandbox_smtp"]):

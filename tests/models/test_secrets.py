@@ -1,6 +1,6 @@
 import pytest
 
-from models.secrets import Sealed, SecretUnreadable, key_id, rewrap, seal, unseal
+from models.secrets import Sealed, SecretUnreadable, key_id, seal, unseal
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 
@@ -36,10 +36,3 @@ def test_every_changed_byte_is_noticed() -> None:
     for length in range(len(sealed.blob)):
         with pytest.raises(SecretUnreadable):
             unseal(KEY, Sealed(sealed.key_id, sealed.blob[:length]), b"b")
-
-
-def test_rotation_keeps_the_secret_and_retires_the_old_key() -> None:
-    fresh = rewrap(KEY, OTHER, seal(KEY, "secret", b"b"), b"b")
-    assert unseal(OTHER, fresh, b"b") == "secret"
-    with pytest.raises(SecretUnreadable):
-        unseal(KEY, fresh, b"b")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.domain.errors import Problem, Unpublishable
+from models.domain.errors import Problem
 from models.domain.journey.definition import KINDS, Definition, Step
 from models.domain.journey.draft import storable
 from models.domain.journey.entry import policy_problems
@@ -45,19 +45,6 @@ def check_definition(definition: Definition, facts: Facts) -> list[Problem]:
         problems += step.problems(f"steps.{step_id}", facts)
     problems += [*_unreachable(definition), *_endless_loops(definition)]
     return [*problems, *policy_problems(definition.entry, definition.exits, definition.goals, facts)]
-
-
-def require_publishable(draft: Any, facts: Facts) -> Definition:
-    """The draft as a definition.
-
-    Raises:
-        Unpublishable: with everything `check` found.
-    """
-    definition = parse(draft)
-    problems = definition if isinstance(definition, list) else check_definition(definition, facts)
-    if isinstance(definition, list) or problems:
-        raise Unpublishable(problems, f"The draft has {len(problems)} problem(s); mend them and publish again.")
-    return definition
 
 
 # --- Malformed drafts -----------------------------------------------------------------------------------------------

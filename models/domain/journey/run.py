@@ -58,8 +58,3 @@ class RunState:
     visits_before: int = 0  # the most visits of any step before the last jump: later ones are counted on from there
     not_before: datetime | None = None  # aware UTC: a resumption was spread, and this is its moment
     jumped_by: UUID | None = None  # the word that its last jump obeyed: said again, it does nothing, whichever workflow hears it
-
-    @property
-    def shown_phase(self) -> Phase:
-        """The phase as people see it: a pause hides what is underneath until it is lifted."""
-        return Phase.PAUSED if self.paused and self.phase not in FINISHED else self.phase

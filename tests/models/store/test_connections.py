@@ -74,15 +74,6 @@ async def test_another_organizations_connection_does_not_exist(database: Databas
             await connections.load_for_sending(session, identifier, "email", KEY)
 
 
-async def test_rotation_reseals_every_secret(database: Database) -> None:
-    organization_id = await new_organization(database)
-    identifier, fresh = await make(database, organization_id), b"n" * 32
-    async with database.organization(organization_id) as session:
-        assert await connections.rewrap_secrets(session, KEY, fresh) == 1
-        assert await connections.rewrap_secrets(session, KEY, fresh) == 0
-        assert (await connections.load_for_sending(session, identifier, "email", fresh)).secret == "pass"
-
-
 async def test_without_a_limit_every_slot_is_now(database: Database) -> None:
     organization_id = await new_organization(database)
     identifier = await make(database, organization_id)
