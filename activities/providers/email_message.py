@@ -24,7 +24,7 @@ _CHUNK = 45  # bytes: 60 characters of base64 and 12 of frame stay under the 75 
 _LINE = 76
 
 
-class Unsendable(ValueError):
+class Unwritable(ValueError):
     """This mail cannot be put into a valid message. `reason` is a code without personal data."""
 
     def __init__(self, reason: str) -> None:
@@ -32,11 +32,11 @@ class Unsendable(ValueError):
         self.reason = reason
 
 
-class BadRecipient(Unsendable):
+class BadRecipient(Unwritable):
     """The recipient's address cannot be written to."""
 
 
-class UnsubscribeMissing(Unsendable):
+class UnsubscribeMissing(Unwritable):
     """A marketing mail without a way to leave must not exist."""
 
 
@@ -44,18 +44,18 @@ def wire_address(address: str) -> str:
     """The address in ASCII, an international domain as punycode.
 
     Raises:
-        Unsendable: not an address, or its local part needs SMTPUTF8.
+        Unwritable: not an address, or its local part needs SMTPUTF8.
     """
     local, at, domain = address.strip().rpartition("@")
     if not domain.isascii():
         try:
             domain = idna.encode(domain, uts46=True).decode()
         except idna.IDNAError:
-            raise Unsendable("address_invalid") from None
+            raise Unwritable("address_invalid") from None
     if not local.isascii():
-        raise Unsendable("address_needs_smtputf8")
+        raise Unwritable("address_needs_smtputf8")
     if not _ADDRESS.fullmatch(local + at + domain) or ".." in domain:
-        raise Unsendable("address_invalid")
+        raise Unwritable("address_invalid")
     return local + at + domain
 
 
@@ -63,7 +63,7 @@ def recipient_address(message: OutgoingEmail) -> str:
     """The recipient in ASCII. Raises BadRecipient."""
     try:
         return wire_address(message.recipient)
-    except Unsendable as error:
+    except Unwritable as error:
         raise BadRecipient(error.reason) from None
 
 
@@ -74,7 +74,7 @@ def build(message: OutgoingEmail) -> bytes:
 
     Raises:
         UnsubscribeMissing: marketing without an http(s) unsubscribe URL.
-        Unsendable: an address or header that cannot be written, or no body.
+        Unwritable: an address or header that cannot be written, or no body.
     """
     head = "\r\n".join(_headers(message))
     return (head + "\r\n" + _body(message)).encode("ascii")
@@ -115,11 +115,11 @@ def _text(value: str) -> str:
 
 def _encoded(value: str) -> str:
     if _FORBIDDEN.search(value):
-        raise Unsendable("header_line_break")
+        raise Unwritable("header_line_break")
     try:
         return "\r\n ".join(f"=?utf-8?b?{base64.b64encode(chunk).decode()}?=" for chunk in _chunks(value.encode()))
     except UnicodeEncodeError:
-        raise Unsendable("header_not_unicode") from None
+        raise Unwritable("header_not_unicode") from None
 
 
 def _chunks(raw: bytes) -> Iterator[bytes]:
@@ -137,13 +137,13 @@ def _body(message: OutgoingEmail) -> str:
     parts = [_part(subtype, content) for subtype, content in (("plain", message.text), ("html", message.html)) if content]
     match parts:
         case []:
-            raise Unsendable("body_empty")
+            raise Unwritable("body_empty")
         case [only]:
             return only
     # No encoding in use can produce this line: quoted-printable and base64 never hold "=_", and 7-bit parts are checked.
     boundary = f"=_{message.delivery_id.hex}"
     if any(boundary in part for part in parts):
-        raise Unsendable("body_holds_boundary")
+        raise Unwritable("body_holds_boundary")
     joined = "".join(f"--{boundary}\r\n{part}\r\n" for part in parts)
     return f'Content-Type: multipart/alternative; boundary="{boundary}"\r\n\r\n{joined}--{boundary}--\r\n'
 
@@ -152,7 +152,7 @@ def _part(subtype: str, content: str) -> str:
     try:
         raw = _CONTROL.sub("", content).replace("\r\n", "\n").replace("\r", "\n").encode()
     except UnicodeEncodeError:
-        raise Unsendable("body_not_unicode") from None
+        raise Unwritable("body_not_unicode") from None
     encoding, encoded = _transfer(raw)
     return f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n{encoded}"
 
