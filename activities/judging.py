@@ -63,7 +63,7 @@ async def _overdue(name: str, seen: Examined, late: Late, polled: Polled, now: d
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Diagnosis:
     """About rows whose workflow was not among those that run. `sighting` None: nothing is wrong, or it is too early to say (`early`).
     `lost`: the workflow is gone for good."""
 
@@ -72,8 +72,8 @@ class Verdict:
     early: bool = False
 
 
-NOTHING = Verdict()
-TOO_EARLY = Verdict(early=True)
+NOTHING = Diagnosis()
+TOO_EARLY = Diagnosis(early=True)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Around:
     handing_over: bool
 
 
-def of_rows(rows: Carried, seen: Examined, around: Around, now: datetime, patience: Patience) -> Verdict:
+def of_rows(rows: Carried, seen: Examined, around: Around, now: datetime, patience: Patience) -> Diagnosis:
     """What the rows' workflow, which did not seem to run, means for them."""
     if seen.status in GOES_ON:
         return NOTHING
@@ -96,29 +96,29 @@ def of_rows(rows: Carried, seen: Examined, around: Around, now: datetime, patien
     return _of_unstarted(rows, around, now, patience) if rows.unbegun == rows.runs else _of_missing(rows, around)
 
 
-def _of_closed(rows: Carried, seen: Examined, now: datetime, patience: Patience) -> Verdict:
+def _of_closed(rows: Carried, seen: Examined, now: datetime, patience: Patience) -> Diagnosis:
     if seen.closed_at is not None and timedelta(0) <= now - seen.closed_at < patience.grace:
         return TOO_EARLY
     told = {"status": seen.status, "closed_at": None if seen.closed_at is None else seen.closed_at.isoformat()}
-    return Verdict(_about(Kind.WORKFLOW_CLOSED, rows, told), lost=True)
+    return Diagnosis(_about(Kind.WORKFLOW_CLOSED, rows, told), lost=True)
 
 
-def _of_unstarted(rows: Carried, around: Around, now: datetime, patience: Patience) -> Verdict:
+def _of_unstarted(rows: Carried, around: Around, now: datetime, patience: Patience) -> Diagnosis:
     starting = rows.campaign_id is not None and around.campaign_runs
     if now - rows.entered_at < (patience.starting if starting else patience.unstarted):
         return TOO_EARLY
     somebody = starting or rows.to_be_started or (rows.campaign_id is None and rows.over_api)
     told = {"why": "not_started" if somebody else "nobody_starts", "since": rows.entered_at.isoformat()}
-    return Verdict(_about(Kind.ROW_WITHOUT_WORKFLOW, rows, told), lost=not somebody)
+    return Diagnosis(_about(Kind.ROW_WITHOUT_WORKFLOW, rows, told), lost=not somebody)
 
 
-def _of_missing(rows: Carried, around: Around) -> Verdict:
+def _of_missing(rows: Carried, around: Around) -> Diagnosis:
     """It has recorded something, so it has been there; unless a publish plan has moved the rows, and its workflow is just about to be
     started by the one before, which waits for that."""
     told = {"recorded_at": rows.recorded_at.isoformat()}
     if rows.before is not None and around.handing_over:
-        return Verdict(_about(Kind.ROW_WITHOUT_WORKFLOW, rows, {**told, "why": "hand_over"}))
-    return Verdict(_about(Kind.ROW_WITHOUT_WORKFLOW, rows, {**told, "why": "gone"}), lost=True)
+        return Diagnosis(_about(Kind.ROW_WITHOUT_WORKFLOW, rows, {**told, "why": "hand_over"}))
+    return Diagnosis(_about(Kind.ROW_WITHOUT_WORKFLOW, rows, {**told, "why": "gone"}), lost=True)
 
 
 def _about(kind: Kind, rows: Carried, told: dict[str, Any]) -> Sighting:

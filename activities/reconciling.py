@@ -20,7 +20,7 @@ from temporalio.client import Client
 from activities.contracts.journey import JOURNEY_WORKFLOW
 from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
-from activities.judging import TOO_EARLY, Around, Patience, Verdict, in_trouble, of_rows, without_row
+from activities.judging import TOO_EARLY, Around, Diagnosis, Patience, in_trouble, of_rows, without_row
 from activities.observed import GOES_ON, Examined, Listed, Observer
 from activities.rounds import in_each_organization
 from models.domain.findings import Kind, Sighting
@@ -143,10 +143,10 @@ class ReconcilingActivities:
     async def _judge_rows(self, organization_id: UUID, rows: Carried, seen: Examined, observer: Observer, found: Found) -> None:
         """Asked now, and not read from the list: that may be minutes old. Whoever is to start the workflow may have done so between one
         look and the other, and be gone: so before anybody is given up it is looked for once more."""
-        verdict = of_rows(rows, seen, await self._around(organization_id, rows, observer), utc_now(), self.patience)
-        if verdict.lost and (await observer.examine(rows.workflow_id)).status in GOES_ON:
-            verdict = TOO_EARLY
-        self._take(rows.workflow_id, verdict, found)
+        diagnosis = of_rows(rows, seen, await self._around(organization_id, rows, observer), utc_now(), self.patience)
+        if diagnosis.lost and (await observer.examine(rows.workflow_id)).status in GOES_ON:
+            diagnosis = TOO_EARLY
+        self._take(rows.workflow_id, diagnosis, found)
 
     async def _around(self, organization_id: UUID, rows: Carried, observer: Observer) -> Around:
         campaign = None if rows.campaign_id is None else await observer.examine(workflow_id.campaign(organization_id, rows.campaign_id))
@@ -156,12 +156,12 @@ class ReconcilingActivities:
             handing_over=before is not None and any(each.name == "hand_over_runs" for each in before.activities),
         )
 
-    def _take(self, name: str, verdict: Verdict, found: Found) -> None:
-        if verdict.sighting is not None:
-            found.sightings.append(verdict.sighting)
-        if verdict.lost:
+    def _take(self, name: str, diagnosis: Diagnosis, found: Found) -> None:
+        if diagnosis.sighting is not None:
+            found.sightings.append(diagnosis.sighting)
+        if diagnosis.lost:
             found.lost.append(name)
-        if verdict.early:
+        if diagnosis.early:
             found.keep.add(name)
 
     def _judge_unknown(self, name: str, seen: Examined, running: Landscape, found: Found) -> None:
