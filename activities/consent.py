@@ -5,12 +5,12 @@ from typing import Any
 
 from temporalio import activity
 
-from activities.contracts.sending import Judgement, Verdict
+from activities.contracts.sending import Judgement
 from activities.contracts.steps import StepVisit, VisitBatch
 from activities.heartbeat import heartbeating
 from activities.keeping import kept_messages
 from activities.versions import Versions, send_step
-from models.domain.decision import decide_consent
+from models.domain.decision import Outcome, decide_consent
 from models.domain.journey.definition import SendStep
 from models.settings import Settings
 from models.store import audit, decisions
@@ -45,7 +45,7 @@ class ConsentActivities:
             stored = await decisions.record(session, decided, batch.now)
             if entries:
                 await audit.append(session, entries)
-        answers = [Judgement(run_id=run_id, verdict=Verdict.HOLD, kept=result) for run_id, result in kept.items()]
+        answers = [Judgement(run_id=run_id, verdict=Outcome.HOLD, kept=result) for run_id, result in kept.items()]
         return [*judgements(visits, stored), *answers]
 
 
@@ -63,7 +63,7 @@ def judgements(visits: Sequence[StepVisit], stored: dict[Any, StoredDecision]) -
     return [
         Judgement(
             run_id=answer.run_id,
-            verdict=Verdict(answer.outcome),
+            verdict=answer.outcome,
             reason=answer.reason,
             hold_until=answer.hold_until,
             allowed_until=answer.allowed_until,

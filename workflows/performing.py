@@ -9,8 +9,9 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from activities.contracts.execution import RECORDS, SENDS, send_queue
-from activities.contracts.sending import Judgement, SendOutcome, SendResult, Verdict, check_consent, check_quiet_hours, send_messages
+from activities.contracts.sending import Judgement, SendOutcome, SendResult, check_consent, check_quiet_hours, send_messages
 from activities.contracts.steps import STEP_QUESTIONS, StepAnswer, StepVisit, VisitBatch
+from models.domain.decision import Outcome
 from models.domain.journey import interpreter
 from models.domain.journey.interpreter import Command, Question, Send, WaitUntil
 from workflows.batching import Batch
@@ -64,7 +65,7 @@ class Performer:
             if judgement.kept is not None:
                 self._settle(trip, judgement.kept)
                 return
-            if judgement.verdict is not Verdict.SEND:
+            if judgement.verdict is not Outcome.SEND:
                 self._obey(trip, judgement)
                 return
             visit = replace(visit, allowed_until=judgement.allowed_until)
@@ -72,7 +73,7 @@ class Performer:
 
     def _obey(self, trip: Trip, judgement: Judgement) -> None:
         reason = judgement.reason or str(judgement.verdict)
-        if judgement.verdict is Verdict.HOLD and judgement.hold_until is not None:
+        if judgement.verdict is Outcome.HOLD and judgement.hold_until is not None:
             self.trips.apply(trip, interpreter.held(trip.state, judgement.hold_until, reason))
         else:
             self.trips.apply(trip, interpreter.not_sent(self.definition, trip.state, workflow.now(), reason))

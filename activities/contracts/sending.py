@@ -8,12 +8,7 @@ from uuid import UUID
 from temporalio import activity
 
 from activities.contracts.steps import VisitBatch
-
-
-class Verdict(StrEnum):
-    SEND = "send"
-    HOLD = "hold"
-    REFUSE = "refuse"
+from models.domain.decision import Outcome
 
 
 class SendOutcome(StrEnum):
@@ -48,7 +43,7 @@ class Judgement:
     """The answer of consent-check or quiet-hours for one run."""
 
     run_id: UUID
-    verdict: Verdict
+    verdict: Outcome
     reason: str | None = None
     hold_until: datetime | None = None  # with HOLD
     allowed_until: datetime | None = None  # with SEND from quiet-hours: when the permitted hours end, None: never

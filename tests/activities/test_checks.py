@@ -8,9 +8,10 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.branches import BranchActivities
 from activities.consent import ConsentActivities
-from activities.contracts.sending import Judgement, Verdict
+from activities.contracts.sending import Judgement
 from activities.quiet_hours import QuietHoursActivities
 from activities.versions import Versions
+from models.domain.decision import Outcome
 from models.settings import Settings
 from models.store.session import Database
 from tests.activities.world import NOON, World
@@ -28,7 +29,7 @@ async def check_quiet_hours(world: World, run_ids: list[UUID], **asked: Any) -> 
     return await ActivityEnvironment().run(checking.check_quiet_hours, world.batch(run_ids, **asked))
 
 
-def said(judgements: list[Judgement]) -> list[tuple[Verdict, str | None]]:
+def said(judgements: list[Judgement]) -> list[tuple[Outcome, str | None]]:
     return [(judgement.verdict, judgement.reason) for judgement in judgements]
 
 
@@ -46,12 +47,12 @@ async def test_each_refusal_has_its_reason_its_record_and_its_audit_entry(world:
     judgements = await check_consent(world, runs)
     assert [judgement.run_id for judgement in judgements] == runs
     assert said(judgements) == [
-        (Verdict.SEND, None),
-        (Verdict.REFUSE, "no_consent"),
-        (Verdict.REFUSE, "consent_withdrawn"),
-        (Verdict.REFUSE, "suppressed"),
-        (Verdict.REFUSE, "no_address"),
-        (Verdict.REFUSE, "contact_gone"),
+        (Outcome.SEND, None),
+        (Outcome.REFUSE, "no_consent"),
+        (Outcome.REFUSE, "consent_withdrawn"),
+        (Outcome.REFUSE, "suppressed"),
+        (Outcome.REFUSE, "no_address"),
+        (Outcome.REFUSE, "contact_gone"),
     ]
     rows = await world.sql("SELECT * FROM decisions WHERE \"check\" = 'consent'")
     assert len(rows) == 6
@@ -66,7 +67,7 @@ async def test_consent_given_again_counts_and_of_two_at_once_the_later_line(worl
     run = await world.contact()
     await world.consent(run, "withdrawn")
     await world.consent(run, "granted")
-    assert said(await check_consent(world, [run])) == [(Verdict.SEND, None)]
+    assert said(await check_consent(world, [run])) == [(Outcome.SEND, None)]
 
 
 async def test_consent_for_another_topic_or_channel_does_not_count(world: World) -> None:
@@ -83,30 +84,30 @@ async def test_consent_for_another_topic_or_channel_does_not_count(world: World)
             topic_id=topic_id,
             channel=channel,
         )
-    assert said(await check_consent(world, [run])) == [(Verdict.REFUSE, "no_consent")]
+    assert said(await check_consent(world, [run])) == [(Outcome.REFUSE, "no_consent")]
 
 
 async def test_transactional_mail_needs_no_consent_but_obeys_suppressions(world: World) -> None:
     unasked, blocked = await world.contact(consent=None), await world.contact()
     await world.suppress(blocked)
     judgements = await check_consent(world, [unasked, blocked], step_id="receipt")
-    assert said(judgements) == [(Verdict.SEND, None), (Verdict.REFUSE, "suppressed")]
+    assert said(judgements) == [(Outcome.SEND, None), (Outcome.REFUSE, "suppressed")]
 
 
 async def test_an_archived_topic_and_a_suspended_organization_refuse(world: World) -> None:
     run = await world.contact()
     await world.sql("UPDATE topics SET archived_at = now()")
-    assert said(await check_consent(world, [run])) == [(Verdict.REFUSE, "topic_archived")]
+    assert said(await check_consent(world, [run])) == [(Outcome.REFUSE, "topic_archived")]
     await world.sql("UPDATE organizations SET status = 'suspended'")
-    assert said(await check_consent(world, [run], round=1)) == [(Verdict.REFUSE, "organization_suspended")]
+    assert said(await check_consent(world, [run], round=1)) == [(Outcome.REFUSE, "organization_suspended")]
 
 
 async def test_the_first_answer_stands_and_another_round_asks_anew(world: World) -> None:
     run, new = await world.people(2)
-    assert said(await check_consent(world, [run])) == [(Verdict.SEND, None)]
+    assert said(await check_consent(world, [run])) == [(Outcome.SEND, None)]
     await world.consent(run, "withdrawn")
-    assert said(await check_consent(world, [run, new])) == [(Verdict.SEND, None)] * 2
-    assert said(await check_consent(world, [run], round=1)) == [(Verdict.REFUSE, "consent_withdrawn")]
+    assert said(await check_consent(world, [run, new])) == [(Outcome.SEND, None)] * 2
+    assert said(await check_consent(world, [run], round=1)) == [(Outcome.REFUSE, "consent_withdrawn")]
     assert await world.actions("message.") == ["message.refused"]
 
 
@@ -140,8 +141,8 @@ async def test_transactional_mail_leaves_at_night(database: Database, settings: 
     world = await World(database, settings).build(quiet_hours=NIGHT)
     run = await world.contact()
     at_night = NOON.replace(hour=23)
-    assert said(await check_quiet_hours(world, [run], step_id="receipt", now=at_night)) == [(Verdict.SEND, None)]
-    assert said(await check_quiet_hours(world, [run], now=at_night)) == [(Verdict.HOLD, "quiet_hours")]
+    assert said(await check_quiet_hours(world, [run], step_id="receipt", now=at_night)) == [(Outcome.SEND, None)]
+    assert said(await check_quiet_hours(world, [run], now=at_night)) == [(Outcome.HOLD, "quiet_hours")]
 
 
 async def test_each_run_takes_its_first_true_branch(world: World) -> None:

@@ -19,8 +19,9 @@ from activities.contracts.payload import Scope
 from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.contracts.recording import AuditBatch, Transition
 from activities.contracts.routing import Routed, Routing
-from activities.contracts.sending import Judgement, SendOutcome, SendResult, Verdict
+from activities.contracts.sending import Judgement, SendOutcome, SendResult
 from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
+from models.domain.decision import Outcome
 from models.tables.base import new_id
 
 
@@ -76,7 +77,7 @@ class Fakes:
 
     @staticmethod
     def _judge(visit: StepVisit, refusal: str | None) -> Judgement:
-        return Judgement(run_id=visit.run_id, verdict=Verdict.REFUSE if refusal else Verdict.SEND, reason=refusal)
+        return Judgement(run_id=visit.run_id, verdict=Outcome.REFUSE if refusal else Outcome.SEND, reason=refusal)
 
     @activity.defn(name="check_quiet_hours")
     async def check_quiet_hours(self, batch: VisitBatch) -> list[Judgement]:
@@ -84,7 +85,7 @@ class Fakes:
         answers = []
         for visit in batch.visits:
             until = self.hold(visit, batch.now)
-            verdict = Verdict.HOLD if until else Verdict.SEND
+            verdict = Outcome.HOLD if until else Outcome.SEND
             answers.append(Judgement(run_id=visit.run_id, verdict=verdict, reason="quiet_hours" if until else None, hold_until=until))
         return answers
 

@@ -22,8 +22,9 @@ from activities.contracts.moves import HandOver, MoveChoice, MoveOrder
 from activities.contracts.payload import Scope
 from activities.contracts.recording import AuditBatch, Transition
 from activities.contracts.run_control import Place, RunControl, RunControlled
-from activities.contracts.sending import Judgement, SendOutcome, SendResult, Verdict
+from activities.contracts.sending import Judgement, SendOutcome, SendResult
 from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
+from models.domain.decision import Outcome
 from models.domain.journey.run import FINISHED, Phase, RunState
 from tests.workflows.chains import LONG_AGO, Begin, Told, replay
 from tests.workflows.walking import Step
@@ -118,14 +119,14 @@ class Scripted:
             kept = SendResult(
                 run_id=visit.run_id, outcome=SendOutcome.ACCEPTED, delivery_id=uuid4(), kept_from=visit.contact_id, kept_at=LONG_AGO
             )
-            return Judgement(run_id=visit.run_id, verdict=Verdict.HOLD, kept=kept)
-        return _judged(visit, Verdict.REFUSE if self._fate(batch, visit) == "not_sent" else Verdict.SEND)
+            return Judgement(run_id=visit.run_id, verdict=Outcome.HOLD, kept=kept)
+        return _judged(visit, Outcome.REFUSE if self._fate(batch, visit) == "not_sent" else Outcome.SEND)
 
     @activity.defn(name="check_quiet_hours")
     async def check_quiet_hours(self, batch: VisitBatch) -> list[Judgement]:
         held = {visit.run_id for visit in batch.visits if self._fate(batch, visit) == "held"}
         until = batch.now + HOUR
-        return [_judged(visit, Verdict.HOLD, until) if visit.run_id in held else _judged(visit, Verdict.SEND) for visit in batch.visits]
+        return [_judged(visit, Outcome.HOLD, until) if visit.run_id in held else _judged(visit, Outcome.SEND) for visit in batch.visits]
 
     @activity.defn(name="send_messages")
     async def send_messages(self, batch: VisitBatch) -> list[SendResult]:
@@ -386,8 +387,8 @@ class Scripted:
             await asyncio.sleep(0.01)
 
 
-def _judged(visit: StepVisit, verdict: Verdict, until: datetime | None = None) -> Judgement:
-    return Judgement(run_id=visit.run_id, verdict=verdict, reason=None if verdict is Verdict.SEND else "drawn", hold_until=until)
+def _judged(visit: StepVisit, verdict: Outcome, until: datetime | None = None) -> Judgement:
+    return Judgement(run_id=visit.run_id, verdict=verdict, reason=None if verdict is Outcome.SEND else "drawn", hold_until=until)
 
 
 def _place(batch: VisitBatch, visit: StepVisit) -> tuple[UUID, UUID, str, int]:

@@ -6,8 +6,9 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.consent import ConsentActivities
-from activities.contracts.sending import Judgement, Verdict
+from activities.contracts.sending import Judgement
 from activities.versions import Versions
+from models.domain.decision import Outcome
 from models.settings import Settings
 from models.store import audit
 from models.store.session import Database
@@ -51,7 +52,7 @@ async def test_subscribing_writes_a_line_with_its_evidence(world: EffectWorld) -
         "run_id": str(run),
     }
     assert await world.actions("consent.") == ["consent.granted"]
-    assert (await may_send(world, run)).verdict is Verdict.SEND
+    assert (await may_send(world, run)).verdict is Outcome.SEND
 
 
 async def test_unsubscribing_withdraws(world: EffectWorld) -> None:
@@ -61,7 +62,7 @@ async def test_unsubscribing_withdraws(world: EffectWorld) -> None:
     assert [line["status"] for line in await lines(world)] == ["granted", "withdrawn"]
     assert (await lines(world))[1]["occurred_at"] < now - timedelta(days=300)
     judgement = await may_send(world, run)
-    assert (judgement.verdict, judgement.reason) == (Verdict.REFUSE, "consent_withdrawn")
+    assert (judgement.verdict, judgement.reason) == (Outcome.REFUSE, "consent_withdrawn")
 
 
 async def test_a_suppressed_address_stays_suppressed(world: EffectWorld) -> None:
@@ -69,7 +70,7 @@ async def test_a_suppressed_address_stays_suppressed(world: EffectWorld) -> None
     await world.suppress(run)
     assert said(await world.perform([run], "join")) == [("done", None)]
     judgement = await may_send(world, run)
-    assert (judgement.verdict, judgement.reason) == (Verdict.REFUSE, "suppressed")
+    assert (judgement.verdict, judgement.reason) == (Outcome.REFUSE, "suppressed")
 
 
 async def test_who_has_left_since_the_run_began_is_not_subscribed_again(world: EffectWorld) -> None:
@@ -86,7 +87,7 @@ async def test_who_left_before_the_run_began_or_by_a_step_may_be_subscribed(worl
     assert said(await world.perform([wavering], "leave", now=datetime.now(UTC))) == [("done", None)]
     assert said(await world.perform([back, wavering], "join", now=datetime.now(UTC))) == [("done", None)] * 2
     for run in (back, wavering):
-        assert (await may_send(world, run)).verdict is Verdict.SEND
+        assert (await may_send(world, run)).verdict is Outcome.SEND
 
 
 async def test_what_the_contact_says_after_the_workflow_asked_stands(world: EffectWorld) -> None:
