@@ -12,7 +12,7 @@ from activities.claiming import Wanted
 from activities.contracts.sending import TRANSMIT_LEASE, SendOutcome, SendResult
 from activities.outcomes import standing_result
 from models.store import audit, deliveries
-from models.store.deliveries import Standing
+from models.store.deliveries import DeliveryRow
 from models.store.session import Database
 
 LOOK_EVERY = 0.5  # seconds
@@ -51,7 +51,7 @@ class Others:
                 raise ApplicationError(f"another attempt holds {len(pending)} messages of this batch", type="HeldElsewhere")
             await asyncio.sleep(LOOK_EVERY)
 
-    async def _look(self, wanted: Sequence[Wanted]) -> Mapping[UUID, Standing]:
+    async def _look(self, wanted: Sequence[Wanted]) -> Mapping[UUID, DeliveryRow]:
         claims = [one.claim for one in wanted]
         async with self.database.organization(self.organization_id) as session:
             standings = await deliveries.standings(session, claims, TRANSMIT_LEASE)
@@ -62,7 +62,7 @@ class Others:
                 await audit.append(session, [one.entry() for one in abandoned])
         return {one.run_id: one for one in standings}
 
-    def _result(self, one: Wanted, standing: Standing | None) -> SendResult | None:
+    def _result(self, one: Wanted, standing: DeliveryRow | None) -> SendResult | None:
         """None: it is in another attempt's hands."""
         untouched = standing is None or standing.state == "claimed"
         if untouched and not one.sendable:

@@ -8,7 +8,7 @@ from activities.contracts.sending import FIRST_RETRY, LONGEST_RETRY, MAXIMUM_TRI
 from activities.message import Message
 from activities.providers.port import ProviderAnswer
 from models.domain.wait_time import shared_instant
-from models.store.deliveries import Settlement, Standing
+from models.store.deliveries import DeliveryRow, Settlement
 
 RETRIED = (SendOutcome.TRANSIENT, SendOutcome.THROTTLED)
 
@@ -74,7 +74,7 @@ class Teller:
         return Told(result, Settlement(message.id, self.attempt, "claimed", outcome, _clean(reason), tries=tries))
 
 
-def standing_result(standing: Standing, now: datetime) -> SendResult:
+def standing_result(standing: DeliveryRow, now: datetime) -> SendResult:
     """What became of a message that another attempt carried, or carried before."""
     outcome = SendOutcome(standing.outcome or SendOutcome.TRANSIENT)
     retry_at = shared_instant(now + back_off(standing.attempts)) if outcome in RETRIED else None

@@ -24,7 +24,7 @@ from models.store.events import Unrouted
 from models.store.outbox import Told
 from models.store.outside_rules import Occasion
 from models.store.session import Database, OrganizationSession
-from models.store.waits import Match, Scope, wait_for_step
+from models.store.waits import Match, OpenWaits, wait_for_step
 from models.tables.base import utc_now
 from models.tables.events import JourneyTrigger
 
@@ -129,8 +129,8 @@ class _Round:
             await self._count(trigger, occasion)
         for version_id, step_id in await watched.steps_awaiting(self.session, ids):
             definition = await self.versions.definition(self.session, version_id)
-            scope = Scope(version_id, step_id, "e.id = ANY(CAST(:events AS uuid[]))", {"events": ids})
-            self._tell(await waits.match_events(self.session, scope, wait_for_step(definition, step_id), self.now))
+            these = OpenWaits(version_id, step_id, "e.id = ANY(CAST(:events AS uuid[]))", {"events": ids})
+            self._tell(await waits.match_events(self.session, these, wait_for_step(definition, step_id), self.now))
 
     async def look_again(self, contacts: Sequence[UUID] | None) -> None:
         """Whatever depends on how these contacts are now (None: all, for what time alone may have changed) has been looked at."""
@@ -179,8 +179,8 @@ class _Round:
         parameters = {} if contacts is None else {"contacts": list(contacts)}
         for version_id, step_id in await watched.steps_with_conditions(self.session, contacts):
             definition = await self.versions.definition(self.session, version_id)
-            scope = Scope(version_id, step_id, test, parameters)
-            self._tell(await waits.match_conditions(self.session, scope, wait_for_step(definition, step_id), self.now))
+            these = OpenWaits(version_id, step_id, test, parameters)
+            self._tell(await waits.match_conditions(self.session, these, wait_for_step(definition, step_id), self.now))
 
     async def _reconsider(self, contacts: Sequence[UUID]) -> None:
         """Runs of these contacts whose wait ends by the contact's clock or dates ask again when that is."""

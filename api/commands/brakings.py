@@ -22,7 +22,7 @@ OVERDUE = timedelta(seconds=10)  # a braking of which nobody has been told for s
 
 
 @dataclass(frozen=True)
-class Settings:
+class JourneyChange:
     """What is to change of a journey. `named`: which of these were given; a null gives back what is usual."""
 
     named: frozenset[str]
@@ -30,7 +30,7 @@ class Settings:
     brake: Brake | None = None
 
 
-async def change_settings(caller: Caller, journey_id: UUID, wanted: Settings) -> Journey:
+async def change_settings(caller: Caller, journey_id: UUID, wanted: JourneyChange) -> Journey:
     """The journey's owner and brake are as given, at once and for every version. Repeating is harmless.
 
     Raises:

@@ -15,7 +15,7 @@ from models.domain.journey.definition import Definition
 from models.domain.schedule import NEXT_SHOWN, AtLocalTime, Recurring, Start, Timing, common_start, local_starts, require_ahead, warnings
 from models.store import campaign_previews, journeys, selection
 from models.store.campaign_previews import Crowd
-from models.store.selection import Wanted
+from models.store.selection import AudienceQuery
 from models.tables.base import utc_now
 from models.tables.contacts import Contact
 
@@ -74,7 +74,7 @@ async def preview(caller: Caller, asked: Asked) -> Preview:
         require_ahead(timing, now)
         rule, exclusion = await commands.rules(session, asked.segment_id, asked.exclude_segment_ids)
         definition = Definition.model_validate(version.definition)
-        chosen = selection.select(Wanted(asked.journey_id, definition, rule, exclusion, now))
+        chosen = selection.select(AudienceQuery(asked.journey_id, definition, rule, exclusion, now))
         crowd = await campaign_previews.crowd(session, chosen)
         starts = _starts(timing, crowd, now)
         passed = [timezone for timezone, start in starts.items() if start.passed]

@@ -24,7 +24,7 @@ from models.domain.journey.definition import Definition
 from models.domain.journey.resumption import AT_ONCE, Manner
 from models.domain.schedule import LONGEST_SPREAD, NEXT_SHOWN, Once, Recurring, Timing, read_timing, require_ahead, warnings
 from models.store import audit, campaigns, controls, journeys, selection
-from models.store.selection import Wanted
+from models.store.selection import AudienceQuery
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
 from models.tables.journeys import Campaign, Journey, JourneyVersion
@@ -100,7 +100,7 @@ async def _find_or_create(session: OrganizationSession, caller: Caller, wanted: 
     rule, exclusion = await rules(session, wanted.segment_id, wanted.exclude_segment_ids)
     warned = [*warnings(wanted.timing, now)]
     definition = Definition.model_validate(version.definition)
-    chosen = selection.select(Wanted(journey.id, definition, rule, exclusion, now))
+    chosen = selection.select(AudienceQuery(journey.id, definition, rule, exclusion, now))
     if not await campaigns.has_audience(session, chosen):
         if not taken_later:
             raise Conflict(EMPTY)

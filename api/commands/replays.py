@@ -14,13 +14,13 @@ from models.domain.journey.replay import Ahead, Standing, counts
 from models.domain.quiet_hours import choose_zone, read_window
 from models.store import audit, replay_plans, replays, runs, timelines
 from models.store.eligibility import Asked, load_consent_facts, load_places
-from models.store.replay_plans import Old, Plan, Refusal, Wanted
+from models.store.replay_plans import Old, Plan, Refusal, ReplayOptions
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
 from models.tables.journeys import Run
 
 
-async def replay_run(caller: Caller, run_id: UUID, wanted: Wanted, key: str | None) -> Run:
+async def replay_run(caller: Caller, run_id: UUID, wanted: ReplayOptions, key: str | None) -> Run:
     """A new run goes on in the old one's place: it exists, and its workflow is being started. The same Idempotency-Key finds the same run.
 
     Whoever is first wins: the old run is closed in the transaction that makes the new one. Its workflow, if there is any, is told by the
@@ -45,7 +45,7 @@ async def replay_run(caller: Caller, run_id: UUID, wanted: Wanted, key: str | No
     return run
 
 
-async def _plan(session: OrganizationSession, run_id: UUID, wanted: Wanted, *, lock: bool) -> Plan:
+async def _plan(session: OrganizationSession, run_id: UUID, wanted: ReplayOptions, *, lock: bool) -> Plan:
     olds = await replay_plans.load(session, [run_id], lock=lock)
     if not olds:
         raise NotFound("run", run_id)
@@ -123,7 +123,7 @@ class Preview:
         return bool(self.plan.version.definition["steps"][ahead.step_id] != self.plan.original.definition["steps"].get(ahead.step_id))
 
 
-async def preview(caller: Caller, run_id: UUID, wanted: Wanted) -> Preview:
+async def preview(caller: Caller, run_id: UUID, wanted: ReplayOptions) -> Preview:
     """What a replay would do if it were asked for now. Writes nothing. Raises as `replay_run`, but for Unavailable."""
     now = utc_now()
     async with caller.session() as session:

@@ -20,7 +20,7 @@ from models.domain.journey.draft import storable
 from models.domain.journey.operations import OPERATIONS, VARIABLES_BYTES, Operation, RunSelection
 from models.domain.phrases import json_path, plain_message
 from models.store import audit, replay_plans, run_operations, run_selection
-from models.store.run_selection import Count, Wanted
+from models.store.run_selection import Count, RunQuery
 from models.store.session import OrganizationSession
 from models.tables.operating import RunOperation
 
@@ -39,7 +39,7 @@ async def preview(caller: Caller, command: str, selection: RunSelection, argumen
     _authorize(caller, operation, selection)
     if not selection.given():
         raise Invalid.field("filter", "empty", "Say which runs: an empty filter would be every run there is.")
-    wanted = Wanted(command, selection, _arguments(operation, arguments), maximum)
+    wanted = RunQuery(command, selection, _arguments(operation, arguments), maximum)
     async with caller.session() as session:
         counts = await run_selection.count(session, wanted)
         seen = _seen(counts)
@@ -56,7 +56,7 @@ async def preview(caller: Caller, command: str, selection: RunSelection, argumen
     return row
 
 
-async def _effects(session: OrganizationSession, wanted: Wanted, runs: int) -> dict[str, Any]:
+async def _effects(session: OrganizationSession, wanted: RunQuery, runs: int) -> dict[str, Any]:
     """What the command would come to, beyond the number of runs, where that can be told."""
     if wanted.command != "replay":
         return {}

@@ -36,7 +36,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SimulationRequest:
     """`version` None: the draft. `start` is aware; `keep`: how many contacts are told in full."""
 
     version: int | None
@@ -60,7 +60,7 @@ class Answer:
     warnings: Sequence[Problem]
 
 
-async def run(caller: Caller, journey_id: UUID, wanted: Wanted) -> Answer:
+async def run(caller: Caller, journey_id: UUID, wanted: SimulationRequest) -> Answer:
     """Everything is read in one transaction that cannot write; the trips are made in memory, in a thread of their own.
 
     Raises:
@@ -112,7 +112,7 @@ def _unready(problems: list[Problem]) -> Unpublishable:
     )
 
 
-def _require_sense(made: Stage, wanted: Wanted) -> None:
+def _require_sense(made: Stage, wanted: SimulationRequest) -> None:
     problems = made.problems(wanted.world, wanted.script)
     for index, contact in enumerate(wanted.contacts):
         problems += made.contact_problems(contact, f"contacts[{index}]")
@@ -120,7 +120,7 @@ def _require_sense(made: Stage, wanted: Wanted) -> None:
         raise Invalid(problems)
 
 
-async def _people(session: OrganizationSession, caller: Caller, made: Stage, wanted: Wanted) -> list[Person]:
+async def _people(session: OrganizationSession, caller: Caller, made: Stage, wanted: SimulationRequest) -> list[Person]:
     """Invented ones first, then those that were named, then the sample."""
     invented = [made.invent(contact, wanted.start, number) for number, contact in enumerate(wanted.contacts)]
     ids = list(dict.fromkeys(wanted.contact_ids))

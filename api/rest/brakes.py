@@ -83,5 +83,5 @@ async def change_settings(
     caller: Annotated[Caller, authorize("journeys.publish")], journey_id: UUID, change: SettingsChange
 ) -> SettingsView:
     """At once, and for every version: who answers for the journey, and when it or a campaign of it is paused by itself."""
-    wanted = commands.Settings(frozenset(change.model_fields_set), change.owner_id, change.brake)
+    wanted = commands.JourneyChange(frozenset(change.model_fields_set), change.owner_id, change.brake)
     return _view(await commands.change_settings(caller, journey_id, wanted))

@@ -16,7 +16,7 @@ from api.rest.runs import RunView
 from models.domain.journey.happening import Happening, Names
 from models.domain.journey.replay import Ahead, Standing
 from models.domain.journey.sentences import sentence
-from models.store.replay_plans import Wanted
+from models.store.replay_plans import ReplayOptions
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -105,8 +105,8 @@ async def replay_run(
     return RunView.model_validate(run)
 
 
-def _wanted(asked: Replayed, reason: str = "") -> Wanted:
-    return Wanted(asked.from_step, asked.version, frozenset(asked.resend), reason)
+def _wanted(asked: Replayed, reason: str = "") -> ReplayOptions:
+    return ReplayOptions(asked.from_step, asked.version, frozenset(asked.resend), reason)
 
 
 def _preview(found: Preview) -> ReplayPreview:

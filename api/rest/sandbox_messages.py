@@ -14,7 +14,7 @@ from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from models.domain.audit import NewEntry
 from models.store import audit, sandbox
-from models.store.sandbox import Fault, MessageFilter, MessageHead
+from models.store.sandbox import InjectedFault, MessageFilter, MessageHead
 
 router = APIRouter(prefix="/sandbox", tags=["sandbox"])
 
@@ -96,7 +96,7 @@ class FaultOut(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, fault: Fault) -> Self:
+    def of(cls, fault: InjectedFault) -> Self:
         return cls.model_validate(fault, from_attributes=True)
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from api.commands import simulations as commands
-from api.commands.simulations import Answer, Sample, Wanted
+from api.commands.simulations import Answer, Sample, SimulationRequest
 from api.dependencies import Caller, authorize
 from api.rest.journeys import ProblemView
 from models.domain.journey.definition import Definition, in_reading_order
@@ -63,8 +63,8 @@ class NewSimulation(World):
             raise ValueError("Give at least one of contacts, contact_ids and sample.")
         return self
 
-    def wanted(self) -> Wanted:
-        return Wanted(
+    def wanted(self) -> SimulationRequest:
+        return SimulationRequest(
             version=self.version,
             start=self.start or utc_now(),
             until=self.until,
@@ -198,7 +198,7 @@ async def simulate_journey(
     return view(await commands.run(caller, journey_id, wanted), wanted)
 
 
-def view(answer: Answer, wanted: Wanted) -> SimulationView:
+def view(answer: Answer, wanted: SimulationRequest) -> SimulationView:
     definition, names = answer.stage.definition, answer.stage.names
     trips = answer.simulated.trips
     return SimulationView(

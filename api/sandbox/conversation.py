@@ -18,7 +18,7 @@ from api.sandbox.faults import Faults
 from api.sandbox.recorder import NotStored, Recorder, Uncertain
 from api.sandbox.wire import BODY_LIMIT, Hangup, TooLarge, Wire
 from models.sandbox_account import DISCARD
-from models.store.sandbox import Fault, ReceivedMessage
+from models.store.sandbox import InjectedFault, ReceivedMessage
 from models.tables.base import new_id
 
 IDLE_SECONDS = 300.0
@@ -220,7 +220,7 @@ class Conversation:
             raise _End
         self._wire.say(f"250 2.0.0 OK queued as {identifier}")
 
-    async def _fail(self, fault: Fault, refusal: str) -> bool:
+    async def _fail(self, fault: InjectedFault, refusal: str) -> bool:
         """Does as the fault says. True when that was the answer, False when the command goes on after a delay."""
         if fault.delay_ms:
             await asyncio.sleep(fault.delay_ms / 1000)

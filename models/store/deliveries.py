@@ -49,7 +49,7 @@ class Owner:
 
 
 @dataclass(frozen=True)
-class Standing:
+class DeliveryRow:
     """A row as it stands."""
 
     id: UUID
@@ -123,11 +123,11 @@ _STANDINGS = text(
 )
 
 
-async def standings(session: OrganizationSession, claims: Sequence[Claim], lease: timedelta) -> list[Standing]:
+async def standings(session: OrganizationSession, claims: Sequence[Claim], lease: timedelta) -> list[DeliveryRow]:
     """The rows of these messages."""
     keys = rowset([{"run_id": one.run_id, "step_id": one.step_id, "visit": one.visit} for one in claims])
     rows = await session.execute(_STANDINGS, {"o": session.organization_id, "keys": keys, "lease": lease})
-    return [Standing(**row) for row in rows.mappings()]
+    return [DeliveryRow(**row) for row in rows.mappings()]
 
 
 # `_ABANDON` and `_SETTLE` lock their rows in the order given: sorted, so that two attempts at the same rows do not deadlock.
@@ -176,7 +176,7 @@ class Settled:
         return NewEntry(f"delivery.{self.state}", "delivery", str(self.id), details=details)
 
 
-async def abandon(session: OrganizationSession, lost: Sequence[Standing], lease: timedelta) -> list[Settled]:
+async def abandon(session: OrganizationSession, lost: Sequence[DeliveryRow], lease: timedelta) -> list[Settled]:
     """Messages whose attempt fell silent after handing over are `unknown`. Answers those.
 
     A row is left alone if its attempt has settled it meanwhile; that attempt may still say better later.

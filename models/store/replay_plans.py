@@ -21,7 +21,7 @@ REPLAYABLE = FINISHED | {Phase.NEEDS_ATTENTION}
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReplayOptions:
     """What is asked for. `from_step` None: each run's, where it stopped. `resend`: steps whose effect is to be done again although it
     was done, or may have been; `strict`: a run of which nothing was done there is refused, otherwise one that has no such step."""
 
@@ -32,10 +32,10 @@ class Wanted:
     strict: bool = True
 
 
-def wanted_of(arguments: Mapping[str, Any], reason: str) -> Wanted:
+def wanted_of(arguments: Mapping[str, Any], reason: str) -> ReplayOptions:
     """What an operation on many runs asks of each: what was done there is done again, the rest anyway."""
     version: VersionChoice = "current" if arguments.get("version") == "current" else "original"
-    return Wanted(arguments.get("from_step"), version, frozenset(arguments.get("resend", ())), reason, strict=False)
+    return ReplayOptions(arguments.get("from_step"), version, frozenset(arguments.get("resend", ())), reason, strict=False)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ async def load(session: OrganizationSession, run_ids: Sequence[UUID], *, lock: b
     return [Old(**row) for row in rows.mappings()]
 
 
-async def plan(session: OrganizationSession, olds: Sequence[Old], wanted: Wanted) -> list[Plan | Refusal]:
+async def plan(session: OrganizationSession, olds: Sequence[Old], wanted: ReplayOptions) -> list[Plan | Refusal]:
     """How each of the runs is replayed, or why it cannot be; in their order. A constant number of statements. Writes nothing."""
     versions = await _Versions.load(session, olds, wanted.version)
     roots = sorted({old.root_id for old in olds})
@@ -110,7 +110,7 @@ async def plan(session: OrganizationSession, olds: Sequence[Old], wanted: Wanted
     return [_plan(old, wanted, versions, chains[old.root_id], pasts[old.root_id]) for old in olds]
 
 
-def _plan(old: Old, wanted: Wanted, versions: "_Versions", chain: Sequence[Trip], pasts: Mapping[Place, Past]) -> Plan | Refusal:
+def _plan(old: Old, wanted: ReplayOptions, versions: "_Versions", chain: Sequence[Trip], pasts: Mapping[Place, Past]) -> Plan | Refusal:
     if (code := _refusal(old)) is not None:
         return Refusal(old, code)
     original, version = versions.original(old), versions.chosen(old)
@@ -178,7 +178,7 @@ class DryRun:
     numbers: Mapping[str, int]
 
 
-async def dry_run(session: OrganizationSession, run_ids: Sequence[UUID], wanted: Wanted) -> DryRun:
+async def dry_run(session: OrganizationSession, run_ids: Sequence[UUID], wanted: ReplayOptions) -> DryRun:
     """The sums over all of these runs. Writes nothing."""
     by_step: defaultdict[str, Counter[str]] = defaultdict(Counter)
     numbers: Counter[str] = Counter({str(standing): 0 for standing in Standing})

@@ -19,7 +19,7 @@ from models.domain.journey.run import FINISHED
 from models.store import outbox
 from models.store.outbox import Told
 from models.store.replay_chains import begun_with
-from models.store.replay_plans import Plan, Wanted
+from models.store.replay_plans import Plan, ReplayOptions
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
@@ -73,7 +73,7 @@ class Made:
 
 
 async def make(
-    session: OrganizationSession, plans: Sequence[Plan], wanted: Wanted, actor: Actor, request_id: UUID | None = None
+    session: OrganizationSession, plans: Sequence[Plan], wanted: ReplayOptions, actor: Actor, request_id: UUID | None = None
 ) -> tuple[list[Made], list[NewEntry]]:
     """A new run for each plan, up to `RUNS_PER_WORKFLOW` of one version and campaign in a workflow, and the old ones closed; and what the
     audit chain is to be told, last in the transaction. `plans`: of runs that `load(…, lock=True)` gave. A constant number of statements.
@@ -110,7 +110,7 @@ def _places(organization_id: UUID, plans: Sequence[Plan]) -> list[Made]:
     return made
 
 
-def _row(one: Made, plan: Plan, wanted: Wanted, actor: Actor, request_id: UUID | None) -> dict[str, Any]:
+def _row(one: Made, plan: Plan, wanted: ReplayOptions, actor: Actor, request_id: UUID | None) -> dict[str, Any]:
     terms = {
         "from_step": plan.from_step,
         "visits": dict(plan.begun.visits),
@@ -133,7 +133,7 @@ def _row(one: Made, plan: Plan, wanted: Wanted, actor: Actor, request_id: UUID |
     }
 
 
-def _entries(one: Made, plan: Plan, wanted: Wanted, actor: Actor) -> list[NewEntry]:
+def _entries(one: Made, plan: Plan, wanted: ReplayOptions, actor: Actor) -> list[NewEntry]:
     old = plan.old
     how = {"from_step": plan.from_step, "version_id": str(plan.version.id), "resend": sorted(plan.again), "reason": wanted.reason}
     started = {"journey_id": str(old.journey_id), "version_id": str(plan.version.id), "contact_id": str(old.contact_id)}

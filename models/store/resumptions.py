@@ -71,7 +71,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Standing:
+class DueAtStep:
     """Runs at one step. `overdue`: how many are due for longer than each of BUCKETS."""
 
     version_id: UUID
@@ -90,13 +90,13 @@ async def paused_at(session: OrganizationSession, kind: Kind, subject_id: UUID, 
     return since
 
 
-async def standing(session: OrganizationSession, kind: Kind, subject_id: UUID, since: datetime, now: datetime) -> list[Standing]:
+async def standing(session: OrganizationSession, kind: Kind, subject_id: UUID, since: datetime, now: datetime) -> list[DueAtStep]:
     """Where the unfinished runs stand, beneath the pause."""
     buckets = ", ".join(f"count(*) FILTER (WHERE {_DUE} <= :before_{index}) AS b{index}" for index in range(len(BUCKETS)))
     parameters = {"o": session.organization_id, "id": subject_id, "paused_at": since, "now": now}
     parameters |= {f"before_{index}": now - age for index, age in enumerate(BUCKETS)}
     rows = await session.execute(text(_COUNTS.format(inside=_INSIDE[kind], buckets=buckets)), parameters)
-    return [Standing(row.version_id, row.step_id, row.status, row.runs, row.oldest_due, row.due, row[6:]) for row in rows]
+    return [DueAtStep(row.version_id, row.step_id, row.status, row.runs, row.oldest_due, row.due, row[6:]) for row in rows]
 
 
 async def count_leaving(

@@ -15,7 +15,7 @@ from models.domain.journey.operations import RunSelection
 from models.store import audit
 from models.store.limits import within
 from models.store.rowset import rowset
-from models.store.run_selection import LOOK, Wanted, fitting
+from models.store.run_selection import LOOK, RunQuery, fitting
 from models.store.session import OrganizationSession
 from models.tables.operating import RunOperation
 
@@ -34,7 +34,9 @@ _TAKE = """
 # --- The operation itself -------------------------------------------------------------------------------------------
 
 
-async def add(session: OrganizationSession, wanted: Wanted, preview: Mapping[str, Any], runs: int, created_by: UUID | None) -> RunOperation:
+async def add(
+    session: OrganizationSession, wanted: RunQuery, preview: Mapping[str, Any], runs: int, created_by: UUID | None
+) -> RunOperation:
     """The preview is kept for a while; nothing is done about it yet. Old ones that nobody carried out are forgotten."""
     forget = text("DELETE FROM run_operations WHERE organization_id = :o AND status = 'previewed' AND expires_at < :before")
     now = datetime.now(UTC)
@@ -55,8 +57,8 @@ async def add(session: OrganizationSession, wanted: Wanted, preview: Mapping[str
     return row
 
 
-def wanted_of(operation: RunOperation) -> Wanted:
-    return Wanted(operation.command, RunSelection.model_validate(operation.selection), operation.arguments, operation.maximum)
+def wanted_of(operation: RunOperation) -> RunQuery:
+    return RunQuery(operation.command, RunSelection.model_validate(operation.selection), operation.arguments, operation.maximum)
 
 
 async def get(session: OrganizationSession, operation_id: UUID, *, lock: bool = False) -> RunOperation:

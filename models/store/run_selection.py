@@ -52,7 +52,7 @@ _STEPS = """
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RunQuery:
     """What is to be done to whom. `maximum`: of runs, the oldest of those that fit; None: all."""
 
     command: str
@@ -74,7 +74,7 @@ class Count:
     runs: int
 
 
-async def count(session: OrganizationSession, wanted: Wanted) -> list[Count]:
+async def count(session: OrganizationSession, wanted: RunQuery) -> list[Count]:
     """Where the runs stand that the selection fits now.
 
     Raises:
@@ -99,7 +99,7 @@ def _refuse_unknown(steps: Sequence[str], known: Sequence[str]) -> None:
         raise Invalid.field("arguments.resend", UNKNOWN_STEP, message)
 
 
-async def obeying(session: OrganizationSession, wanted: Wanted) -> list[UUID]:
+async def obeying(session: OrganizationSession, wanted: RunQuery) -> list[UUID]:
     """The runs that the command would be said to now."""
     sql, parameters = await fitting(session, wanted)
     query = f"SELECT f.id FROM ({sql}) f WHERE f.why_not IS NULL ORDER BY f.id LIMIT :maximum"
@@ -120,7 +120,7 @@ async def _check(session: OrganizationSession, selection: RunSelection) -> None:
             raise Invalid.field(f"filter.{name}", f"unknown_{kind}", f"There is no {kind} with this id.")
 
 
-async def fitting(session: OrganizationSession, wanted: Wanted) -> tuple[str, dict[str, Any]]:
+async def fitting(session: OrganizationSession, wanted: RunQuery) -> tuple[str, dict[str, Any]]:
     """A query for the runs that the selection fits, with what `run_applicability` says of each, and its parameters."""
     where, parameters = await _where(session, wanted.selection)
     sql = _FITTING.format(

@@ -48,7 +48,7 @@ class MessageFilter:
 
 
 @dataclass(frozen=True)
-class Fault:
+class InjectedFault:
     """A scripted failure. `remaining` None: until deleted; 0: used up."""
 
     id: UUID
@@ -173,7 +173,7 @@ async def add_fault(session: OrganizationSession, fault: Mapping[str, Any]) -> U
     return identifier
 
 
-async def list_faults(session: OrganizationSession, limit: int = 500, after: UUID | None = None) -> Sequence[Fault]:
+async def list_faults(session: OrganizationSession, limit: int = 500, after: UUID | None = None) -> Sequence[InjectedFault]:
     """Faults by age, oldest first, used up ones included."""
     rows = await session.execute(
         text(
@@ -182,10 +182,10 @@ async def list_faults(session: OrganizationSession, limit: int = 500, after: UUI
         ),
         {"o": session.organization_id, "after": after, "limit": limit},
     )
-    return [Fault(**row) for row in rows.mappings()]
+    return [InjectedFault(**row) for row in rows.mappings()]
 
 
-async def get_fault(session: OrganizationSession, fault_id: UUID) -> Fault:
+async def get_fault(session: OrganizationSession, fault_id: UUID) -> InjectedFault:
     """Raises NotFound."""
     row = (
         (
@@ -202,7 +202,7 @@ async def get_fault(session: OrganizationSession, fault_id: UUID) -> Fault:
     )
     if row is None:
         raise NotFound("sandbox fault")
-    return Fault(**row)
+    return InjectedFault(**row)
 
 
 async def use_fault(session: OrganizationSession, fault_id: UUID) -> bool:

@@ -17,7 +17,7 @@ PASSED = "local_time_passed"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AudienceQuery:
     """A campaign's audience as asked for. Rules None: everybody, nobody. `now` is what the rules and the journey go by."""
 
     journey_id: UUID
@@ -38,7 +38,7 @@ class Selection:
     parameters: dict[str, Any]
 
 
-def select(wanted: Wanted) -> Selection:
+def select(wanted: AudienceQuery) -> Selection:
     """The audience as SQL.
 
     Raises:

@@ -12,7 +12,7 @@ from models.domain.journey.content_hash import template_version_ids
 from models.domain.journey.definition import Definition
 from models.domain.journey.facts import Facts
 from models.domain.segment_memory import Happened
-from models.domain.simulation.person import Person, Standing, numbered
+from models.domain.simulation.person import HeldConsent, Person, numbered
 from models.domain.simulation.surroundings import Surroundings
 from models.store import journey_versions
 from models.store.segment_sql import CompiledRule
@@ -104,7 +104,7 @@ async def people(
     found = {row["id"]: _person(dict(row)) for row in (await session.execute(_PEOPLE, mine)).mappings()}
     for line in await session.execute(_CONSENTS, mine):
         if line.contact_id in found:
-            standing = Standing(ConsentLine(line.id, line.status, line.occurred_at), line.method)
+            standing = HeldConsent(ConsentLine(line.id, line.status, line.occurred_at), line.method)
             found[line.contact_id].consents[line.topic_id, line.channel] = standing
     await _add_suppressions(session, found, suppression_key)
     if event_names:

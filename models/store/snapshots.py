@@ -30,7 +30,7 @@ from models.domain.schedule import (
 from models.store import audit, entry_pace, occurrences, selection
 from models.store.occurrences import Parent
 from models.store.segment_sql import CompiledRule
-from models.store.selection import Selection, Wanted
+from models.store.selection import AudienceQuery, Selection
 from models.store.session import OrganizationSession
 
 UNPLACED = "unplaced"
@@ -151,7 +151,7 @@ async def _take(session: OrganizationSession, campaign_id: UUID, campaign: dict[
     if definition.entry != EntryRules(triggers=definition.entry.triggers):
         await session.execute(_LOCK_JOURNEY, {"o": session.organization_id, "journey_id": campaign["journey_id"]})
     chosen = selection.select(
-        Wanted(campaign["journey_id"], definition, campaign["segment_rule"], campaign["exclusion_rule"], now),
+        AudienceQuery(campaign["journey_id"], definition, campaign["segment_rule"], campaign["exclusion_rule"], now),
     )
     places = await _places(session, timing, chosen, campaign)
     parameters: dict[str, Any] = {

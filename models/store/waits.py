@@ -121,7 +121,7 @@ async def _look(session: OrganizationSession, version_id: UUID, definition: Defi
     for wait in waits:
         by_step[wait.step_id].append(wait.run_id)
     for step_id, run_ids in by_step.items():
-        these = Scope(version_id, step_id, "w.run_id = ANY(CAST(:run_ids AS uuid[]))", {"run_ids": run_ids})
+        these = OpenWaits(version_id, step_id, "w.run_id = ANY(CAST(:run_ids AS uuid[]))", {"run_ids": run_ids})
         step = wait_for_step(definition, step_id)
         await match_events(session, these, step, now)
         await match_conditions(session, these, step, now)
@@ -144,7 +144,7 @@ def wait_for_step(definition: Definition, step_id: str) -> WaitForStep:
 
 
 @dataclass(frozen=True)
-class Scope:
+class OpenWaits:
     """Open waits at one step of one version; `test` narrows them (over w, and e where there are events)."""
 
     version_id: UUID
@@ -168,7 +168,7 @@ _EVENT = """
       JOIN runs r ON r.organization_id = :o AND r.id = w.run_id AND r.finished_at IS NULL
       JOIN contacts c ON c.organization_id = :o AND c.id = w.contact_id
       JOIN events e ON e.organization_id = :o AND e.contact_id = w.contact_id AND e.name = ANY(w.event_names)
-      WHERE w.organization_id = :o AND w.version_id = :version_id AND w.step_id = :step_id AND w.state = 'open' AND {scope}
+      WHERE w.organization_id = :o AND w.version_id = :version_id AND w.step_id = :step_id AND w.state = 'open' AND {test}
         AND {after_entry} AND ({any})
         AND NOT EXISTS (SELECT 1 FROM waits x WHERE x.organization_id = :o AND x.run_id = w.run_id AND x.event_id = e.id)
         AND NOT ({by_the_chain})
@@ -182,36 +182,36 @@ _CONDITION = """
       FROM waits w
       JOIN runs r ON r.organization_id = :o AND r.id = w.run_id AND r.finished_at IS NULL
       JOIN contacts c ON c.organization_id = :o AND c.id = w.contact_id
-      WHERE w.organization_id = :o AND w.version_id = :version_id AND w.step_id = :step_id AND w.state = 'open' AND {scope}
+      WHERE w.organization_id = :o AND w.version_id = :version_id AND w.step_id = :step_id AND w.state = 'open' AND {test}
         AND ({any})) f
     WHERE w.id = f.id AND w.state = 'open'
     RETURNING w.run_id, w.step_id, w.visit, w.way, w.event_id"""
 
 
-async def match_events(session: OrganizationSession, scope: Scope, step: WaitForStep, now: datetime) -> list[Match]:
-    """Open waits in the scope that an event ends are matched: the first accepted event, of its ways the first that fits."""
+async def match_events(session: OrganizationSession, these: OpenWaits, step: WaitForStep, now: datetime) -> list[Match]:
+    """These waits that an event ends are matched: the first accepted event, of its ways the first that fits."""
     tests: list[CompiledRule] = []
     for awaited in step.events:
         rule = compile_rule(awaited.where, now) if awaited.where else CompiledRule("TRUE", {})
         name = f"event_{len(tests)}"
         tests.append(CompiledRule(f"(e.name = :{name} AND {rule.sql})", {name: awaited.event, **rule.parameters}))
-    return await _match(session, _EVENT, scope, tests, first=0)
+    return await _match(session, _EVENT, these, tests, first=0)
 
 
-async def match_conditions(session: OrganizationSession, scope: Scope, step: WaitForStep, now: datetime) -> list[Match]:
-    """Open waits in the scope whose condition is true are matched."""
+async def match_conditions(session: OrganizationSession, these: OpenWaits, step: WaitForStep, now: datetime) -> list[Match]:
+    """These waits whose condition is true are matched."""
     tests = [compile_rule(condition.when, now) for condition in step.conditions]
-    return await _match(session, _CONDITION, scope, tests, first=len(step.events))
+    return await _match(session, _CONDITION, these, tests, first=len(step.events))
 
 
-async def _match(session: OrganizationSession, sql: str, scope: Scope, tests: Sequence[CompiledRule], first: int) -> list[Match]:
+async def _match(session: OrganizationSession, sql: str, these: OpenWaits, tests: Sequence[CompiledRule], first: int) -> list[Match]:
     if not tests:
         return []
     cases = " ".join(f"WHEN {test.sql} THEN {first + index}" for index, test in enumerate(tests))
     either = " OR ".join(test.sql for test in tests)
-    statement = text(sql.format(cases=cases, any=either, scope=scope.test, after_entry=_AFTER_ENTRY, by_the_chain=_BY_THE_CHAIN))
-    parameters: dict[str, Any] = {"o": session.organization_id, "version_id": scope.version_id, "step_id": scope.step_id}
+    statement = text(sql.format(cases=cases, any=either, test=these.test, after_entry=_AFTER_ENTRY, by_the_chain=_BY_THE_CHAIN))
+    parameters: dict[str, Any] = {"o": session.organization_id, "version_id": these.version_id, "step_id": these.step_id}
     for test in tests:
         parameters |= test.parameters
-    rows = await session.execute(statement, {**parameters, **scope.parameters})
+    rows = await session.execute(statement, {**parameters, **these.parameters})
     return [Match(*row) for row in rows]

@@ -17,7 +17,7 @@ from activities.operations import OperationActivities
 from models.domain.audit import SYSTEM
 from models.domain.journey.operations import RunSelection
 from models.store import run_operations
-from models.store.run_selection import Wanted
+from models.store.run_selection import RunQuery
 from tests.activities.test_audit import happened, record
 from tests.activities.world import World
 
@@ -73,7 +73,7 @@ async def test_a_run_that_parks_and_messages_that_are_counted_brake_the_same_cam
 async def test_a_page_of_new_variables_and_the_cancellation_of_its_operation(world: World) -> None:
     run = await world.contact()
     async with world.database.organization(world.organization_id) as session:
-        wanted = Wanted("set_variables", RunSelection(run_ids=[run]), {"variables": {"order": "A-1"}})
+        wanted = RunQuery("set_variables", RunSelection(run_ids=[run]), {"variables": {"order": "A-1"}})
         operation = await run_operations.add(session, wanted, {}, 1, None)
         await run_operations.execute(session, operation, SYSTEM, "asked")
     activities = OperationActivities(world.database, cast(Any, AsyncMock()))

@@ -22,7 +22,7 @@ from models.domain.journey.operations import RunSelection
 from models.domain.journey.run import Phase
 from models.settings import Settings
 from models.store import audit, replay_plans, replays, run_operations, run_selection
-from models.store.replay_plans import Plan, Refusal, Wanted
+from models.store.replay_plans import Plan, Refusal, ReplayOptions
 from models.store.replays import Made
 from models.store.session import Database
 from tests.activities.effects.world import EffectWorld, said
@@ -34,7 +34,7 @@ ALICE = Actor("user", UUID(int=7))
 async def replay(world: World, runs: Sequence[UUID], **asked: Any) -> list[UUID]:
     """The runs, parked, are replayed together; the world knows the new ones, and asks as they would."""
     await world.sql("UPDATE runs SET status = 'needs_attention', step_id = coalesce(step_id, 'news') WHERE replay_of IS NULL")
-    wanted = Wanted(reason="outage", **asked)
+    wanted = ReplayOptions(reason="outage", **asked)
     async with world.database.organization(world.organization_id) as session:
         plans = await replay_plans.plan(session, await replay_plans.load(session, runs, lock=True), wanted)
         assert all(isinstance(plan, Plan) for plan in plans), plans
@@ -236,14 +236,14 @@ async def test_a_run_that_is_ending_is_not_replayed_in_its_last_moment(world: Wo
     run = await world.contact()
     await world.sql(f"UPDATE runs SET status = 'needs_attention', step_id = 'news', {ending}")
     async with world.database.organization(world.organization_id) as session:
-        wanted = run_selection.Wanted("replay", RunSelection(run_ids=[run]), {})
-        [refusal] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), Wanted())
+        wanted = run_selection.RunQuery("replay", RunSelection(run_ids=[run]), {})
+        [refusal] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), ReplayOptions())
         counted = await run_selection.count(session, wanted)
     assert isinstance(refusal, Refusal) and refusal.code == code
     assert [(each.why_not, each.runs) for each in counted] == [(code, 1)]
     await world.sql("UPDATE runs SET status = 'exited', finished_at = now()")
     async with world.database.organization(world.organization_id) as session:
-        [plan] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), Wanted())
+        [plan] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), ReplayOptions())
     assert isinstance(plan, Plan)  # somebody asks for exactly this
 
 
@@ -261,7 +261,7 @@ async def test_a_replay_of_many_leaves_those_alone_that_have_ended_since_they_we
     failed, bought = await world.people(2)
     await world.sql("UPDATE runs SET status = 'needs_attention', step_id = 'news'")
     async with world.database.organization(world.organization_id) as session:
-        wanted = run_selection.Wanted("replay", RunSelection(statuses=[Phase.NEEDS_ATTENTION]), {})
+        wanted = run_selection.RunQuery("replay", RunSelection(statuses=[Phase.NEEDS_ATTENTION]), {})
         operation = await run_operations.add(session, wanted, {}, 2, None)
         await run_operations.execute(session, operation, ALICE, "the mail server is back")
     await world.sql("UPDATE runs SET status = 'exited', reason = 'goal:bought', finished_at = now() WHERE id = :id", id=bought)

@@ -21,7 +21,7 @@ from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities
 from activities.versions import Versions
 from models.store import deliveries, fence, suppressions
-from models.store.deliveries import Settlement, Standing
+from models.store.deliveries import DeliveryRow, Settlement
 from models.store.fence import Passage
 from models.tables.base import new_id
 from tests.activities.world import Crash, FakeProvider, World
@@ -298,7 +298,7 @@ async def test_rows_are_locked_in_one_order_whatever_order_they_are_asked_in(wor
     low, high = (row["id"] for row in await world.sql("SELECT id FROM deliveries ORDER BY id"))
     passages = [Passage(id, new_id(), "email", b"", "") for id in (high, low)]
     settlements = [Settlement(id, new_id(), "accepted", "accepted") for id in (high, low)]
-    lost = [Standing(id, new_id(), "transmitting", None, None, new_id(), 0, True) for id in (high, low)]
+    lost = [DeliveryRow(id, new_id(), "transmitting", None, None, new_id(), 0, True) for id in (high, low)]
     for statement in (
         lambda session: fence.let_pass(session, passages),
         lambda session: deliveries.settle(session, settlements),

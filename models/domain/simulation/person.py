@@ -13,7 +13,7 @@ LINES = UUID("7d0b6d4e-5a0c-5f2b-9f43-0f0f5a3c8e21")  # the namespace of ids tha
 
 
 @dataclass(frozen=True)
-class Standing:
+class HeldConsent:
     """The line of the ledger in force. `method`: by which it was said, `journey` for a step's."""
 
     line: ConsentLine
@@ -28,7 +28,7 @@ class Person:
     fields: dict[str, Any]
     attributes: dict[str, Any] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
-    consents: dict[tuple[UUID, str], Standing] = field(default_factory=dict)
+    consents: dict[tuple[UUID, str], HeldConsent] = field(default_factory=dict)
     suppressed: dict[tuple[str, str], UUID] = field(default_factory=dict)
     events: list[Happened] = field(default_factory=list)
 
@@ -62,7 +62,7 @@ class Person:
         before = self.consents.get((topic_id, channel))
         if before is None or before.line.occurred_at <= at:
             line = ConsentLine(uuid5(LINES, f"consent/{self.id}/{topic_id}/{channel}/{at.isoformat()}"), status, at)
-            self.consents[topic_id, channel] = Standing(line, method)
+            self.consents[topic_id, channel] = HeldConsent(line, method)
 
     def meet(self, name: str, properties: Mapping[str, Any], at: datetime) -> Happened:
         event = Happened(self.events[-1].number + 1 if self.events else 1, name, at, at, properties)

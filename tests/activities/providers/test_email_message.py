@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from activities.providers.email_message import BadRecipient, Unwritable, UnsubscribeMissing, build
+from activities.providers.email_message import BadRecipient, UnsubscribeMissing, Unwritable, build
 from activities.providers.port import Mailbox
 from tests.inbox import email
 
