@@ -26,7 +26,7 @@ from workflows.listening import listen
 from workflows.moving import Mover
 from workflows.operators import Operators
 from workflows.performing import CAMPAIGN_CANCELLED, Performer
-from workflows.trips import Trip, Trips
+from workflows.trips import Trip, Trips, author_of
 
 
 @workflow.defn(name=JOURNEY_WORKFLOW)
@@ -82,7 +82,7 @@ class JourneyWorkflow:
         """Decide and do, until there is nothing to do."""
         while not trip.finished:
             if trip.cancelled_by is not None:
-                trip.actor = trip.cancelled_by
+                trip.author = author_of(trip.cancelled_by)
                 self.trips.apply(trip, interpreter.cancel(trip.state, trip.cancelled_by.reason))
                 continue
             if trip.state.leaving is not None:

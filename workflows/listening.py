@@ -5,12 +5,11 @@ from dataclasses import replace
 from temporalio import workflow
 
 from activities.contracts.journey import RunMessage
-from activities.contracts.run_control import RunControl
 from activities.contracts.steps import StepAnswer
 from models.domain.journey import interpreter
 from models.domain.journey.run import Phase
 from models.domain.journey.steps.base import Answer
-from workflows.trips import Trip, Trips
+from workflows.trips import Trip, Trips, author_of
 
 
 def listen(trips: Trips, trip: Trip, message: RunMessage) -> None:
@@ -22,7 +21,7 @@ def listen(trips: Trips, trip: Trip, message: RunMessage) -> None:
         case "reconsider":
             trip.state = interpreter.reconsidered(trips.definition, trip.state)
         case "variables":
-            trip.actor = _teller(message)
+            trip.author = author_of(message)
             trips.apply(trip, interpreter.variables_changed(trips.definition, trip.state, list(message.names), message.reason))
 
 
@@ -41,9 +40,3 @@ def heard(told: StepAnswer | RunMessage) -> Answer:
     if isinstance(told, RunMessage):
         return Answer(index=told.index, details=told.details)
     return Answer(told.index, told.until, told.refused, told.reason, told.details)
-
-
-def _teller(message: RunMessage) -> RunControl:
-    return RunControl(
-        command="skip", run_ids=(), actor_kind=message.actor_kind, actor_id=message.actor_id, operation_id=message.operation_id
-    )

@@ -7,11 +7,11 @@ from temporalio.exceptions import ActivityError
 
 from activities.contracts.execution import RECORDS
 from activities.contracts.moves import HandOver, MoveOrder, hand_over_runs
-from activities.contracts.run_control import RunControl, RunControlled
+from activities.contracts.run_control import RunControlled
 from models.domain.journey import interpreter
 from models.domain.journey.run import RunState
 from workflows.batching import Batch
-from workflows.trips import Trip, Trips
+from workflows.trips import SYSTEM, Author, Trip, Trips
 
 
 class Mover:
@@ -35,12 +35,12 @@ class Mover:
         if choice is None:
             trip.move = None
             return False
-        trip.actor = RunControl(command="skip", run_ids=(), actor_kind=order.actor_kind, actor_id=order.actor_id)
+        trip.author = Author(order.actor_kind, order.actor_id)
         if choice.step_id is None:
             trip.move = None
             self.trips.apply(trip, interpreter.leave(state, "version_replaced"))
             return True
-        trip.actor = None
+        trip.author = SYSTEM
         if trip.unrecorded or (trip.recording is not None and not trip.recording.done()):
             await self.trips.record(trip)  # before its new workflow goes on counting
             return True  # look again: something may have happened meanwhile

@@ -13,7 +13,7 @@ from models.domain.journey import interpreter
 from models.domain.journey.interpreter import Progress
 from models.domain.journey.run import Phase, RunState
 from models.domain.journey.steps.base import fraction
-from workflows.trips import Trip, Trips
+from workflows.trips import SYSTEM, Trip, Trips, author_of
 
 
 class Operators:
@@ -81,7 +81,7 @@ class Operators:
         state, now = trip.state, workflow.now()
         if not _meant(control, state):
             return False
-        trip.actor = control
+        trip.author = author_of(control)
         match control.command:
             case "pause" if not state.paused:
                 self._note(trip, "paused", control, replace(state, paused=True))
@@ -102,7 +102,7 @@ class Operators:
             case "approve" | "reject":
                 progress = interpreter.reviewed(self.definition, state, now, control.command == "approve")
                 if progress is None:
-                    trip.actor = None
+                    trip.author = SYSTEM
                     return False
                 self.trips.apply(trip, progress)
             case "cancel" if trip.resting:
@@ -111,7 +111,7 @@ class Operators:
                 trip.cancelled_by = control  # something is in flight for it: cancelled when that has come back
                 self._note(trip, "cancel_requested", control)  # the last check before a send obeys this on record
             case _:
-                trip.actor = None
+                trip.author = SYSTEM
                 return False
         self.trips.nudge(trip)
         return True
@@ -140,14 +140,14 @@ class Operators:
         control = self.late.pop(trip.state.run_id, None)
         if control is None or not _meant(control, trip.state):
             return False
-        trip.actor = control
+        trip.author = author_of(control)
         self.trips.apply(trip, self._steered(trip.state, control))
         return True
 
     def _note(self, trip: Trip, kind: str, control: RunControl, state: RunState | None = None, whose: ControlledKind | None = None) -> None:
         """A change of the pause, which leaves the phase underneath, and the reason for it, as they are. `whose` it is; None: its own."""
         trip.state = state or trip.state
-        trip.actor = control
+        trip.author = author_of(control)
         here = trip.state
         reason = here.reason if kind == "resumed" else control.reason
         details = {"why": control.reason} if kind == "resumed" and control.reason else {}

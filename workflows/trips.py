@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -21,12 +22,28 @@ from workflows.batching import Batch
 from workflows.clock import Clock
 
 
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who a change of a run is owed to; `operation_id`, if it was said to many runs at once."""
+
+    kind: str
+    id: UUID | None = None
+    operation_id: UUID | None = None
+
+
+SYSTEM = Author("system")
+
+
+def author_of(word: RunControl | RunMessage) -> Author:
+    return Author(word.actor_kind, word.actor_id, word.operation_id)
+
+
 class Trip:
     """One run under way. Hashable by identity; `state` is replaced, never changed."""
 
     __slots__ = (
         "__weakref__",
-        "actor",
+        "author",
         "cancelled_by",
         "early",
         "gone",
@@ -48,7 +65,7 @@ class Trip:
         self.rings_at: datetime | None = None  # when the clock ends its rest
         self.travel: asyncio.Task[None] | None = None  # while there is something to do for it
         self.cancelled_by: RunControl | None = None
-        self.actor: RunControl | None = None  # of the next change
+        self.author = SYSTEM  # of the next change
         self.move: MoveOrder | None = None  # to be obeyed as soon as nothing is in flight
         self.gone = False  # another workflow carries it
         self.early: RunMessage | None = None  # an event that was faster than the answer to the opening of its wait
@@ -91,12 +108,12 @@ class Trips:
         for change in progress.changes:
             sequence += 1
             trip.unrecorded.append(self._transition(trip, progress.state, change, sequence))
-        trip.actor = None
+        trip.author = SYSTEM
         trip.state = replace(progress.state, sequence=sequence)
 
     def _transition(self, trip: Trip, state: RunState, change: Change, sequence: int) -> Transition:
         phase = Phase.PAUSED if self.is_held(trip) and change.phase not in FINISHED else change.phase
-        by = trip.actor.operation_id if trip.actor else None
+        by = trip.author.operation_id
         return Transition(
             run_id=state.run_id,
             sequence=sequence,
@@ -108,8 +125,8 @@ class Trips:
             visit=change.visit,
             wake_at=change.wake_at or (interpreter.turn_ahead(state, workflow.now()) if change.phase is Phase.ACTIVE else None),
             reason=change.reason,
-            actor_kind=trip.actor.actor_kind if trip.actor else "system",
-            actor_id=trip.actor.actor_id if trip.actor else None,
+            actor_kind=trip.author.kind,
+            actor_id=trip.author.id,
             details=change.details if by is None else {**change.details, "operation_id": str(by)},
         )
 
