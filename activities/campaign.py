@@ -19,11 +19,10 @@ from activities.contracts.campaign import (
     Occurrences,
     PageRange,
 )
-from activities.contracts.control import Control, ControlledKind
 from activities.contracts.journey import JourneyInput
 from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
-from activities.signals import signal_all
+from activities.missed_words import Known, tell_missed_words
 from activities.starting import attributes_of, start_journey, start_once
 from activities.versions import Versions
 from models.domain.journey import workflow_id
@@ -93,9 +92,8 @@ class CampaignActivities:
             limit = asyncio.Semaphore(STARTS_AT_ONCE)
             starts = (self._start(pages.scope, page, definition, by_page[page], before, limit) for page in by_page)
             started = await asyncio.gather(*starts)
-            # A page that an earlier attempt started may have heard of nothing: it is told all flags that are in force.
-            await self._tell_changes(pages.scope, [name for name, new in started if new], before)
-            await self._tell_changes(pages.scope, [name for name, new in started if not new], Flags(frozenset(), False))
+            known = {name: Known(pages.scope, before if new else None) for name, new in started}
+            await tell_missed_words(self.temporal, self.database, pages.scope.organization_id, known)
 
     async def _read(self, pages: PageRange) -> tuple[Definition, list[PagedRun], Flags]:
         campaign_id = _campaign_id(pages.scope)
@@ -113,31 +111,6 @@ class CampaignActivities:
         given = JourneyInput(scope=scope, definition=definition, runs=states, held_by=sorted(flags.held_by), cancelled=flags.cancelled)
         async with limit:
             return name, await start_journey(self.temporal, self.task_queue, name, given)
-
-    async def _tell_changes(self, scope: Scope, names: Sequence[str], before: Flags) -> None:
-        """The workflows know the flags as they are. Looks again after telling: what was told may have been taken back
-        meanwhile, and that word may have come first."""
-        while names and (after := await self._flags(scope)) != before:
-            await self._tell(scope, names, before, after)
-            before = after
-
-    async def _flags(self, scope: Scope) -> Flags:
-        async with self.database.organization(scope.organization_id) as session:
-            return await audience.flags(session, _campaign_id(scope))
-
-    async def _tell(self, scope: Scope, names: Sequence[str], before: Flags, after: Flags) -> None:
-        campaign_id = _campaign_id(scope)
-        subjects = {ControlledKind.CAMPAIGN: campaign_id, ControlledKind.JOURNEY: scope.journey_id}
-        for kind, subject_id in subjects.items():
-            if (kind in before.held_by) != (kind in after.held_by):
-                command = "pause" if kind in after.held_by else "resume"
-                control = Control(organization_id=scope.organization_id, kind=kind, id=subject_id, command=command)
-                await signal_all(self.temporal, control, names)
-        if after.cancelled and not before.cancelled:
-            kind = ControlledKind.CAMPAIGN
-            await signal_all(
-                self.temporal, Control(organization_id=scope.organization_id, kind=kind, id=campaign_id, command="cancel"), names
-            )
 
     @activity.defn(name="finish_campaign")
     async def finish_campaign(self, campaign: CampaignRef) -> CampaignProgress:

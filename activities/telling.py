@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -13,13 +12,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.contracts.control import ControlledKind
 from activities.contracts.journey import JourneyInput, RunMessage, RunMessages
 from activities.contracts.payload import Scope
-from activities.handover import words_between
+from activities.missed_words import Known, tell_missed_words
 from activities.replaying import replay_inputs
-from activities.signals import signal_all
 from activities.starting import start_journey
 from activities.versions import Versions
 from models.domain.journey.run import RunState
-from models.store import entries, handovers, journeys
+from models.store import entries, journeys
 from models.store.audience import Flags
 from models.store.entries import StartingRuns
 from models.store.outbox import Waiting
@@ -76,31 +74,9 @@ class Teller:
             for name, each in starting.items()
         }
         started = await asyncio.gather(*(_bounded(limit, self._start(name, journey)) for name, journey in given.items()))
-        await self._tell_changes(organization_id, given, {name for names in started for name in names})
-
-    async def _tell_changes(self, organization_id: UUID, given: Mapping[str, JourneyInput], started: set[str]) -> None:
-        """What operators said while they were starting, too late for their input and too early for a signal: a resume that was missed
-        would leave them held for ever. One that an earlier attempt started may have missed anything, and is told all there is. Looks
-        again after telling: what was told may have been taken back meanwhile."""
-        before = {name: _flags(journey) for name, journey in given.items()}
-        while before:
-            after = await self._said(organization_id, [given[name].scope for name in before])
-            changed: dict[str, Flags] = {}
-            for name, known in before.items():
-                scope = given[name].scope
-                now = after[scope.journey_id, scope.campaign_id]
-                known = known if name in started else replace(now, held_by=frozenset(ControlledKind) - now.held_by)
-                for word in words_between(scope, known, now):
-                    await signal_all(self.temporal, word, [name])
-                    changed[name] = now
-            before, started = changed, started | set(changed)
-
-    async def _said(self, organization_id: UUID, scopes: Sequence[Scope]) -> dict[tuple[UUID, UUID | None], Flags]:
-        subjects = {(scope.journey_id, scope.campaign_id) for scope in scopes}
-        async with self.database.organization(organization_id) as session:
-            return {
-                (journey_id, campaign_id): await handovers.flags(session, journey_id, campaign_id) for journey_id, campaign_id in subjects
-            }
+        new = {name for names in started for name in names}
+        known = {name: Known(journey.scope, _flags(journey) if name in new else None) for name, journey in given.items()}
+        await tell_missed_words(self.temporal, self.database, organization_id, known)
 
     async def _start(self, name: str, given: JourneyInput) -> list[str]:
         """Its name, if it was started just now."""

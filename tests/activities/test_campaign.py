@@ -164,6 +164,18 @@ async def test_a_pause_that_falls_between_reading_the_flags_and_starting_is_sign
     assert await told(temporal, _page(world, 0)) == ["pause campaign", "cancel campaign"]
 
 
+async def test_a_page_that_an_earlier_attempt_started_is_told_that_a_pause_is_over(world: World, temporal: Client) -> None:
+    await crowd(world, 2)
+    await world.campaign()
+    pages = PageRange(scope=(await snapshot(world)).scope, first=0, end=1)
+    await world.sql("UPDATE journeys SET paused_at = now()")
+    await ActivityEnvironment().run(campaigns(world, temporal).start_pages, pages)
+    await world.sql("UPDATE journeys SET paused_at = NULL")
+    await ActivityEnvironment().run(campaigns(world, temporal).start_pages, pages)
+    assert (await given(temporal, _page(world, 0))).held_by == ["journey"]
+    assert "resume journey" in await told(temporal, _page(world, 0))
+
+
 async def test_operators_words_change_the_flag_once_and_are_audited(world: World) -> None:
     await crowd(world, 3)
     await world.campaign()

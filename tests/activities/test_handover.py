@@ -192,7 +192,24 @@ async def test_runs_of_a_cancelled_campaign_are_handed_over_as_such(world: World
     given = await handing.given()
     assert (given.scope.campaign_id, given.held_by, given.cancelled) == (world.campaign_id, ["campaign"], True)
     await handing.run()  # an attempt that finds the workflow started does not know what it was told
-    assert sorted(await handing.said()) == ["cancel campaign", "pause campaign"]
+    assert sorted(await handing.said()) == ["cancel campaign", "pause campaign", "resume journey"]
+
+
+class DiesOnceItHasStarted(SaysSomething):
+    """The worker is gone between the workflow's start and the telling."""
+
+    async def start_workflow(self, *given: Any, **options: Any) -> None:
+        await super().start_workflow(*given, **options)
+        raise Crash
+
+
+async def test_a_resume_that_falls_between_the_start_and_a_crash_is_told_by_the_next_attempt(handing: Handing) -> None:
+    await handing.world.sql("UPDATE journeys SET paused_at = now()")
+    with pytest.raises(Crash):
+        await handing.run(DiesOnceItHasStarted(handing, "UPDATE journeys SET paused_at = NULL"))
+    assert ((await handing.given()).held_by, await handing.said()) == (["journey"], [])
+    await handing.run()
+    assert await handing.said() == ["resume journey"]
 
 
 async def test_a_run_that_is_over_is_left_alone(handing: Handing) -> None:
