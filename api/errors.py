@@ -24,10 +24,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError
-from temporalio.service import RPCError, RPCStatusCode
 
 from api.methods import allowed_methods
+from api.temporal_errors import is_away
 from models.domain import errors
 from models.domain.errors import Problem
 from models.domain.phrases import json_path, plain_message
@@ -48,7 +47,6 @@ _STATUS: dict[type[errors.LeadStatsError], int] = {
     errors.TooManyAttempts: 429,
     errors.Unavailable: 503,
 }
-_AWAY = frozenset({RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.CANCELLED})
 _HTTP_CODES = {400: "malformed", 404: "no_such_route", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
 
 
@@ -97,7 +95,7 @@ def answer(error: Exception) -> JSONResponse:
         case HTTPException():
             code = _HTTP_CODES.get(error.status_code, "http_error")
             return problem(error.status_code, code, str(error.detail), headers=error.headers)
-    if _temporal_is_away(error):
+    if is_away(error):
         return _unavailable("The workflow service does not answer now; repeat the request with the same Idempotency-Key.")
     match fault_of(error):
         case Fault.UNAVAILABLE:
@@ -139,17 +137,6 @@ def _path(one: Mapping[str, Any], body: Any) -> str:
     if inner and isinstance(inner[0], int) and isinstance(body, Mapping):
         inner = inner[1:]  # a single item was given where a list may stand
     return json_path(inner) or "body"
-
-
-def _temporal_is_away(error: Exception) -> bool:
-    match error:
-        case RPCError():
-            return error.status in _AWAY
-        case WorkflowUpdateRPCTimeoutOrCancelledError():
-            return True
-        case RuntimeError():
-            return str(error).startswith("Failed client connect")  # what a lazily connected client raises
-    return False
 
 
 def _unavailable(detail: str) -> JSONResponse:

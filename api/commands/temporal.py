@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any
 from uuid import UUID, uuid5
 
 from temporalio.client import (
@@ -12,7 +11,6 @@ from temporalio.client import (
     ScheduleAlreadyRunningError,
     ScheduleBackfill,
     WorkflowUpdateFailedError,
-    WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
@@ -25,6 +23,7 @@ from activities.contracts.run_control import CONTROL_RUNS, RunControl, RunContro
 from activities.contracts.search_attributes import ORGANIZATION_ID
 from activities.starting import start_once
 from api.dependencies import Services
+from api.temporal_errors import is_away
 from models.domain.errors import Unavailable
 from models.domain.journey import workflow_id
 
@@ -137,21 +136,10 @@ async def _answering() -> AsyncIterator[None]:
     try:
         async with asyncio.timeout((PATIENCE + timedelta(seconds=1)).total_seconds()):
             yield
-    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
-        raise _away() from error
-    except RPCError as error:
-        if error.status in _AWAY:
+    except Exception as error:
+        if isinstance(error, TimeoutError) or is_away(error):
             raise _away() from error
         raise
-    except RuntimeError as error:
-        if "connect" in str(error):  # what a client that has never been connected raises
-            raise _away() from error
-        raise
-
-
-_AWAY: Any = frozenset(
-    {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.CANCELLED}
-)
 
 
 def _away() -> Unavailable:
