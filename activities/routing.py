@@ -16,7 +16,7 @@ from activities.telling import Teller
 from activities.versions import Versions
 from activities.waits import match_details
 from models.domain.audit import NewEntry
-from models.domain.journey.definition import WaitStep
+from models.domain.journey.definition import WaitForStep, WaitStep
 from models.domain.journey.entry import EventTrigger
 from models.settings import Settings
 from models.store import audit, changes, entries, events, membership, outbox, outside_rules, waits, watched
@@ -24,7 +24,7 @@ from models.store.events import Unrouted
 from models.store.outbox import Told
 from models.store.outside_rules import Occasion
 from models.store.session import Database, OrganizationSession
-from models.store.waits import Match, OpenWaits, wait_for_step
+from models.store.waits import Match, OpenWaits
 from models.tables.base import utc_now
 from models.tables.events import JourneyTrigger
 
@@ -130,7 +130,7 @@ class _Round:
         for version_id, step_id in await watched.steps_awaiting(self.session, ids):
             definition = await self.versions.definition(self.session, version_id)
             these = OpenWaits(version_id, step_id, "e.id = ANY(CAST(:events AS uuid[]))", {"events": ids})
-            self._tell(await waits.match_events(self.session, these, wait_for_step(definition, step_id), self.now))
+            self._tell(await waits.match_events(self.session, these, definition.step(step_id, WaitForStep), self.now))
 
     async def look_again(self, contacts: Sequence[UUID] | None) -> None:
         """Whatever depends on how these contacts are now (None: all, for what time alone may have changed) has been looked at."""
@@ -180,7 +180,7 @@ class _Round:
         for version_id, step_id in await watched.steps_with_conditions(self.session, contacts):
             definition = await self.versions.definition(self.session, version_id)
             these = OpenWaits(version_id, step_id, test, parameters)
-            self._tell(await waits.match_conditions(self.session, these, wait_for_step(definition, step_id), self.now))
+            self._tell(await waits.match_conditions(self.session, these, definition.step(step_id, WaitForStep), self.now))
 
     async def _reconsider(self, contacts: Sequence[UUID]) -> None:
         """Runs of these contacts whose wait ends by the contact's clock or dates ask again when that is."""
