@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from models.domain.audit import Actor, NewEntry
 from models.domain.journey import workflow_id
-from models.domain.journey.replay import Begun
+from models.domain.journey.replay import REPLAYED, Begun
 from models.domain.journey.run import FINISHED
 from models.store import outbox
 from models.store.outbox import Told
@@ -24,7 +24,6 @@ from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
 
-REPLAYED = "replayed"  # why the old run ends
 RUNS_PER_WORKFLOW = 200
 
 _INSERT = text(
