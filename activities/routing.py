@@ -21,7 +21,7 @@ from models.domain.journey.entry import EventTrigger
 from models.settings import Settings
 from models.store import audit, changes, entries, events, membership, outbox, outside_rules, waits, watched
 from models.store.events import Unrouted
-from models.store.outbox import Told
+from models.store.outbox import OutboxMessage
 from models.store.outside_rules import Occasion
 from models.store.session import Database, OrganizationSession
 from models.store.waits import Match, OpenWaits
@@ -79,7 +79,7 @@ class RoutingActivities:
         told_any = stuck = False
         for _ in range(PAGES_AT_ONCE):
             async with self.database.organization(organization_id) as session:
-                waiting = await outbox.waiting(session, MESSAGES_AT_ONCE, after)
+                waiting = await outbox.pending(session, MESSAGES_AT_ONCE, after)
             told = await self.teller.tell(organization_id, waiting)
             if told:
                 async with self.database.organization(organization_id) as session:
@@ -114,7 +114,7 @@ class _Round:
         self.versions = versions
         self.now = now
         self.entering = Entering(session, versions, page_size, now)
-        self.told: list[Told] = []
+        self.told: list[OutboxMessage] = []
         self.entries: list[NewEntry] = []
 
     async def happened(self, batch: Sequence[Unrouted]) -> None:
@@ -156,7 +156,7 @@ class _Round:
 
     async def conclude(self) -> None:
         """What is to be told is in the outbox, and what matters to auditors in the chain: last, for it locks the chain's head."""
-        await outbox.put(self.session, self.told)
+        await outbox.add(self.session, self.told)
         await audit.append(self.session, self.entries)
 
     async def _propose(self, ids: Sequence[UUID], names: Sequence[str]) -> None:
@@ -190,9 +190,9 @@ class _Round:
             if isinstance(step, WaitStep) and step.planned:
                 places.append((version_id, step_id))
         runs = await watched.runs_waiting_at(self.session, contacts, places) if places else []
-        self.told += [Told(run_id, "reconsider") for run_id in runs]
+        self.told += [OutboxMessage(run_id, "reconsider") for run_id in runs]
 
     def _tell(self, matches: Sequence[Match]) -> None:
         for match in matches:
             body = {"step_id": match.step_id, "visit": match.visit, "index": match.way, "details": match_details(match)}
-            self.told.append(Told(match.run_id, "matched", body))
+            self.told.append(OutboxMessage(match.run_id, "matched", body))

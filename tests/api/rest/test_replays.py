@@ -39,7 +39,7 @@ async def replay(person: Person, run_id: str, key: str | None = None, **asked: A
 async def started(person: Person, services: Services, temporal: FakeTemporal, workflow_id: str) -> JourneyInput:
     """What the outbox starts the workflow with."""
     async with services.database.organization(person.organization_id) as session:
-        waiting = [message for message in await outbox.waiting(session, 100) if message.kind == "start"]
+        waiting = [message for message in await outbox.pending(session, 100) if message.kind == "start"]
     teller = Teller(services.database, Versions(), services.temporal, "queue")
     assert await teller.tell(person.organization_id, waiting) == [message.id for message in waiting]
     given = temporal.started[workflow_id].argument
