@@ -11,8 +11,8 @@ from uuid import UUID
 from activities.contracts.payload import Scope
 from activities.contracts.sending import SendOutcome, SendResult
 from activities.contracts.steps import StepVisit, VisitBatch
-from activities.keeping import kept_messages
 from activities.message import Message
+from activities.replay_dedup import kept_messages
 from activities.versions import Versions
 from models.domain.audit import NewEntry
 from models.domain.connection import SmtpConfig

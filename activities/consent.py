@@ -8,7 +8,7 @@ from temporalio import activity
 from activities.contracts.sending import Judgement
 from activities.contracts.steps import StepVisit, VisitBatch
 from activities.heartbeat import heartbeating
-from activities.keeping import kept_messages
+from activities.replay_dedup import kept_messages
 from activities.versions import Versions
 from models.domain.decision import Outcome, decide_consent
 from models.domain.journey.definition import SendStep

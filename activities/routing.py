@@ -12,7 +12,7 @@ from temporalio.client import Client
 from activities.contracts.routing import Routed, Routing
 from activities.entering import Entering
 from activities.heartbeat import heartbeating
-from activities.telling import Teller
+from activities.outbox_delivery import OutboxDelivery
 from activities.versions import Versions
 from activities.waits import match_details
 from models.domain.audit import NewEntry
@@ -39,7 +39,7 @@ class RoutingActivities:
         self.database = database
         self.versions = versions
         self.page_size = settings.page_size
-        self.teller = Teller(database, versions, temporal, settings.task_queue)
+        self.delivery = OutboxDelivery(database, versions, temporal, settings.task_queue)
 
     def methods(self) -> list[Callable[..., Any]]:
         return [self.route_events]
@@ -80,7 +80,7 @@ class RoutingActivities:
         for _ in range(PAGES_AT_ONCE):
             async with self.database.organization(organization_id) as session:
                 waiting = await outbox.pending(session, MESSAGES_AT_ONCE, after)
-            told = await self.teller.tell(organization_id, waiting)
+            told = await self.delivery.tell(organization_id, waiting)
             if told:
                 async with self.database.organization(organization_id) as session:
                     await outbox.delivered(session, told)

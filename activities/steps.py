@@ -15,8 +15,8 @@ from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
 from activities.effects.effect import Answers, Effect, Tools, Work
 from activities.effects.registry import EFFECTS
 from activities.heartbeat import heartbeating
-from activities.keeping import asked_of
 from activities.poking import poke
+from activities.replay_dedup import asked_of
 from models.domain.errors import NotFound
 from models.domain.journey.definition import Definition
 from models.domain.journey.steps.base import StepModel

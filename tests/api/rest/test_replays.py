@@ -9,7 +9,7 @@ from httpx2 import AsyncClient
 from sqlalchemy import text
 
 from activities.contracts.journey import JourneyInput
-from activities.telling import Teller
+from activities.outbox_delivery import OutboxDelivery
 from activities.versions import Versions
 from api.dependencies import Services
 from models.store import outbox
@@ -40,8 +40,8 @@ async def started(person: Person, services: Services, temporal: FakeTemporal, wo
     """What the outbox starts the workflow with."""
     async with services.database.organization(person.organization_id) as session:
         waiting = [message for message in await outbox.pending(session, 100) if message.kind == "start"]
-    teller = Teller(services.database, Versions(), services.temporal, "queue")
-    assert await teller.tell(person.organization_id, waiting) == [message.id for message in waiting]
+    delivery = OutboxDelivery(services.database, Versions(), services.temporal, "queue")
+    assert await delivery.tell(person.organization_id, waiting) == [message.id for message in waiting]
     given = temporal.started[workflow_id].argument
     assert isinstance(given, JourneyInput)
     return given

@@ -28,7 +28,7 @@ AT_ONCE = 16
 MESSAGES_PER_SIGNAL = 500
 
 
-class Teller:
+class OutboxDelivery:
     def __init__(self, database: Database, versions: Versions, temporal: Client, task_queue: str) -> None:
         self.database = database
         self.versions = versions

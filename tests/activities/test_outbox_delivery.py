@@ -34,7 +34,7 @@ async def test_words_that_cannot_be_told_yet_keep_nobody_elses_back(world: World
         await outbox.add(session, [OutboxMessage(run, "reconsider") for run in (*silent, *others)])
     activities = RoutingActivities(world.database, world.settings, Versions(), cast(Any, None))
     telling = Telling(silent)
-    monkeypatch.setattr(activities, "teller", telling)
+    monkeypatch.setattr(activities, "delivery", telling)
     assert await activities._tell(world.organization_id) == Routed(more=True, stuck=True)
     assert telling.heard == others
     assert await world.one("SELECT count(*) FROM run_messages") == 5
