@@ -14,7 +14,7 @@ from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger
 from activities.lines import Line, mark_broken
 from activities.message import Composer, Message
-from activities.outcomes import Teller, Told
+from activities.outcomes import Concluder, Conclusion
 from activities.pace import Pace
 from activities.providers.port import ABORTED, ProviderAnswer
 from models.domain.decision import Reason
@@ -57,7 +57,7 @@ class Dispatch:
     line: Line
     messages: Sequence[Message]
     organization: Mapping[str, Any]
-    teller: Teller
+    concluder: Concluder
     now: Callable[[], datetime]  # the workflow's clock
     pace: Pace
     stop: Stop | None = None
@@ -90,14 +90,14 @@ class Dispatch:
 
     def _ask_again(self, message: Message) -> None:
         """Quiet hours have begun while it waited: the checks are asked again, and hold it."""
-        self._tell(self.teller.released(message, SendOutcome.PAUSED, Reason.QUIET_HOURS, self.now()))
+        self._tell(self.concluder.released(message, SendOutcome.PAUSED, Reason.QUIET_HOURS, self.now()))
 
     def _answer_the_rest(self, messages: Iterable[Message]) -> None:
         for message in messages:
             if self.stop is None:
-                self._tell(self.teller.released(message, SendOutcome.THROTTLED, "rate_limited", self.pace.back_at))
+                self._tell(self.concluder.released(message, SendOutcome.THROTTLED, "rate_limited", self.pace.back_at))
             elif self.stop.outcome is not None:
-                self._tell(self.teller.released(message, self.stop.outcome, self.stop.reason))
+                self._tell(self.concluder.released(message, self.stop.outcome, self.stop.reason))
 
     # --- pace ------------------------------------------------------------------------------------------------------
 
@@ -143,11 +143,11 @@ class Dispatch:
     async def _carry(self, message: Message) -> None:
         if message.address is None:
             reason = Reason.CONTACT_GONE if message.recipient is None else Reason.NO_ADDRESS
-            return self._tell(self.teller.settled(message, "refused", SendOutcome.REFUSED, reason))
+            return self._tell(self.concluder.settled(message, "refused", SendOutcome.REFUSED, reason))
         try:
             mail = self.tools.composer.compose(message, self.line.connection, self.organization, datetime.now(UTC))
         except Unsendable as unsendable:
-            return self._tell(self.teller.settled(message, "failed", SendOutcome.CONTENT_PERMANENT, unsendable.reason))
+            return self._tell(self.concluder.settled(message, "failed", SendOutcome.CONTENT_PERMANENT, unsendable.reason))
         gate = _Gate(self, message, address_hash(self.tools.suppression_key, message.step.channel, message.address))
         try:
             answer = await self.line.provider.send(mail, gate.transmit)
@@ -162,7 +162,7 @@ class Dispatch:
     async def _conclude(self, message: Message, answer: ProviderAnswer, gate: "_Gate") -> None:
         if answer.outcome == ABORTED:
             return self._turned_back(message, gate)
-        told = self.teller.answered(message, answer, self.now())
+        told = self.concluder.answered(message, answer, self.now())
         if answer.outcome is SendOutcome.OPTED_OUT:
             told = told.suppressing(message.step.channel, gate.address_hash)
         self._tell(told)
@@ -179,20 +179,20 @@ class Dispatch:
                 self._answer_the_rest([message])
             case None:  # the database did not answer there; its row may say that it was handed over: release it, or it would end as unknown
                 self.halt(None, "database_unavailable")
-                self._tell(self.teller.released(message, SendOutcome.TRANSIENT, "database_unavailable"))
+                self._tell(self.concluder.released(message, SendOutcome.TRANSIENT, "database_unavailable"))
             case Verdict(word=Word.GO) if not gate.passed:  # quiet hours began while the fence was asked; its row says it was handed over
                 self._ask_again(message)
             case Verdict(word=Word.REFUSED, reason=reason):
-                self._tell(self.teller.settled(message, "refused", SendOutcome.REFUSED, reason))
+                self._tell(self.concluder.settled(message, "refused", SendOutcome.REFUSED, reason))
             case Verdict(word=Word.HELD, reason=reason):
-                self._tell(self.teller.released(message, SendOutcome.PAUSED, reason))
+                self._tell(self.concluder.released(message, SendOutcome.PAUSED, reason))
             case Verdict(word=Word.PAUSED, reason=reason):
                 self.halt(SendOutcome.PAUSED, reason)
-                self._tell(self.teller.released(message, SendOutcome.PAUSED, reason))
+                self._tell(self.concluder.released(message, SendOutcome.PAUSED, reason))
             case _:
                 self.lost.append(message)
 
-    def _tell(self, told: Told) -> None:
+    def _tell(self, told: Conclusion) -> None:
         self.results[told.result.run_id] = told.result
         if told.settlement is not None:
             self.settling.append(self.tools.ledger.settle(self.scope.organization_id, told.settlement))
@@ -216,7 +216,7 @@ class _Gate:
         self.asked = True
         channel, address = self.message.step.channel, self.message.address
         assert address is not None  # or it would not have been composed
-        passage = Passage(self.message.id, dispatch.teller.attempt, channel, self.address_hash, address)
+        passage = Passage(self.message.id, dispatch.concluder.attempt, channel, self.address_hash, address)
         try:
             self.verdict = await dispatch.tools.ledger.fence(dispatch.scope.organization_id, passage)
         except Unavailable:

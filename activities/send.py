@@ -20,7 +20,7 @@ from activities.ledger import Ledger
 from activities.lines import Lines
 from activities.message import Composer
 from activities.other_attempts import Others
-from activities.outcomes import Teller
+from activities.outcomes import Concluder
 from activities.pace import Pace
 from activities.versions import Versions
 from models.settings import Settings
@@ -82,7 +82,7 @@ class SendActivities:
             line=await self.lines.line(share.connection),
             messages=share.messages,
             organization=claimed.organization,
-            teller=Teller(attempt),
+            concluder=Concluder(attempt),
             now=clock.now,
             pace=pace,
         )
