@@ -99,5 +99,5 @@ async def test_the_counts_are_metrics_at_the_workers_address(stack: Stack, acme:
 
 
 def _get(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=5) as answer:
+    with urllib.request.urlopen(address, timeout=60) as answer:
         return str(answer.read().decode())
