@@ -6,6 +6,7 @@ import urllib.request
 from temporalio.client import Client
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
+from activities.judging import Patience
 from deploy.postgres import free_port
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
@@ -52,7 +53,7 @@ async def test_scenario_47_conservation_at_any_instant(stack: Stack, acme: Organ
     entry = {"triggers": [{"kind": "event", "event": "joined"}], "again": "every_time"}
     journey = await acme.publish("welcome", {"welcome": {**send, "next": "which"}, **STEPS, "reminder": send}, entry=entry)
     samples: list[Document] = []
-    async with stack.working(), reconciler(stack) as looking:
+    async with stack.working(), reconciler(stack, Patience()) as looking:  # with haste, what begins late would be lost
         sampling = asyncio.create_task(balanced(acme, samples))
         with stack.temporal.with_time_skipping_disabled():
             campaign = await acme.launch(journey, page_size=10)
@@ -98,5 +99,5 @@ async def test_the_counts_are_metrics_at_the_workers_address(stack: Stack, acme:
 
 
 def _get(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=5) as answer:
+    with urllib.request.urlopen(address, timeout=60) as answer:
         return str(answer.read().decode())

@@ -84,7 +84,9 @@ async def test_a_wake_that_is_overdue_because_no_worker_polls(stack: Stack, acme
 
 async def abandon(stack: Stack, acme: Organization, looking: Reconciler, queue: str) -> None:
     async with carrying(stack, queue):
-        run = await waiting_run(stack, acme, {"pause": {"kind": "wait", "duration": "PT1S", "next": None}})
+        run = await waiting_run(stack, acme, {"pause": {"kind": "wait", "duration": "PT1H", "next": None}})
+    await stack.temporal.fast_forward(handle_of(stack, run), timedelta(hours=1, seconds=1))  # its timer ends, and nobody hears it
+    await sql(stack, acme, "UPDATE runs SET wake_at = wake_at - interval '1 hour' WHERE id = :id", id=run["id"])
     found = await looking.finding(acme, "overdue_wake")
     assert f"no worker polls the task queue {queue}" in found["cause"] and "leadstats worker" in found["action"]
     assert (found["subject"], found["runs"]) == ({"kind": "workflow", "id": run["workflow_id"]}, 1)

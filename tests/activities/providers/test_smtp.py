@@ -177,9 +177,15 @@ async def test_links_are_shared_and_messages_are_not(inbox: RunningInbox, provid
 
 
 async def test_cancelling_after_the_fence_leaves_no_link_behind(inbox: RunningInbox, provider: SmtpProvider) -> None:
-    await inbox.fail("data", "delay", delay_ms=1500)
-    sending = asyncio.create_task(provider.send(email(), Fence()))
-    await asyncio.sleep(0.7)
+    await inbox.fail("data", "delay", delay_ms=30_000)
+    asked = asyncio.Event()
+
+    async def let_pass() -> bool:
+        asked.set()
+        return True
+
+    sending = asyncio.create_task(provider.send(email(), let_pass))
+    await asked.wait()
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
