@@ -49,9 +49,10 @@ async def upgrade(stack: Stack, acme: Organization) -> None:
     topic = await acme.topic()
     people = await acme.contacts(20)
     await acme.consent(people, topic)
-    async with build(stack, stack.services.temporal, "1.0"):
-        campaign = await acme.launch(await acme.send_wait_send(topic, "PT1H"), page_size=5)
-        await acme.until(lambda: acme.campaign(campaign), lambda found: found["progress"]["runs"] == {"waiting": 20})
+    with stack.temporal.with_time_skipping_disabled():
+        async with build(stack, stack.services.temporal, "1.0"):
+            campaign = await acme.launch(await acme.send_wait_send(topic, "PT1H"), page_size=5)
+            await acme.until(lambda: acme.campaign(campaign), lambda found: found["progress"]["runs"] == {"waiting": 20})
     async with build(stack, stack.services.temporal, "2.0"):
         pages = {run["workflow_id"] for run in await acme.every("/runs", campaign_id=campaign)}
         handles = [stack.temporal.client.get_workflow_handle(page) for page in pages]
