@@ -12,9 +12,9 @@ from temporalio.worker import Worker
 
 from activities.archiving import ArchivingActivities
 from activities.contracts.reconciling import RECONCILE_WORKFLOW, Reconcile, Reconciled
-from activities.judging import Patience
+from activities.reconciler_rules import Patience
 from activities.reconciling import ReconcilingActivities
-from activities.records import RecordsActivities
+from activities.reconciling_records import RecordsActivities
 from models.tables.base import new_id
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization

@@ -6,7 +6,7 @@ import urllib.request
 from temporalio.client import Client
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
-from activities.judging import Patience
+from activities.reconciler_rules import Patience
 from deploy.postgres import free_port
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
