@@ -54,7 +54,7 @@ class WaitActivities:
 
 
 def _planned(visit: StepVisit, step: WaitStep, known: planned_waits.Known, batch: VisitBatch) -> StepAnswer:
-    planned = plan(step, known.place, known.value, batch.now)
+    planned = plan(step, known.place, known.value, visit.asks_from or batch.now)
     return StepAnswer(run_id=visit.run_id, until=planned.until, reason=planned.reason, details=planned.details)
 
 

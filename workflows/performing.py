@@ -129,6 +129,7 @@ class Performer:
             visit=state.visit,
             round=state.round,
             arrived_at=state.arrived_at,
+            asks_from=state.asks_from,
         )
 
     def _asks(

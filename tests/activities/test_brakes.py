@@ -182,7 +182,7 @@ async def test_the_workflow_of_a_braking_is_started_when_it_is_committed(world: 
     provider.answer = CONTENT
     sending = SendActivities(world.database, world.settings, Versions(), Lines(provider, world.settings.send_concurrency), tell)
     await send(sending, world, await world.people(1))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert len(await told) == 1
 
 

@@ -90,12 +90,12 @@ async def test_a_campaign_cancelled_before_it_started_writes_to_nobody(world: Wo
     assert (await campaign_row(world))["status"] == "cancelled"
 
 
-async def test_fifty_thousand_are_taken_within_seconds(world: World) -> None:
+async def test_fifty_thousand_are_taken_within_a_minute(world: World) -> None:
     await crowd(world, 50_000)
     await world.campaign()
     began = asyncio.get_running_loop().time()
     assert (await snapshot(world)).pages == 250
-    assert asyncio.get_running_loop().time() - began < 20
+    assert asyncio.get_running_loop().time() - began < 60
 
 
 async def test_a_campaign_ends_when_no_run_is_unfinished(world: World) -> None:

@@ -32,7 +32,7 @@ async def take_both(world: World, first: str, act: Callable[[], Awaitable[Any]],
         acting = asyncio.ensure_future(act())
         waits = text("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))")
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await session.scalar(waits):
                     assert not acting.done(), "it did not wait"
                     await asyncio.sleep(0.01)

@@ -8,9 +8,10 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities import pace
+from activities.clock import Clock
 from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome, SendResult
 from activities.lines import Lines
-from activities.providers.port import ProviderAnswer
+from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities
 from activities.versions import Versions
 from models.settings import Settings
@@ -25,6 +26,14 @@ async def send(sending: SendActivities, world: World, run_ids: list[UUID], **ask
 
 def outcomes(results: list[SendResult]) -> list[tuple[SendOutcome, str | None]]:
     return [(result.outcome, result.reason) for result in results]
+
+
+class StandingClock:
+    """The workflow's clock, as activities read it: time passes only when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.passed = timedelta(0)
+        monkeypatch.setattr(Clock, "now", lambda clock: clock._start + self.passed)
 
 
 async def test_every_message_is_claimed_sent_settled_and_audited(world: World, sending: SendActivities, provider: FakeProvider) -> None:
@@ -143,8 +152,9 @@ async def test_a_person_may_retry_what_has_failed_but_never_what_is_unknown(
 
 
 async def test_a_throttled_message_waits_as_long_as_the_provider_says(
-    world: World, sending: SendActivities, provider: FakeProvider
+    world: World, sending: SendActivities, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    StandingClock(monkeypatch)
     provider.answer = ProviderAnswer(SendOutcome.THROTTLED, "slow_down", timedelta(minutes=7))
     (result,) = await send(sending, world, [await world.contact()])
     assert result.outcome is SendOutcome.THROTTLED
@@ -191,12 +201,16 @@ async def test_without_a_connection_runs_wait_and_nothing_is_claimed(world: Worl
 
 async def test_no_more_messages_than_permitted_are_in_the_air(world: World, sending: SendActivities, provider: FakeProvider) -> None:
     in_the_air = most = 0
+    all_there = asyncio.Event()
 
     async def rise(_: Any) -> None:
         nonlocal in_the_air, most
         in_the_air += 1
         most = max(most, in_the_air)
-        await asyncio.sleep(0.01)
+        if in_the_air == world.settings.send_concurrency:
+            all_there.set()
+        await all_there.wait()
+        await asyncio.sleep(0.01)  # for one too many to come
 
     async def land(_: Any) -> None:
         nonlocal in_the_air
@@ -231,15 +245,17 @@ async def test_another_organizations_version_is_not_found(
 
 
 async def test_a_message_still_queued_when_quiet_hours_begin_asks_again(
-    world: World, sending: SendActivities, provider: FakeProvider
+    world: World, sending: SendActivities, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queued, late, early = await world.people(3)
     batch = world.batch([queued, late, early])
     until = {queued: NOON, late: NOON + timedelta(seconds=2), early: NOON + timedelta(hours=9)}
     visits = [replace(visit, allowed_until=until[visit.run_id]) for visit in batch.visits]
+    time = StandingClock(monkeypatch)
 
-    async def dawdle(_: Any) -> None:
-        await asyncio.sleep(2.5)
+    async def dawdle(message: OutgoingMessage) -> None:
+        if message.recipient.startswith(str(world.contacts[late])):
+            time.passed = timedelta(seconds=2)
 
     provider.before.append(dawdle)
     results = await ActivityEnvironment().run(sending.send_messages, batch.model_copy(update={"visits": visits}))
@@ -272,16 +288,17 @@ async def test_a_message_whose_hours_end_while_the_fence_is_asked_is_given_back(
     batch = world.batch([run])
     visits = [replace(visit, allowed_until=NOON + timedelta(seconds=2)) for visit in batch.visits]
     really = fence.let_pass
+    time = StandingClock(monkeypatch)
 
     async def answers_late(*given: Any) -> Any:
         verdicts = await really(*given)
-        await asyncio.sleep(2.5)
+        time.passed = timedelta(seconds=2)
         return verdicts
 
     monkeypatch.setattr(fence, "let_pass", answers_late)
     results = await ActivityEnvironment().run(sending.send_messages, batch.model_copy(update={"visits": visits}))
     assert outcomes(results) == [(SendOutcome.PAUSED, "quiet_hours")]
-    assert provider.accepted == []
+    assert len(provider.called) == 1 and provider.accepted == []
     row = await world.delivery(run)
     assert (row["state"], row["attempt"], row["transmitting_at"]) == ("claimed", None, None)
 
@@ -294,7 +311,7 @@ async def test_a_batch_does_not_wait_for_slots_that_are_far_away(world: World, s
             results = await send(sending, world, runs[turn:], round=turn)
         assert outcomes(results) == [(SendOutcome.ACCEPTED, None)] + [(SendOutcome.THROTTLED, "rate_limited")] * (3 - turn)
         (back_at,) = {result.retry_at for result in results[1:]}
-        assert back_at is not None and NOON + timedelta(seconds=95) < back_at <= NOON + timedelta(seconds=105)
+        assert back_at is not None and NOON + timedelta(seconds=95) < back_at <= NOON + timedelta(seconds=160)
         await world.sql("UPDATE connection_rates SET next_slot_at = next_slot_at - interval '100 seconds'")
     assert len(provider.accepted) == 3
     row = await world.delivery(runs[3])
@@ -304,7 +321,7 @@ async def test_a_batch_does_not_wait_for_slots_that_are_far_away(world: World, s
 async def test_of_many_batches_over_a_slow_connection_few_wait_and_the_others_come_back_later(
     world: World, sending: SendActivities, provider: FakeProvider
 ) -> None:
-    await world.sql("UPDATE connections SET rate_per_second = 2")
+    await world.sql("UPDATE connections SET rate_per_second = 0.1")  # ten seconds apart: one is near, for long
     batches = [await world.people(4) for _ in range(4)]
     await world.sql("UPDATE connection_rates SET next_slot_at = now() + interval '19 seconds'")
     sends = [asyncio.create_task(send(sending, world, runs, round=5 * number)) for number, runs in enumerate(batches)]
@@ -312,7 +329,7 @@ async def test_of_many_batches_over_a_slow_connection_few_wait_and_the_others_co
         while sum(task.done() for task in sends) < 3:
             await asyncio.sleep(0.05)
     done, waiting = [task for task in sends if task.done()], [task for task in sends if not task.done()]
-    assert len(waiting) == 1  # the first one's slots fill what is near
+    assert len(waiting) == 1  # the first one's slot is all that is near
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
@@ -24,6 +23,7 @@ from models.store import deliveries, fence, suppressions
 from models.store.deliveries import DeliveryRow, Settlement
 from models.store.fence import Passage
 from models.tables.base import new_id
+from tests.activities.test_lock_orders import take_both
 from tests.activities.world import Crash, FakeProvider, World
 
 
@@ -79,13 +79,18 @@ async def test_only_the_messages_in_the_air_are_in_doubt(world: World, provider:
     with pytest.raises(Crash):
         await send(world, provider, runs)
     provider.after.clear()
-    await asyncio.sleep(0.2)  # the first process's writer ends what it had begun
+    await what_was_begun_is_written(world)
     await let_the_lease_pass(world)
     results = await send(world, provider, runs)
     told = [result.outcome for result in results]
     assert set(told) == {SendOutcome.ACCEPTED, SendOutcome.UNKNOWN}
     assert len(provider.accepted) == len({message.delivery_id for message in provider.accepted}) == 30
     assert told.count(SendOutcome.UNKNOWN) == await world.one("SELECT count(*) FROM deliveries WHERE state = 'unknown'")
+
+
+async def what_was_begun_is_written(world: World) -> None:
+    """The first process's ledger has ended."""
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == f"ledger {world.organization_id}"))
 
 
 async def test_two_attempts_at_once_send_each_message_once(world: World, provider: FakeProvider) -> None:
@@ -226,9 +231,9 @@ async def test_a_batch_that_waits_for_its_rate_hears_of_a_pause_within_seconds(w
     sending = asyncio.create_task(send(world, provider, runs))
     await provider.has_accepted(1)
     await world.sql("UPDATE campaigns SET paused_at = now()")
-    async with asyncio.timeout(13):  # the next slot is 16 seconds away
-        results = await sending
+    results = await sending
     assert [result.outcome for result in results] == [SendOutcome.ACCEPTED, SendOutcome.PAUSED, SendOutcome.PAUSED]
+    assert len(provider.called) == 1  # the next one's slot was 16 seconds away: there it would have heard at the fence
 
 
 @pytest.mark.parametrize(
@@ -312,14 +317,8 @@ async def waits_without_the_higher_row(world: World, low: UUID, high: UUID, stat
         async with world.database.organization(world.organization_id) as session:
             await statement(session)
 
-    lock = text("SELECT id FROM deliveries WHERE id = :id FOR UPDATE NOWAIT")
-    async with world.database.organization(world.organization_id) as holder:
-        await holder.execute(lock, {"id": low})
-        waiting = asyncio.create_task(run())
-        await asyncio.sleep(0.2)
-        assert not waiting.done()
-        await holder.execute(lock, {"id": high})
-    await waiting
+    lock = "SELECT 1 FROM deliveries WHERE organization_id = :o AND id = :{} FOR UPDATE NOWAIT"
+    await take_both(world, lock.format("low"), run, lock.format("high"), low=low, high=high)
 
 
 # --- the worker goes away ------------------------------------------------------------------------------------------------
@@ -341,7 +340,8 @@ async def test_a_worker_that_goes_away_finishes_what_is_in_the_air_and_begins_no
     running = asyncio.create_task(environment.run(sending.send_messages, world.batch(runs)))
     await provider.has_accepted(world.settings.send_concurrency)
     environment.cancel() if way == "cancel" else environment.worker_shutdown()
-    await asyncio.sleep(0.05)
+    for _ in range(100):  # turns of the loop, not time: whoever is to hear of it has heard
+        await asyncio.sleep(0)
     go_on.set()
     with pytest.raises(asyncio.CancelledError if way == "cancel" else ApplicationError):
         await running

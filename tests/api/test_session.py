@@ -1,6 +1,7 @@
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
@@ -8,6 +9,7 @@ from sqlalchemy import text
 
 from api.dependencies import Services
 from models.domain.permissions import Role
+from models.settings import Settings
 from models.store import access, login_attempts
 from models.store.session import Database
 from models.tables.base import new_id
@@ -133,16 +135,22 @@ async def test_a_good_login_forgets_the_failures(client: AsyncClient, alice: Per
         assert (await client.post("/v1/session", json=login(alice))).status_code == 201
 
 
-async def test_failures_are_forgotten_after_a_quarter_of_an_hour(client: AsyncClient, database: Database, alice: Person) -> None:
+async def test_failures_are_forgotten_after_a_quarter_of_an_hour(client: AsyncClient, services: Services, alice: Person) -> None:
     for _ in range(5):
         await client.post("/v1/session", json=login(alice, password="wrong password"))
-    async with database.outside() as session:
-        await session.execute(text("DELETE FROM login_attempts WHERE false"))  # the role may delete, not rewrite times
-        window = timedelta(seconds=0)
-        subject = login_attempts.Attempts(b"x" * 32, 1)
-        assert await login_attempts.note_attempt(session, [subject], window) is None
-        assert await login_attempts.note_attempt(session, [subject], window) is None
-        assert await login_attempts.note_attempt(session, [subject], timedelta(minutes=1)) is not None
+    for minutes, status in ((13, 429), (2, 201)):
+        failed_earlier(services.settings, alice, minutes)
+        assert (await client.post("/v1/session", json=login(alice))).status_code == status
+
+
+def failed_earlier(settings: Settings, person: Person, minutes: int) -> None:
+    """By so much, all that went wrong with the person's email. The application's own role may not rewrite times."""
+    assert settings.owner_database_url is not None
+    hashed = settings.keyed_hash("login-attempts", "email", person.email)
+    with psycopg.connect(settings.owner_database_url.get_secret_value()) as owner:
+        owner.execute(
+            "UPDATE login_attempts SET attempted_at = attempted_at - make_interval(mins => %s) WHERE subject_hash = %s", (minutes, hashed)
+        )
 
 
 async def test_fifty_failures_from_one_address_wait(app: FastAPI, services: Services, alice: Person) -> None:

@@ -58,7 +58,7 @@ async def test_a_part_that_dies_is_started_again_with_a_notice(tree: ProcessTree
 async def test_a_part_that_keeps_dying_while_starting_fails_the_start_with_its_last_words(tree: ProcessTree) -> None:
     await tree.start(part("worker", "raise SystemExit('no such database')"))
     with pytest.raises(PartFailed, match=r"worker keeps ending while starting.*\n.*no such database"):
-        await asyncio.wait_for(tree.failure(), 15)
+        await asyncio.wait_for(tree.failure(), 60)
 
 
 async def test_a_part_that_ignores_the_stop_signal_is_ended_by_force(tree: ProcessTree, state: StateDirectory) -> None:

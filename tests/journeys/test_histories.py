@@ -127,9 +127,11 @@ async def test_what_a_sweep_missed_is_fetched_by_its_name(stack: Stack, acme: Or
     try:
         async with stack.working():
             await looking.look()
-            run = await waiting_run(stack, acme, {"pause": {"kind": "wait", "duration": "PT1S", "next": None}})
-            await acme.until_run(run["id"], "completed")
-            [history] = await archived(acme, looking, run["id"])
+            with stack.temporal.with_time_skipping_disabled():
+                journey = await acme.publish("pause", {"pause": {"kind": "wait", "duration": "PT1S", "next": None}})
+                run_id = await acme.start_run(journey, await acme.contact())
+                await acme.until_run(run_id, "completed")
+            [history] = await archived(acme, looking, run_id)
         assert history["status"] == "completed"
     finally:
         as_owner(stack, "DELETE FROM archive_marks")

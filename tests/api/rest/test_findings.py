@@ -148,10 +148,11 @@ async def test_conservation_counts_both_sides_now(database: Database, alice: Per
 async def test_counting_that_takes_too_long_is_given_up_with_a_way_out(
     database: Database, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conservation, "LOOK", timedelta(milliseconds=200))
     async with database.organization(alice.organization_id) as session:
         await session.execute(text("LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE"))
-        answer = await alice.client.get("/v1/conservation")
+        with monkeypatch.context() as hasty:
+            hasty.setattr(conservation, "LOOK", timedelta(milliseconds=200))
+            answer = await alice.client.get("/v1/conservation")
     assert (answer.status_code, answer.json()["code"], "Retry-After" in answer.headers) == (503, "unavailable", True)
     assert "/v1/findings?kind=conservation" in answer.json()["detail"]
     assert (await alice.client.get("/v1/conservation")).status_code == 200

@@ -48,10 +48,11 @@ async def test_the_manner_of_a_resumption_reaches_the_workflow_and_the_record(
 async def test_numbers_that_take_too_long_are_given_up_with_a_way_out(
     database: Database, alice: Person, journey: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resumptions, "LOOK", timedelta(milliseconds=200))
     async with database.organization(alice.organization_id) as session:
         await session.execute(text("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE"))
-        answer = await alice.client.get(f"/v1/journeys/{journey}/resumption")
+        with monkeypatch.context() as hasty:
+            hasty.setattr(resumptions, "LOOK", timedelta(milliseconds=200))
+            answer = await alice.client.get(f"/v1/journeys/{journey}/resumption")
     assert (answer.status_code, answer.json()["code"], "Retry-After" in answer.headers) == (503, "unavailable", True)
     assert "can be lifted without these numbers" in answer.json()["detail"]
     assert (await alice.client.get(f"/v1/journeys/{journey}/resumption")).status_code == 200

@@ -86,7 +86,7 @@ async def test_while_a_preview_is_rendered_others_are_answered(alice: Person, mo
 
     def render_slowly(*_: Any) -> Rendered:
         loop.call_soon_threadsafe(begun.set)
-        answered_meanwhile.append(answered.wait(30))
+        answered_meanwhile.append(answered.wait(60))
         return Rendered("", "", "")
 
     monkeypatch.setattr(commands, "render_email", render_slowly)

@@ -47,7 +47,7 @@ class Talk:
 
     async def reply(self) -> str:
         while True:
-            line = (await asyncio.wait_for(self.reader.readline(), 10)).decode()
+            line = (await asyncio.wait_for(self.reader.readline(), 60)).decode()
             if line[3:4] != "-":
                 return line.strip()
 
@@ -125,7 +125,7 @@ async def test_an_endless_line_and_nonsense_end_nothing_but_themselves(inbox: Ru
     async with Talk(inbox.settings) as talk:
         assert (await talk.say("HELLO?")).startswith("500")
         talk.writer.write(b"x" * 20_000)
-        assert await asyncio.wait_for(talk.reader.read(), 10) == b""
+        assert await asyncio.wait_for(talk.reader.read(), 60) == b""
     async with Talk(inbox.settings) as talk:
         assert (await talk.say("NOOP")).startswith("250")
 
