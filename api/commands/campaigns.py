@@ -16,6 +16,7 @@ from activities.contracts.control import Control, ControlledKind
 from activities.starting import attributes
 from api.commands import resumptions, temporal
 from api.commands.runs import published_version, refuse_closed
+from api.commands.starting import start_each
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Invalid, NotFound, Problem
@@ -234,13 +235,13 @@ async def start_missing_workflows(services: Services, organization_id: UUID, ali
     """Every campaign that has not started has its workflow or Temporal schedule. Answers how many were looked at. Safe to repeat.
 
     `alive` is called before each start, which may take seconds.
+
+    Raises:
+        NotStarted: some could not be started; it kept no other waiting.
     """
     async with services.database.organization(organization_id) as session:
         unstarted = await campaigns.unstarted(session, limit)
-    for campaign in unstarted:
-        alive()
-        await _start(services, campaign)
-    return len(unstarted)
+    return await start_each("campaign", unstarted, lambda campaign: _start(services, campaign), alive)
 
 
 def next_times(campaign: Campaign) -> list[datetime]:
