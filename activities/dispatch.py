@@ -86,7 +86,9 @@ class Dispatch:
             if fault is not None:
                 raise fault
         self._answer_the_rest(waiting)
-        await asyncio.gather(*self.settling)
+        for failed in await asyncio.gather(*self.settling, return_exceptions=True):
+            if failed is not None:
+                raise failed
 
     def _ask_again(self, message: Message) -> None:
         """Quiet hours have begun while it waited: the checks are asked again, and hold it."""
