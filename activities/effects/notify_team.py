@@ -2,18 +2,28 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
-from temporalio import activity
-from temporalio.exceptions import ApplicationError
-
 from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome
 from activities.contracts.steps import StepAnswer, StepVisit
-from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, ask_again, claims, done_before, gone
+from activities.effects.effect import (
+    CONTACT_GONE,
+    Answers,
+    Build,
+    Tools,
+    Work,
+    all_ended,
+    ask_again,
+    claims,
+    done_before,
+    gone,
+    halted,
+    leaving,
+)
 from activities.lines import Line, mark_broken
 from activities.outcomes import back_off
 from activities.providers.port import ABORTED, Mailbox, OutgoingEmail, ProviderAnswer
@@ -106,8 +116,8 @@ class NotifyTeam:
         """
         answers: Answers = {}
         for visits in work.chunks(AT_ONCE):
-            if _leaving():
-                raise ApplicationError("this attempt was halted; the next one goes on", type="Halted")
+            if leaving():
+                raise halted()
             answers |= await self._chunk(work, visits)
         return answers
 
@@ -117,7 +127,9 @@ class NotifyTeam:
             claimed = _Claimed() if reason is not None else await self._claim(session, work, visits)
         if reason is not None:
             return {visit.run_id: ask_again(visit, reason, work.clock.now()) for visit in visits}
-        told = await _to_a_clean_end([self._notify(work, notice) for notice in claimed.notices])
+        told, fault = await all_ended((self._notify(work, notice) for notice in claimed.notices), None)
+        if fault is not None:
+            raise fault
         answers = {run_id: done_before(standing) for run_id, standing in claimed.standings.items()}
         answers |= {
             visit.run_id: ask_again(visit, why, work.clock.now(), MENDING)
@@ -192,7 +204,7 @@ class NotifyTeam:
         return round
 
     async def _send(self, line: Line, mail: OutgoingEmail, gate: "_Gate") -> ProviderAnswer:
-        if _leaving():
+        if leaving():
             return ProviderAnswer(ABORTED)
         if not await self._slot(gate.notice):
             return ProviderAnswer(SendOutcome.THROTTLED, RATE_LIMITED)
@@ -293,27 +305,6 @@ def _mail(notice: _Notice, member: UUID, address: str, rendered: Rendered) -> Ou
         sent_at=datetime.now(UTC),
         reply_to=config.get("reply_to"),
     )
-
-
-def _leaving() -> bool:
-    """No further mail is begun."""
-    return activity.is_worker_shutdown() or activity.is_cancelled()
-
-
-async def _to_a_clean_end(notices: Sequence[Coroutine[Any, Any, StepAnswer]]) -> list[StepAnswer]:
-    """All have ended, whatever one of them raised. Cancelled meanwhile: what is handed over is finished and settled first."""
-    running = asyncio.gather(*notices, return_exceptions=True)
-    try:
-        ended = await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await running
-        raise
-    answers: list[StepAnswer] = []
-    for one in ended:
-        if isinstance(one, BaseException):
-            raise one
-        answers.append(one)
-    return answers
 
 
 EFFECTS: Mapping[str, Build] = {"notify_team": NotifyTeam}
