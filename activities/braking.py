@@ -19,15 +19,14 @@ from activities.heartbeat import heartbeating
 from activities.lines import Lines
 from activities.providers.port import Mailbox, OutgoingEmail, ProviderAnswer
 from activities.starting import attributes, start_once
+from activities.ways import Ways
 from models.domain.audit import NewEntry
-from models.domain.errors import NotFound
 from models.domain.journey import workflow_id
 from models.domain.journey.brake import braking_words
-from models.secrets import SecretUnreadable
 from models.settings import Settings
 from models.store import audit, brakes, campaigns, connections, journeys
 from models.store.brakes import Responsible
-from models.store.connections import SendingConnection, load_for_sending
+from models.store.connections import SendingConnection
 from models.store.session import Database, OrganizationSession
 from models.tables.base import utc_now
 from models.tables.failures import Braking
@@ -75,7 +74,7 @@ class BrakingActivities:
         self.temporal = temporal
         self.settings = settings
         self.lines = lines
-        self.connection_key = settings.derive_key("connection-secrets")
+        self.ways = Ways(database, settings)
 
     def methods(self) -> list[Callable[..., Any]]:
         return [self.hold_braked, self.notify_of_braking]
@@ -139,19 +138,12 @@ class BrakingActivities:
             people = [one for one in await brakes.responsible(session, row) if str(one.user_id) not in row.unreachable]
             if not people or braking.tries >= MOST_TRIES:
                 return await _close(session, row, "nobody")
-            connection = await self._connection(session)
+            way = await self.ways.way(session, None, "email")
             name = await _name(session, row)
-        if connection is None:
+        if way.connection is None or way.trouble is not None:
             return _later(braking)
-        return _Notice(row, people[0], connection, name)
-
-    async def _connection(self, session: OrganizationSession) -> SendingConnection | None:
-        """The organization's usual one for mail, if it works."""
-        try:
-            connection = await load_for_sending(session, None, "email", self.connection_key)
-        except (NotFound, SecretUnreadable):
-            return None
-        return connection if connection.status == "active" else None
+        await self.ways.mend([way])
+        return _Notice(row, people[0], way.connection, name)
 
     async def _send(self, notice: "_Notice") -> ProviderAnswer:
         async with self.database.organization(notice.row.organization_id) as session:

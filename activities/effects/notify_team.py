@@ -27,15 +27,14 @@ from activities.effects.effect import (
 from activities.lines import Line, mark_broken
 from activities.outcomes import back_off
 from activities.providers.port import ABORTED, Mailbox, OutgoingEmail, ProviderAnswer
-from models.domain.errors import NotFound
+from activities.ways import Way, Ways
 from models.domain.journey.steps.notify_team import NotifyTeamStep
 from models.domain.template import Unsendable
 from models.domain.wait_time import shared_instant
 from models.message_content import printed_mail
 from models.rendering import Rendered
-from models.secrets import SecretUnreadable
 from models.store import access, audit, connections, deliveries, effects
-from models.store.connections import SendingConnection, load_for_sending
+from models.store.connections import SendingConnection
 from models.store.effects import Claimed, Settlement, Standing
 from models.store.eligibility import Recipient, load_audience
 from models.store.session import OrganizationSession
@@ -73,6 +72,7 @@ class _Claimed:
     notices: Sequence[_Notice] = ()
     standings: Mapping[UUID, Standing] = field(default_factory=dict)
     troubles: Mapping[UUID, str] = field(default_factory=dict)  # why a run's mail cannot leave just now, by run
+    ways: Sequence[Way] = ()
 
 
 @dataclass
@@ -104,7 +104,7 @@ class _Round:
 class NotifyTeam:
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
-        self.connection_key = tools.settings.derive_key("connection-secrets")
+        self.ways = Ways(tools.database, tools.settings)
 
     async def perform(self, work: Work) -> Answers:
         """Each member gets one mail about each run; who is no member any more gets none.
@@ -127,6 +127,7 @@ class NotifyTeam:
             claimed = _Claimed() if reason is not None else await self._claim(session, work, visits)
         if reason is not None:
             return {visit.run_id: ask_again(visit, reason, work.clock.now()) for visit in visits}
+        await self.ways.mend(claimed.ways)
         told, fault = await all_ended((self._notify(work, notice) for notice in claimed.notices), None)
         if fault is not None:
             raise fault
@@ -144,9 +145,9 @@ class NotifyTeam:
     async def _claim(self, session: OrganizationSession, work: Work, visits: Sequence[StepVisit]) -> _Claimed:
         """What this attempt carries, and how the rest stands. One transaction, in a constant number of statements per connection."""
         steps = {visit.run_id: work.step(visit, NotifyTeamStep) for visit in visits}
-        ways = {id: await self._way(session, id) for id in {step.connection_id for step in steps.values()}}
+        ways = {id: await self.ways.way(session, id, "email") for id in {step.connection_id for step in steps.values()}}
         lost = await effects.abandon(session, claims(visits))
-        sendable = [visit for visit in visits if isinstance(ways[steps[visit.run_id].connection_id], SendingConnection)]
+        sendable = [visit for visit in visits if ways[steps[visit.run_id].connection_id].trouble is None]
         claimed = await effects.claim(session, "notify_team", claims(sendable))
         standings = await effects.standings(session, claims([visit for visit in visits if visit.run_id not in claimed]))
         addresses = await access.member_addresses(session, {member for step in steps.values() for member in step.members})
@@ -157,25 +158,16 @@ class NotifyTeam:
         troubles: dict[UUID, str] = {}
         for visit in visits:
             step = steps[visit.run_id]
-            match ways[step.connection_id]:
-                case str(trouble):
-                    troubles[visit.run_id] = trouble
-                case connection if visit.run_id in claimed:
-                    mine = {member: addresses[member] for member in step.members if member in addresses}
-                    recipient, row = audience.recipients.get(visit.run_id), claimed[visit.run_id]
-                    notices.append(_Notice(visit, step, row, connection, recipient, audience.organization, mine, offset))
+            way = ways[step.connection_id]
+            if way.trouble is not None:
+                troubles[visit.run_id] = way.trouble
+            elif visit.run_id in claimed and way.connection is not None:
+                mine = {member: addresses[member] for member in step.members if member in addresses}
+                recipient, row = audience.recipients.get(visit.run_id), claimed[visit.run_id]
+                notices.append(_Notice(visit, step, row, way.connection, recipient, audience.organization, mine, offset))
         settled = {run_id: standing for run_id, standing in standings.items() if standing.state not in ("claimed", "failed")}
-        return _Claimed(notices, settled, {run_id: trouble for run_id, trouble in troubles.items() if run_id not in settled})
-
-    async def _way(self, session: OrganizationSession, connection_id: UUID | None) -> SendingConnection | str:
-        """The connection, or why nothing can leave by it now."""
-        try:
-            connection = await load_for_sending(session, connection_id, "email", self.connection_key)
-        except NotFound:
-            return "no_connection"
-        except SecretUnreadable:
-            return "secret_unreadable"
-        return connection if connection.status == "active" else connection.broken_reason or "connection_broken"
+        unsettled = {run_id: trouble for run_id, trouble in troubles.items() if run_id not in settled}
+        return _Claimed(notices, settled, unsettled, list(ways.values()))
 
     # --- one run's mails --------------------------------------------------------------------------------------------
 

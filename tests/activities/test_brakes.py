@@ -315,6 +315,19 @@ async def test_a_provider_that_takes_nothing_is_asked_again_later_and_not_for_ev
     assert len(provider.called) == 1
 
 
+async def test_a_sandbox_connection_that_broke_when_the_sandbox_moved_mends_itself(
+    world: World, provider: FakeProvider, sending: SendActivities
+) -> None:
+    await person(world, "admin")
+    ref = await brakes_down(world, provider, sending)
+    await world.sql(
+        """UPDATE connections SET provider = 'smtp', status = 'broken', broken_reason = 'address_not_allowed',
+           config = config || jsonb_build_object('username', CAST(:o AS text))"""
+    )
+    assert await notify(world, provider, ref) == (None, "told")
+    assert await world.actions("connection.") == ["connection.mended"]
+
+
 async def test_a_mail_that_may_have_left_is_not_written_again(world: World, provider: FakeProvider, sending: SendActivities) -> None:
     await person(world, "admin")
     ref = await brakes_down(world, provider, sending)

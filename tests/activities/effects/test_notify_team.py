@@ -288,6 +288,16 @@ async def test_a_broken_connection_is_waited_for_however_long_and_not_called(wor
     assert said(await world.perform([run], "one")) == [("done", None)]
 
 
+async def test_a_sandbox_connection_that_broke_when_the_sandbox_moved_mends_itself(world: EffectWorld, provider: FakeProvider) -> None:
+    run = await world.contact()
+    await world.sql(
+        """UPDATE connections SET provider = 'smtp', status = 'broken', broken_reason = 'address_not_allowed',
+           config = config || jsonb_build_object('username', CAST(:o AS text))"""
+    )
+    assert said(await world.perform([run], "one")) == [("done", None)]
+    assert await world.actions("connection.") == ["connection.mended"]
+
+
 async def test_the_connections_rate_is_obeyed(world: EffectWorld, provider: FakeProvider) -> None:
     runs = await world.people(3)
     await world.sql("UPDATE connections SET rate_per_second = 0.01")
