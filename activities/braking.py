@@ -16,13 +16,15 @@ from activities.contracts.control import CONTROL_WORKFLOW, Control, ControlledKi
 from activities.contracts.execution import fair_share
 from activities.contracts.sending import SendOutcome
 from activities.heartbeat import heartbeating
-from activities.lines import Lines
-from activities.providers.port import Mailbox, OutgoingEmail, ProviderAnswer
+from activities.lines import Lines, send_guarded
+from activities.message import mail_from
+from activities.providers.port import OutgoingEmail, ProviderAnswer
 from activities.starting import attributes, start_once
 from activities.ways import Ways
 from models.domain.audit import NewEntry
 from models.domain.journey import workflow_id
 from models.domain.journey.brake import braking_words
+from models.rendering import Rendered
 from models.settings import Settings
 from models.store import audit, brakes, campaigns, connections, journeys
 from models.store.brakes import Responsible
@@ -152,24 +154,8 @@ class BrakingActivities:
             return ProviderAnswer(SendOutcome.THROTTLED)
         await asyncio.sleep(max((slots.reserved[0] - utc_now()).total_seconds(), 0))
         line = await self.lines.line(notice.connection)
-        passed = False
-
-        async def transmit() -> bool:
-            nonlocal passed
-            async with self.database.organization(notice.row.organization_id) as session:
-                row = await brakes.get(session, notice.row.id, lock=True)
-                allowed = row.notice == "waiting" and row.lifted_at is None
-                if allowed:
-                    row.notice = "transmitting"
-            passed = allowed  # committed
-            return passed
-
         async with line.places:
-            try:
-                return await line.provider.send(_mail(notice, self.settings.public_url), transmit)
-            except Exception as error:  # a provider's fault; neither its text nor its trace: they may quote an address
-                log.error("a provider raised", extra={"error": type(error).__name__, "provider": line.connection.provider})
-                return ProviderAnswer(SendOutcome.UNKNOWN if passed else SendOutcome.TRANSIENT)
+            return await send_guarded(line, _mail(notice, self.settings.public_url), _Gate(self.database, notice.row))
 
     async def _conclude(self, braking: BrakingRef, notice: "_Notice", answer: ProviderAnswer) -> BrakingNotice:
         async with self.database.organization(braking.organization_id) as session:
@@ -198,6 +184,22 @@ class _Notice:
     name: str  # of the journey or campaign
 
 
+@dataclass
+class _Gate:
+    database: Database
+    row: Braking
+    passed: bool = False
+
+    async def transmit(self) -> bool:
+        async with self.database.organization(self.row.organization_id) as session:
+            row = await brakes.get(session, self.row.id, lock=True)
+            allowed = row.notice == "waiting" and row.lifted_at is None
+            if allowed:
+                row.notice = "transmitting"
+        self.passed = allowed  # committed
+        return self.passed
+
+
 def _later(braking: BrakingRef) -> BrakingNotice:
     return BrakingNotice(look_at=(braking.now or utc_now()) + min(FIRST_TRY * float(1 << min(braking.tries, 10)), LONGEST_TRY))
 
@@ -218,13 +220,10 @@ async def _name(session: OrganizationSession, row: Braking) -> str:
 
 
 def _mail(notice: _Notice, public_url: str) -> OutgoingEmail:
-    """Its Message-ID is the same for every try at the same person, so that a repetition can be recognised."""
-    config, row = notice.connection.config, notice.row
+    """The same for every try at the same person."""
+    row = notice.row
     what = f'The {row.subject_kind} "{notice.name}"'
-    return OutgoingEmail(
-        delivery_id=uuid5(row.id, str(notice.person.user_id)),
-        sender=Mailbox(config["sender_address"], config.get("sender_name") or ""),
-        recipient=notice.person.email,
+    said = Rendered(
         subject=f"Paused: {' '.join(notice.name.split())}",
         html="",
         text=f"{what} was paused by itself: {braking_words(row.reason, row.facts)}.\n\n"
@@ -232,7 +231,5 @@ def _mail(notice: _Notice, public_url: str) -> OutgoingEmail:
         f"What failed: {public_url}/v1/failures?journey_id={row.journey_id}\n"
         f"To resume: DELETE {public_url}/v1/{row.subject_kind}s/{row.subject_id}/pause\n\n"
         f"You are told as its {notice.person.role}.\n",
-        purpose="transactional",
-        sent_at=datetime.now(UTC),
-        reply_to=config.get("reply_to"),
     )
+    return mail_from(notice.connection, uuid5(row.id, str(notice.person.user_id)), notice.person.email, said, datetime.now(UTC))

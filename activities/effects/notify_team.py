@@ -1,7 +1,6 @@
 """`notify_team`: a mail to colleagues, at most once."""
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,9 +23,10 @@ from activities.effects.effect import (
     halted,
     leaving,
 )
-from activities.lines import Line, mark_broken
+from activities.lines import Line, mark_broken, send_guarded
+from activities.message import mail_from
 from activities.outcomes import back_off
-from activities.providers.port import ABORTED, Mailbox, OutgoingEmail, ProviderAnswer
+from activities.providers.port import ABORTED, OutgoingEmail, ProviderAnswer
 from activities.ways import Way, Ways
 from models.domain.journey.steps.notify_team import NotifyTeamStep
 from models.domain.template import Unsendable
@@ -38,8 +38,6 @@ from models.store.connections import SendingConnection
 from models.store.effects import Claimed, Settlement, Standing
 from models.store.eligibility import Recipient, load_audience
 from models.store.session import OrganizationSession
-
-log = logging.getLogger(__name__)
 
 AT_ONCE = 20  # visits that are claimed together
 HORIZON = timedelta(seconds=20)  # how far away the connection's next slot may be, to be waited for here
@@ -189,7 +187,7 @@ class NotifyTeam:
         round = _Round(notice.told)
         for member, address in notice.addresses.items():
             if str(member) not in round.told:
-                mail = _mail(notice, member, address, rendered)
+                mail = mail_from(notice.connection, uuid5(notice.claimed.id, str(member)), address, rendered, datetime.now(UTC))
                 round.hear(str(member), await self._send(line, mail, gate))
         if round.lasting and RATE_LIMITED not in round.later.values():
             await mark_broken(self.tools.database, notice.connection, next(iter(round.later.values())))
@@ -202,12 +200,7 @@ class NotifyTeam:
             return ProviderAnswer(SendOutcome.THROTTLED, RATE_LIMITED)
         async with line.places:
             gate.asked = False
-            try:
-                return await line.provider.send(mail, gate.transmit)
-            except Exception as error:  # a provider's fault; neither its text nor its trace: they may quote an address
-                log.error("a provider raised", extra={"error": type(error).__name__, "provider": line.connection.provider})
-                outcome = SendOutcome.UNKNOWN if gate.asked and gate.passed else SendOutcome.TRANSIENT
-                return ProviderAnswer(outcome, f"provider_raised:{type(error).__name__}")
+            return await send_guarded(line, mail, gate)
 
     async def _slot(self, notice: _Notice) -> bool:
         """The connection's rate lets one more go now. False: its next slot is too far away."""
@@ -271,32 +264,20 @@ class _Gate:
     effect: NotifyTeam
     work: Work
     notice: _Notice
-    passed: bool = False
+    open: bool = False  # since the first of them
     asked: bool = False  # for the present mail
+
+    @property
+    def passed(self) -> bool:
+        return self.asked and self.open
 
     async def transmit(self) -> bool:
         self.asked = True
-        if not self.passed:
+        if not self.open:
             async with self.effect.tools.database.organization(self.work.scope.organization_id) as session:
                 passed = await effects.let_pass(session, self.notice.claimed)
-            self.passed = passed  # committed
-        return self.passed
-
-
-def _mail(notice: _Notice, member: UUID, address: str, rendered: Rendered) -> OutgoingEmail:
-    """Its Message-ID is the same for every try, so that a repetition can be recognised."""
-    config = notice.connection.config
-    return OutgoingEmail(
-        delivery_id=uuid5(notice.claimed.id, str(member)),
-        sender=Mailbox(config["sender_address"], config.get("sender_name") or ""),
-        recipient=address,
-        subject=rendered.subject,
-        html="",
-        text=rendered.text,
-        purpose="transactional",
-        sent_at=datetime.now(UTC),
-        reply_to=config.get("reply_to"),
-    )
+            self.open = passed  # committed
+        return self.open
 
 
 EFFECTS: Mapping[str, Build] = {"notify_team": NotifyTeam}

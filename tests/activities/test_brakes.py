@@ -328,6 +328,22 @@ async def test_a_sandbox_connection_that_broke_when_the_sandbox_moved_mends_itse
     assert await world.actions("connection.") == ["connection.mended"]
 
 
+@pytest.mark.parametrize(("hook", "notice"), [("before", "waiting"), ("after", "unknown")])
+async def test_a_provider_that_raises_is_judged_by_how_far_it_came(
+    world: World, provider: FakeProvider, sending: SendActivities, caplog: pytest.LogCaptureFixture, hook: str, notice: str
+) -> None:
+    await person(world, "admin")
+    ref = await brakes_down(world, provider, sending)
+
+    async def fault(message: OutgoingMessage) -> None:
+        raise RuntimeError(f"cannot write to {message.recipient}")
+
+    getattr(provider, hook).append(fault)
+    assert (await notify(world, provider, ref))[1] == notice
+    [logged] = [vars(record) for record in caplog.records if record.name == "activities.lines"]
+    assert logged["delivery_id"] == str(provider.called[0].delivery_id) and provider.called[0].recipient not in str(logged)
+
+
 async def test_a_mail_that_may_have_left_is_not_written_again(world: World, provider: FakeProvider, sending: SendActivities) -> None:
     await person(world, "admin")
     ref = await brakes_down(world, provider, sending)

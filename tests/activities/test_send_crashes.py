@@ -503,7 +503,7 @@ async def test_what_a_provider_raised_is_logged_without_what_it_says(
 
     provider.after.append(fault)
     (result,) = await send(world, provider, [await world.contact()])
-    (record,) = [record for record in caplog.records if record.name == "activities.dispatch"]
+    (record,) = [record for record in caplog.records if record.name == "activities.lines"]
     logged = vars(record)
     assert (logged["error"], logged["provider"], logged["delivery_id"]) == ("RuntimeError", "fake", str(result.delivery_id))
     assert record.exc_info is None

@@ -249,6 +249,23 @@ async def test_only_those_who_were_certainly_not_told_are_told_again(
     assert recipients(provider.accepted) == sorted(map(address, members))
 
 
+@pytest.mark.parametrize(("hook", "end"), [("before", "again"), ("after", "failed")])
+async def test_a_provider_that_raises_at_the_second_mail_is_judged_by_how_far_that_one_came(
+    world: EffectWorld, provider: FakeProvider, members: list[UUID], hook: str, end: str
+) -> None:
+    run = await world.contact()
+
+    async def fault(message: OutgoingMessage) -> None:
+        if message.recipient == address(members[1]):
+            raise RuntimeError("a bug")
+
+    getattr(provider, hook).append(fault)
+    assert said(await world.perform([run], "all")) == [(end, "provider_raised:RuntimeError")]
+    getattr(provider, hook).clear()
+    await world.perform([run], "all", round=1)
+    assert recipients(provider.called).count(address(members[1])) == (2 if hook == "before" else 1)
+
+
 async def test_after_enough_tries_it_gives_up_unless_somebody_was_told(
     world: EffectWorld, provider: FakeProvider, members: list[UUID]
 ) -> None:
