@@ -150,9 +150,9 @@ class BrakingActivities:
     async def _send(self, notice: "_Notice") -> ProviderAnswer:
         async with self.database.organization(notice.row.organization_id) as session:
             slots = await connections.reserve_slots(session, notice.connection.id, 1, HORIZON)
-        if not slots.reserved:
+        if not slots.delays:
             return ProviderAnswer(SendOutcome.THROTTLED)
-        await asyncio.sleep(max((slots.reserved[0] - utc_now()).total_seconds(), 0))
+        await asyncio.sleep(slots.delays[0])
         line = await self.lines.line(notice.connection)
         async with line.places:
             return await send_guarded(line, _mail(notice, self.settings.public_url), _Gate(self.database, notice.row))

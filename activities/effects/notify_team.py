@@ -57,7 +57,6 @@ class _Notice:
     recipient: Recipient | None  # the contact that it is about; None: gone
     organization: Mapping[str, Any]
     addresses: Mapping[UUID, str]
-    database_offset: float  # the database's clock (seconds since the epoch) less loop time
 
     @property
     def told(self) -> list[str]:
@@ -150,7 +149,6 @@ class NotifyTeam:
         standings = await effects.standings(session, claims([visit for visit in visits if visit.run_id not in claimed]))
         addresses = await access.member_addresses(session, {member for step in steps.values() for member in step.members})
         audience = await load_audience(session, {visit.run_id: visit.contact_id for visit in visits if visit.run_id in claimed})
-        offset = audience.read_at.timestamp() - asyncio.get_running_loop().time()
         await audit.append(session, [one.entry() for one in lost])  # last: locks the chain's head
         notices: list[_Notice] = []
         troubles: dict[UUID, str] = {}
@@ -162,7 +160,7 @@ class NotifyTeam:
             elif visit.run_id in claimed and way.connection is not None:
                 mine = {member: addresses[member] for member in step.members if member in addresses}
                 recipient, row = audience.recipients.get(visit.run_id), claimed[visit.run_id]
-                notices.append(_Notice(visit, step, row, way.connection, recipient, audience.organization, mine, offset))
+                notices.append(_Notice(visit, step, row, way.connection, recipient, audience.organization, mine))
         settled = {run_id: standing for run_id, standing in standings.items() if standing.state not in ("claimed", "failed")}
         unsettled = {run_id: trouble for run_id, trouble in troubles.items() if run_id not in settled}
         return _Claimed(notices, settled, unsettled, list(ways.values()))
@@ -208,10 +206,9 @@ class NotifyTeam:
             return True
         async with self.tools.database.organization(notice.connection.organization_id) as session:
             slots = await connections.reserve_slots(session, notice.connection.id, 1, HORIZON)
-        if not slots.reserved:
+        if not slots.delays:
             return False
-        at = slots.reserved[0].timestamp() - notice.database_offset
-        await asyncio.sleep(max(at - asyncio.get_running_loop().time(), 0))
+        await asyncio.sleep(slots.delays[0])
         return True
 
     # --- what became of them ----------------------------------------------------------------------------------------
