@@ -220,7 +220,7 @@ async def _name(session: OrganizationSession, row: Braking) -> str:
 
 
 def _mail(notice: _Notice, public_url: str) -> OutgoingEmail:
-    """The same for every try at the same person."""
+    """Its id is the same for every try at the same person."""
     row = notice.row
     what = f'The {row.subject_kind} "{notice.name}"'
     said = Rendered(

@@ -96,14 +96,15 @@ async def all_ended(work: Iterable[Coroutine[Any, Any, End]], patience: float | 
 
     Cancelled meanwhile, they have `patience` seconds more (None: as long as they take) and are then cancelled too; the fault is that.
     """
-    running = [asyncio.ensure_future(one) for one in work]
+    running = [asyncio.create_task(one) for one in work]
+    if not running:
+        return [], None
     fault: BaseException | None = None
     try:
-        await asyncio.gather(*(asyncio.shield(one) for one in running), return_exceptions=True)
+        await asyncio.wait(running)
     except asyncio.CancelledError as cancelled:
         fault = cancelled
-        if running:
-            await asyncio.wait(running, timeout=patience)
+        await asyncio.wait(running, timeout=patience)
         for one in running:
             one.cancel()
     ended = await asyncio.gather(*running, return_exceptions=True)
