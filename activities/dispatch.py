@@ -1,7 +1,6 @@
 """Carrying the claimed messages of one batch over one connection: paced, fenced, settled."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from uuid import UUID
 from activities.contracts.payload import Scope
 from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger
-from activities.lines import Line, mark_broken
+from activities.lines import Line, mark_broken, send_guarded
 from activities.message import Composer, Message
 from activities.outcomes import Concluder, Conclusion
 from activities.pace import Pace
@@ -24,8 +23,6 @@ from models.store import deliveries
 from models.store.fence import Passage, Verdict, Word
 from models.store.session import Database
 from models.store.suppressions import address_hash
-
-log = logging.getLogger(__name__)
 
 LOOK_EVERY = 2.0  # seconds between looks at the pause flags while waiting for a slot
 
@@ -86,7 +83,9 @@ class Dispatch:
             if fault is not None:
                 raise fault
         self._answer_the_rest(waiting)
-        await asyncio.gather(*self.settling)
+        for failed in await asyncio.gather(*self.settling, return_exceptions=True):
+            if failed is not None:
+                raise failed
 
     def _ask_again(self, message: Message) -> None:
         """Quiet hours have begun while it waited: the checks are asked again, and hold it."""
@@ -149,15 +148,7 @@ class Dispatch:
         except Unsendable as unsendable:
             return self._tell(self.concluder.settled(message, "failed", SendOutcome.CONTENT_PERMANENT, unsendable.reason))
         gate = _Gate(self, message, address_hash(self.tools.suppression_key, message.step.channel, message.address))
-        try:
-            answer = await self.line.provider.send(mail, gate.transmit)
-        except Exception as error:  # a provider's fault; what it means depends on how far it came
-            # Neither its text nor its trace: they may quote the message or its address.
-            where = {"provider": self.line.connection.provider, "delivery_id": str(message.id)}
-            log.error("a provider raised", extra={"error": type(error).__name__, **where})
-            outcome = SendOutcome.UNKNOWN if gate.passed else SendOutcome.TRANSIENT
-            answer = ProviderAnswer(outcome, f"provider_raised:{type(error).__name__}")
-        await self._conclude(message, answer, gate)
+        await self._conclude(message, await send_guarded(self.line, mail, gate), gate)
 
     async def _conclude(self, message: Message, answer: ProviderAnswer, gate: "_Gate") -> None:
         if answer.outcome == ABORTED:

@@ -3,17 +3,16 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Literal, cast
 
 from temporalio import activity
-from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.client import Client
 
 from activities.contracts.operations import OperationEnd, OperationPage, OperationPageDone, OperationProgress
 from activities.contracts.run_control import CONTROL_RUNS, Place, RunControl, RunControlled
 from activities.heartbeat import heartbeating
 from activities.poking import poke
+from activities.updating import Updates
 from models.domain.audit import Actor, ActorKind
 from models.domain.journey.operations import OPERATIONS
 from models.store import run_operations, run_variables
@@ -23,15 +22,6 @@ from models.store.session import Database, OrganizationSession
 from models.tables.operating import RunOperation
 
 RUNS_AT_ONCE = 300  # of one page: a workflow hears of at most so many in one update
-UPDATES_AT_ONCE = 16
-PATIENCE = timedelta(seconds=10)  # a workflow that does not answer is asked again in the next pass
-# Not there (any more), or has too many updates already: the next pass asks whoever carries the runs then.
-PASSED_OVER = (
-    RPCStatusCode.NOT_FOUND,
-    RPCStatusCode.RESOURCE_EXHAUSTED,
-    RPCStatusCode.FAILED_PRECONDITION,
-    RPCStatusCode.DEADLINE_EXCEEDED,
-)
 
 
 class OperationActivities:
@@ -57,35 +47,12 @@ class OperationActivities:
                 items, until = await next_page(session, operation, page.after)
             if not items:
                 return OperationPageDone()
-            limit = asyncio.Semaphore(UPDATES_AT_ONCE)
-            words = [self._tell(operation, until, name, told, limit) for name, told in _by_workflow(items).items()]
+            updates = Updates(self.temporal)
+            words = [_tell(updates, operation, until, name, told) for name, told in _by_workflow(items).items()]
             settled = [one for some in await asyncio.gather(*words) for one in some]
             async with self.database.organization(ref.organization_id) as session:
                 await run_operations.settle(session, ref.operation_id, settled)
         return OperationPageDone(after=until)
-
-    async def _tell(self, operation: RunOperation, until: int, name: str, items: Sequence[Item], limit: asyncio.Semaphore) -> list[Settled]:
-        """What each of the workflow's runs answered; nothing of those that have to be asked again."""
-        told = [item for item in items if not item.finished]
-        settled = [Settled(item.run_id, "unchanged", "finished", item.status) for item in items if item.finished]
-        if not told:
-            return settled
-        async with limit:
-            try:
-                answers: list[RunControlled] = await self.temporal.get_workflow_handle(name).execute_update(
-                    CONTROL_RUNS,
-                    _word(operation, told),
-                    id=f"{operation.id}/{until}",
-                    result_type=list[RunControlled],
-                    rpc_timeout=PATIENCE,
-                )
-            except (WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError):
-                return settled
-            except RPCError as error:
-                if error.status not in PASSED_OVER:
-                    raise
-                return settled
-        return settled + [_settled(answer) for answer in answers]
 
     @activity.defn(name="set_variables_page")
     async def set_variables_page(self, page: OperationPage) -> OperationPageDone:
@@ -123,6 +90,16 @@ async def next_page(session: OrganizationSession, operation: RunOperation, after
         return [], after
     until = -(-first // RUNS_AT_ONCE) * RUNS_AT_ONCE
     return await run_operations.pending(session, operation.id, until - RUNS_AT_ONCE, until), until
+
+
+async def _tell(updates: Updates, operation: RunOperation, until: int, name: str, items: Sequence[Item]) -> list[Settled]:
+    """What each of the workflow's runs answered; nothing of those that have to be asked again."""
+    told = [item for item in items if not item.finished]
+    settled = [Settled(item.run_id, "unchanged", "finished", item.status) for item in items if item.finished]
+    if not told:
+        return settled
+    answers = await updates.ask(name, CONTROL_RUNS, _word(operation, told), f"{operation.id}/{until}", list[RunControlled])
+    return settled + [_settled(answer) for answer in answers or ()]
 
 
 def _by_workflow(items: Sequence[Item]) -> Mapping[str, list[Item]]:

@@ -1,10 +1,14 @@
 """What every implementation of a step kind gets and gives."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from activities.clock import Clock
 from activities.contracts.payload import Scope
@@ -20,6 +24,7 @@ from models.store.session import Database
 
 Answers = dict[UUID, StepAnswer]  # by run
 Kind = TypeVar("Kind", bound=StepModel)
+End = TypeVar("End")
 CONTACT_GONE = "contact_gone"
 FIRST_LOOK, LONGEST_LOOK = timedelta(seconds=15), timedelta(minutes=5)  # at a pause; doubled in between, as for sends
 DOUBLINGS = 10
@@ -74,6 +79,37 @@ class Effect(Protocol):
 
 
 Build = Callable[[Tools], Effect]
+
+
+def leaving() -> bool:
+    """The worker goes away, or the activity is cancelled: nothing further is begun."""
+    return activity.is_worker_shutdown() or activity.is_cancelled()
+
+
+def halted() -> ApplicationError:
+    """For what was not begun any more."""
+    return ApplicationError("this attempt was halted; the next one goes on", type="Halted")
+
+
+async def all_ended(work: Iterable[Coroutine[Any, Any, End]], patience: float | None) -> tuple[list[End], BaseException | None]:
+    """The ends of all that ended well, in order, and the first fault; the caller raises it, once it has kept those ends.
+
+    Cancelled meanwhile, they have `patience` seconds more (None: as long as they take) and are then cancelled too; the fault is that.
+    """
+    running = [asyncio.create_task(one) for one in work]
+    if not running:
+        return [], None
+    fault: BaseException | None = None
+    try:
+        await asyncio.wait(running)
+    except asyncio.CancelledError as cancelled:
+        fault = cancelled
+        await asyncio.wait(running, timeout=patience)
+        for one in running:
+            one.cancel()
+    ended = await asyncio.gather(*running, return_exceptions=True)
+    faults = (one for one in ended if isinstance(one, BaseException))
+    return [one for one in ended if not isinstance(one, BaseException)], fault or next(faults, None)
 
 
 def done_before(standing: Standing) -> StepAnswer:

@@ -1,10 +1,15 @@
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from models.store import events
+from models.store.events import NewEvent
+from models.store.session import OrganizationSession
 from tests.api.conftest import Cast, Person
 from tests.api.conftest import temporal as temporal  # connects to nothing
 
@@ -74,6 +79,21 @@ async def test_events_that_come_at_the_same_time_are_each_answered_for_themselve
     assert sum(new) == 30 and len((await alice.client.get("/v1/events", params={"limit": 100})).json()["items"]) == 30
     contacts = (await alice.client.get("/v1/contacts")).json()["items"]
     assert {contact["email"] for contact in contacts} == {f"p{number}@example.com" for number in range(7)}
+
+
+async def test_an_event_that_cannot_be_stored_refuses_no_other_of_the_same_time(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = events.accept
+
+    async def accept(session: OrganizationSession, new: Sequence[NewEvent], **asked: Any) -> Any:
+        if any(event.name == "bad" for event in new):
+            await session.execute(text("SELECT CAST('1e400' AS float8)"))
+        return await really(session, new, **asked)
+
+    monkeypatch.setattr(events, "accept", accept)
+    said = [{"name": "bad" if number == 7 else "good", "email": "p@example.com"} for number in range(12)]
+    answers = await asyncio.gather(*(alice.client.post("/v1/events", json=event) for event in said))
+    assert [answer.status_code for answer in answers] == [422 if number == 7 else 202 for number in range(12)]
+    assert len((await alice.client.get("/v1/events")).json()["items"]) == 11
 
 
 async def test_properties_are_bounded(alice: Person) -> None:
