@@ -16,6 +16,7 @@ from activities.contracts.steps import StepAnswer, StepVisit
 from activities.lines import Lines
 from activities.providers.webhook import Webhooks
 from activities.versions import Versions
+from models.domain.back_off import doubled
 from models.domain.journey.steps.base import StepModel
 from models.domain.wait_time import shared_instant
 from models.settings import Settings
@@ -27,7 +28,6 @@ Kind = TypeVar("Kind", bound=StepModel)
 End = TypeVar("End")
 CONTACT_GONE = "contact_gone"
 FIRST_LOOK, LONGEST_LOOK = timedelta(seconds=15), timedelta(minutes=5)  # at a pause; doubled in between, as for sends
-DOUBLINGS = 10
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def claims(visits: Sequence[StepVisit]) -> list[Visit]:
 
 def ask_again(visit: StepVisit, reason: str, now: datetime, longest: timedelta = LONGEST_LOOK) -> StepAnswer:
     """Nothing may leave just now; asked again later, and ever more rarely. The signal that lifts a pause usually comes first."""
-    wait = min(FIRST_LOOK * float(1 << min(visit.round, DOUBLINGS)), longest)
+    wait = doubled(FIRST_LOOK, visit.round, longest)
     return StepAnswer(run_id=visit.run_id, reason=reason, retry_at=shared_instant(now + wait))
 
 
