@@ -12,16 +12,16 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.contracts.braking import BRAKING_WORKFLOW, BrakingNotice, BrakingRef
-from activities.contracts.control import CONTROL_WORKFLOW, Control, ControlledKind
-from activities.contracts.execution import fair_share
+from activities.contracts.control import Control, ControlledKind
 from activities.contracts.sending import SendOutcome
 from activities.heartbeat import heartbeating
 from activities.lines import Lines, send_guarded
 from activities.message import mail_from
 from activities.providers.port import OutgoingEmail, ProviderAnswer
-from activities.starting import attributes, start_once
+from activities.starting import attributes, say_control, start_once
 from activities.ways import Ways
 from models.domain.audit import NewEntry
+from models.domain.back_off import doubled
 from models.domain.journey import workflow_id
 from models.domain.journey.brake import braking_words
 from models.rendering import Rendered
@@ -105,15 +105,8 @@ class BrakingActivities:
             braking_id=row.id,
         )
         campaign_id = row.subject_id if kind is ControlledKind.CAMPAIGN else None
-        await self.temporal.start_workflow(
-            CONTROL_WORKFLOW,
-            id=workflow_id.control(row.organization_id, kind, row.subject_id),
-            task_queue=self.settings.task_queue,
-            start_signal="control",
-            start_signal_args=[word],
-            search_attributes=attributes(row.organization_id, row.journey_id, campaign_id=campaign_id),
-            priority=fair_share(str(row.organization_id)),
-        )
+        found_by = attributes(row.organization_id, row.journey_id, campaign_id=campaign_id)
+        await say_control(self.temporal, self.settings.task_queue, word, found_by)
 
     @activity.defn(name="notify_of_braking")
     async def notify_of_braking(self, braking: BrakingRef) -> BrakingNotice:
@@ -201,7 +194,7 @@ class _Gate:
 
 
 def _later(braking: BrakingRef) -> BrakingNotice:
-    return BrakingNotice(look_at=(braking.now or utc_now()) + min(FIRST_TRY * float(1 << min(braking.tries, 10)), LONGEST_TRY))
+    return BrakingNotice(look_at=(braking.now or utc_now()) + doubled(FIRST_TRY, braking.tries, LONGEST_TRY))
 
 
 async def _close(session: OrganizationSession, row: Braking, notice: str, details: Mapping[str, Any] | None = None) -> BrakingNotice:

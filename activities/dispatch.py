@@ -28,7 +28,7 @@ LOOK_EVERY = 2.0  # seconds between looks at the pause flags while waiting for a
 
 
 @dataclass(frozen=True)
-class Tools:
+class SendTools:
     """What every dispatch of a process works with."""
 
     database: Database
@@ -49,7 +49,7 @@ class Stop:
 class Dispatch:
     """The messages of one batch that leave over one line."""
 
-    tools: Tools
+    tools: SendTools
     scope: Scope
     line: Line
     messages: Sequence[Message]

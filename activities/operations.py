@@ -13,7 +13,7 @@ from activities.contracts.run_control import CONTROL_RUNS, Place, RunControl, Ru
 from activities.heartbeat import heartbeating
 from activities.poking import poke
 from activities.updating import Updates
-from models.domain.audit import Actor, ActorKind
+from models.domain.audit import Actor
 from models.domain.journey.operations import OPERATIONS
 from models.store import run_operations, run_variables
 from models.store.run_operations import Item, Settled
@@ -65,7 +65,7 @@ class OperationActivities:
                 items, until = await next_page(session, operation, page.after)
                 if not items:
                     return OperationPageDone()
-                actor = Actor(cast(ActorKind, operation.actor_kind or "system"), operation.executed_by)
+                actor = Actor.of(operation.actor_kind, operation.executed_by)
                 wanted = VariableChange(operation.arguments["variables"], actor, operation.reason, operation.id)
                 found = await run_variables.change(session, [item.run_id for item in items], wanted)
                 results = [Settled(run_id, "unchanged" if why else "done", why) for run_id, why in found.items()]

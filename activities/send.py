@@ -14,7 +14,7 @@ from activities.claiming import ClaimedBatch, Claimer
 from activities.clock import Clock
 from activities.contracts.sending import SendResult
 from activities.contracts.steps import VisitBatch
-from activities.dispatch import Dispatch, Tools
+from activities.dispatch import Dispatch, SendTools
 from activities.heartbeat import heartbeating
 from activities.ledger import Ledger
 from activities.lines import Lines
@@ -41,7 +41,7 @@ class SendActivities:
     ) -> None:
         self.claimer = Claimer(database, versions, settings)
         self.lines = lines
-        self.tools = Tools(database, Ledger(database, braked=braked), Composer(settings), settings.derive_key("suppressions"))
+        self.tools = SendTools(database, Ledger(database, braked=braked), Composer(settings), settings.derive_key("suppressions"))
 
     def methods(self) -> list[Callable[..., Any]]:
         return [self.send_messages]

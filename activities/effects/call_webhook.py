@@ -16,7 +16,7 @@ from activities.effects.effect import (
     CONTACT_GONE,
     Answers,
     Build,
-    Tools,
+    EffectTools,
     Work,
     all_ended,
     ask_again,
@@ -33,7 +33,7 @@ from models.domain.template import Unsendable
 from models.domain.wait_time import shared_instant
 from models.message_content import printed_json
 from models.store import audit, deliveries, effects, kept, runs
-from models.store.effects import Claimed, Settlement, Standing
+from models.store.effects import Claimed, EffectRow, Settlement
 from models.store.eligibility import Recipient, load_audience
 from models.store.kept import Root
 from models.webhook_signature import signed_headers, webhook_secret
@@ -65,7 +65,7 @@ class _End:
 
 
 class CallWebhook:
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: EffectTools) -> None:
         self.tools = tools
         self._places: WeakValueDictionary[tuple[UUID, str | None], asyncio.Semaphore] = WeakValueDictionary()
 
@@ -95,7 +95,7 @@ class CallWebhook:
         answers |= {end.answer.run_id: end.answer for end in ends}
         return {visit.run_id: answers.get(visit.run_id) or gone(visit.run_id) for visit in visits}
 
-    async def _claim(self, work: Work, visits: Sequence[StepVisit]) -> tuple[str | None, list[_Call], dict[UUID, Standing]]:
+    async def _claim(self, work: Work, visits: Sequence[StepVisit]) -> tuple[str | None, list[_Call], dict[UUID, EffectRow]]:
         """Why nothing may leave just now, or what this attempt has to call, and how the rest stands."""
         async with self.tools.database.organization(work.scope.organization_id) as session:
             reason = await deliveries.paused_reason(session, work.scope.journey_id, work.scope.campaign_id)

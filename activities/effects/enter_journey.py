@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from activities.contracts.steps import StepVisit
-from activities.effects.effect import Answers, Build, Tools, Work, claims
+from activities.effects.effect import Answers, Build, EffectTools, Work, claims
 from models.domain.journey.steps.enter_journey import EnterJourneyStep
 from models.store import effects, entries, journey_versions, run_variables
 from models.store.effects import Claimed, Settlement
@@ -16,7 +16,7 @@ from models.store.session import OrganizationSession
 class EnterJourney:
     """Whether the contact may enter is decided where everybody's entries are: `GET /v1/entries` shows it, refusals included."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: EffectTools) -> None:
         self.tools = tools
 
     async def perform(self, work: Work) -> Answers:

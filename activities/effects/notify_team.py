@@ -13,7 +13,7 @@ from activities.effects.effect import (
     CONTACT_GONE,
     Answers,
     Build,
-    Tools,
+    EffectTools,
     Work,
     all_ended,
     ask_again,
@@ -35,7 +35,7 @@ from models.message_content import printed_mail
 from models.rendering import Rendered
 from models.store import access, audit, connections, deliveries, effects
 from models.store.connections import SendingConnection
-from models.store.effects import Claimed, Settlement, Standing
+from models.store.effects import Claimed, EffectRow, Settlement
 from models.store.eligibility import Recipient, load_audience
 from models.store.session import OrganizationSession
 
@@ -67,7 +67,7 @@ class _Notice:
 @dataclass(frozen=True)
 class _Claimed:
     notices: Sequence[_Notice] = ()
-    standings: Mapping[UUID, Standing] = field(default_factory=dict)
+    standings: Mapping[UUID, EffectRow] = field(default_factory=dict)
     troubles: Mapping[UUID, str] = field(default_factory=dict)  # why a run's mail cannot leave just now, by run
     ways: Sequence[Way] = ()
 
@@ -99,7 +99,7 @@ class _Round:
 
 
 class NotifyTeam:
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: EffectTools) -> None:
         self.tools = tools
         self.ways = Ways(tools.database, tools.settings)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from temporalio.testing import ActivityEnvironment
 
 from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
-from activities.effects.effect import Tools
+from activities.effects.effect import EffectTools
 from activities.lines import Lines, ProviderSource
 from activities.providers.destination import Destinations
 from activities.providers.webhook import Webhooks
@@ -56,7 +56,7 @@ class EffectWorld(World):
         webhooks = Webhooks(Destinations(self.settings))
         lines = self.lines or Lines(self.providers, self.settings.send_concurrency)
         temporal: Any = FakeTemporal()
-        activities = StepActivities(Tools(self.database, self.settings, Versions(), lines, webhooks), temporal)
+        activities = StepActivities(EffectTools(self.database, self.settings, Versions(), lines, webhooks), temporal)
         try:
             return await (environment or ActivityEnvironment()).run(
                 activities.perform_steps, VisitBatch(scope=self.scope, now=now, visits=visits)

@@ -26,7 +26,7 @@ SOURCES = (
 )
 # Which argument of a call is a reason; a keyword `reason` always is.
 POSITIONS = {
-    **dict.fromkeys(("Unsendable", "Unwritable", "BadRecipient", "UnsubscribeMissing", "Leave", "Refused"), 0),
+    **dict.fromkeys(("Unsendable", "MalformedMail", "BadRecipient", "UnsubscribeMissing", "Leave", "Refused"), 0),
     **dict.fromkeys(("ProviderAnswer", "Verdict", "halt", "park", "cancel", "leave"), 1),
     **dict.fromkeys(("released", "mark_broken", "_finish"), 2),
     **dict.fromkeys(("settled", "_answered"), 3),
