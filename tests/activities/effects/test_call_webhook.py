@@ -411,6 +411,6 @@ async def test_nothing_is_called_while_the_journey_is_paused_or_the_organization
 
 async def test_a_step_that_this_release_does_not_know_how_to_do_fails_the_batch(world: EffectWorld, receiver: Receiver) -> None:
     run = await world.contact()
-    with pytest.raises(Exception, match="no such step"):
+    with pytest.raises(Exception, match="no step"):
         await world.perform([run], "unknown")
     assert receiver.received == []
