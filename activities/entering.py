@@ -22,7 +22,7 @@ ENTRIES_AT_ONCE = 1_000
 
 
 class Entering:
-    """Within one transaction, under the routing lock. `told` and `entries` are the caller's to write."""
+    """Within one transaction, under the routing lock. `told` and `entries` are the caller's to write; `entered` are the runs."""
 
     def __init__(self, session: OrganizationSession, versions: Versions, page_size: int, now: datetime) -> None:
         self.session = session
@@ -31,6 +31,7 @@ class Entering:
         self.now = now
         self.told: list[Told] = []
         self.entries: list[NewEntry] = []
+        self.entered: list[UUID] = []
 
     async def decide(self) -> bool:
         """Up to `ENTRIES_AT_ONCE` of each journey have been judged; those of a paused journey wait. Whether there are more."""
@@ -69,6 +70,7 @@ class Entering:
         if runs:
             await entries.add_runs(self.session, runs)
             self.entries += [_audited(run) for run in runs]
+            self.entered += [run.id for run in runs]
 
     def _page(self, entering: Sequence[tuple[Pending, UUID]], definition: Definition) -> list[EnteringRun]:
         """The runs of one workflow."""

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from models.domain.journey.entry import Past
+from models.store.events import SO_FAR
 from models.store.ids import UUID7_NOW
 from models.store.rowset import rowset
 from models.store.segment_sql import CompiledRule, compile_rule
@@ -35,11 +36,11 @@ class Proposal:
 
 
 _PROPOSE = text(
-    """
-    INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, source_id, trigger_id, entry_key, variables,
-      hidden, parent_run_id, outcome)
-    SELECT a.id, :o, a.journey_id, a.version_id, a.contact_id, a.source, a.source_id, a.trigger_id, a.entry_key, a.variables,
-      a.hidden, a.parent_run_id, 'pending'
+    f"""
+    INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, source_id, event_seq, trigger_id, entry_key,
+      variables, hidden, parent_run_id, outcome)
+    SELECT a.id, :o, a.journey_id, a.version_id, a.contact_id, a.source, a.source_id, {SO_FAR}, a.trigger_id, a.entry_key,
+      a.variables, a.hidden, a.parent_run_id, 'pending'
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, journey_id uuid, version_id uuid, contact_id uuid, source text,
       source_id uuid, trigger_id uuid, entry_key text, variables jsonb, hidden boolean, parent_run_id uuid)
     ORDER BY a.id

@@ -40,6 +40,9 @@ class Accepted:
     new: bool
 
 
+# What has been accepted by now, as an SQL expression: events with a greater `seq` come later.
+SO_FAR = "(SELECT coalesce(pg_sequence_last_value('events_seq_seq'), 0))"
+
 _ASKED = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(position int, id uuid, external_id text, name text, contact_id uuid,
       contact_external_id text, email text, properties jsonb, hidden boolean, occurred_at timestamptz)"""
 # In a fixed order: two requests that make the same contacts wait for each other and do not deadlock.

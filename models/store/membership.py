@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from models.store.events import SO_FAR
 from models.store.ids import UUID7_NOW
 from models.store.segment_sql import compile_rule
 from models.store.session import OrganizationSession
@@ -22,8 +23,9 @@ _COMPARE = """
     parted AS (
       DELETE FROM trigger_members m WHERE m.organization_id = :o AND m.trigger_id = :trigger_id AND {some_members}
         AND NOT EXISTS (SELECT 1 FROM fitting f WHERE f.id = m.contact_id) RETURNING contact_id)
-    INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, trigger_id, variables, hidden, outcome)
-    SELECT {uuid7}, :o, :journey_id, :version_id, d.contact_id, 'segment', :trigger_id, '{{}}', false, 'pending'
+    INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, event_seq, trigger_id, variables, hidden,
+      outcome)
+    SELECT {uuid7}, :o, :journey_id, :version_id, d.contact_id, 'segment', {so_far}, :trigger_id, '{{}}', false, 'pending'
     FROM (SELECT 'entered' AS direction, contact_id FROM joined UNION ALL SELECT 'left', contact_id FROM parted) d
     WHERE d.direction = :direction AND :counts
       AND EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :o AND c.id = d.contact_id)
@@ -54,6 +56,7 @@ async def _compare(
     statement = _COMPARE.format(
         rule=compiled.sql,
         uuid7=UUID7_NOW,
+        so_far=SO_FAR,
         some_contacts="TRUE" if some is None else "c.id = ANY(CAST(:some AS uuid[]))",
         some_members="TRUE" if some is None else "m.contact_id = ANY(CAST(:some AS uuid[]))",
     )

@@ -17,9 +17,11 @@ from models.tables.events import JourneyTrigger
 
 @dataclass(frozen=True)
 class Occasion:
-    """Why rules are looked at: these events, these contacts' changes, or (both None) the passing of time."""
+    """Why rules are looked at: these events, what events these runs missed before they entered, these contacts' changes, or (all None)
+    the passing of time."""
 
     events: Sequence[UUID] | None = None
+    missed_by: Sequence[UUID] | None = None
     contacts: Sequence[UUID] | None = None
 
 
@@ -37,6 +39,19 @@ _AFTER_ENTRY = "coalesce(e.seq > r.entry_seq, e.created_at >= coalesce(r.entered
 _BY_EVENT = f"""
       JOIN events e ON e.organization_id = :o AND e.contact_id = r.contact_id AND e.id = ANY(CAST(:events AS uuid[]))
         AND e.name = :name AND {_AFTER_ENTRY}"""
+# Accepted and matched while the run's contact waited to be let in.
+_MISSED = f"e.organization_id = :o AND e.contact_id = r.contact_id AND e.routed_at IS NOT NULL AND {_AFTER_ENTRY}"
+_BY_MISSED_EVENT = f"""
+      JOIN events e ON {_MISSED} AND e.name = :name"""
+_MISSING = text(
+    f"""
+    SELECT DISTINCT t.id FROM runs r
+    JOIN journey_triggers t ON t.organization_id = :o AND t.version_id = r.version_id AND t.kind IN ('exit', 'goal')
+      AND t.event_name IS NOT NULL AND t.active
+    JOIN events e ON {_MISSED} AND e.name = t.event_name
+    WHERE r.organization_id = :o AND r.id = ANY(CAST(:runs AS uuid[]))
+    """
+)
 _EXIT = """
     UPDATE runs x SET exit_requested_at = clock_timestamp(), exit_reason = :reason
     FROM (SELECT DISTINCT r.id FROM runs r JOIN contacts c ON c.organization_id = :o AND c.id = r.contact_id {by_event}
@@ -64,6 +79,18 @@ _EXIT_RUNS = text(
 )
 
 
+async def missed(session: OrganizationSession, run_ids: Sequence[UUID]) -> Sequence[JourneyTrigger]:
+    """Exit rules, then goals, about whose events these runs, which enter now, have missed one: between the moment at which they were to
+    enter and now, for a journey may be paused, or its hour full."""
+    ids = (await session.execute(_MISSING, {"o": session.organization_id, "runs": list(run_ids)})).scalars().all()
+    if not ids:
+        return []
+    statement = select(JourneyTrigger).where(
+        col(JourneyTrigger.organization_id) == session.organization_id, col(JourneyTrigger.id).in_(ids)
+    )
+    return (await session.execute(statement.order_by(col(JourneyTrigger.kind), col(JourneyTrigger.id)))).scalars().all()
+
+
 async def end_runs(session: OrganizationSession, trigger: JourneyTrigger, occasion: Occasion, now: datetime) -> list[Told]:
     """Runs of the trigger's version that its rule ends are marked so: from the commit on, nothing of them is sent. Whom to tell."""
     reason = f"exit_rule:{trigger.name}"
@@ -78,7 +105,7 @@ async def count_goal(
     """Runs of the trigger's version that reached the goal within `window` of their entry are counted, once each. With `ends`, those
     under way are over: whom to tell."""
     parts, parameters = _parts(session, trigger, occasion, now)
-    by_event = occasion.events is not None
+    by_event = occasion.events is not None or occasion.missed_by is not None
     parts |= {"event_id": "e.id" if by_event else "CAST(NULL AS uuid)", "at": "e.occurred_at" if by_event else "clock_timestamp()"}
     parts["order"] = ", e.seq" if by_event else ""
     wanted = {**parameters, "goal": trigger.name, "window": window}
@@ -99,6 +126,9 @@ def _parts(
     if occasion.events is not None:
         parts["by_event"] = _BY_EVENT
         parameters |= {"events": list(occasion.events), "name": trigger.event_name}
+    elif occasion.missed_by is not None:
+        parts |= {"by_event": _BY_MISSED_EVENT, "some": "r.id = ANY(CAST(:runs AS uuid[]))"}
+        parameters |= {"runs": list(occasion.missed_by), "name": trigger.event_name}
     elif occasion.contacts is not None:
         parts["some"] = "r.contact_id = ANY(CAST(:contacts AS uuid[]))"
         parameters["contacts"] = list(occasion.contacts)
