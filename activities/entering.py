@@ -10,7 +10,7 @@ from activities.versions import Versions
 from models.domain.audit import NewEntry
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
-from models.domain.journey.entry import Past, refusal
+from models.domain.journey.entry import LEADING, Past, refusal
 from models.store import changes, entries, entry_pace
 from models.store.entries import EnteringRun, JourneyStanding, Key, Pending, Settled
 from models.store.outbox import Told
@@ -97,12 +97,12 @@ class _Judge:
         rules, key = definition.entry, (entry.contact_id, entry.entry_key)
         past = self.pasts.get(key, Past())
         past = replace(past, entries=past.entries + self._more[entry.contact_id])
-        if (reason := refusal(rules, past, self.now)) is not None:
+        if (reason := refusal(rules, past, self.now, entry.source)) is not None:
             return Settled(entry.id, "refused", reason)
         if self.full or (rules.per_hour is not None and self.entered >= rules.per_hour):
             self.full = True
             return Settled(entry.id, "pending", "too_many_this_hour")
-        self._allow(key)
+        self._allow(key, led=entry.source in LEADING)
         return Settled(entry.id, "entered", run_id=new_id())
 
     def _closed(self, entry: Pending, definition: Definition) -> str | None:
@@ -112,9 +112,9 @@ class _Judge:
             return "journey_archived"
         return "journey_ended" if definition.has_ended(self.now) else None
 
-    def _allow(self, key: Key) -> None:
+    def _allow(self, key: Key, led: bool) -> None:
         past = self.pasts.get(key, Past())
-        self.pasts[key] = replace(past, same_key=past.same_key + 1, under_way=past.under_way + 1, last=self.now)
+        self.pasts[key] = Past(past.entries, past.same_key + 1, past.under_way + 1, self.now, past.led + led)
         self._more[key[0]] += 1
         self.entered += 1
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from models.domain.journey.entry import Past
+from models.domain.journey.entry import LEADING, Past
 from models.store.events import SO_FAR
 from models.store.ids import UUID7_NOW
 from models.store.rowset import rowset
@@ -145,7 +145,9 @@ _PAST = text(
       count(r.id) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.replay_of IS NULL) AS same_key,
       count(r.id) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.finished_at IS NULL AND r.exit_requested_at IS NULL)
         AS under_way,
-      max(r.created_at) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.replay_of IS NULL) AS last
+      max(r.created_at) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.replay_of IS NULL) AS last,
+      count(r.id) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.replay_of IS NULL
+        AND r.entry_source = ANY(CAST(:leading AS text[])) AND r.created_at > clock_timestamp() - interval '1 hour') AS led
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(contact_id uuid, entry_key text)
     LEFT JOIN runs r ON r.organization_id = :o AND r.journey_id = :journey_id AND r.contact_id = a.contact_id
     GROUP BY a.contact_id, a.entry_key
@@ -194,8 +196,9 @@ Key = tuple[UUID, str | None]  # contact and entry key
 async def pasts(session: OrganizationSession, journey_id: UUID, keys: Sequence[Key]) -> dict[Key, Past]:
     """What each contact has done in the journey until now. One statement."""
     rows = rowset([{"contact_id": contact_id, "entry_key": key} for contact_id, key in dict.fromkeys(keys)])
-    found = await session.execute(_PAST, {"o": session.organization_id, "journey_id": journey_id, "rows": rows})
-    return {(row.contact_id, row.entry_key): Past(row.entries, row.same_key, row.under_way, row.last) for row in found}
+    wanted = {"o": session.organization_id, "journey_id": journey_id, "rows": rows, "leading": list(LEADING)}
+    found = await session.execute(_PAST, wanted)
+    return {(row.contact_id, row.entry_key): Past(row.entries, row.same_key, row.under_way, row.last, row.led) for row in found}
 
 
 @dataclass(frozen=True)

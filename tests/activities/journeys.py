@@ -75,7 +75,9 @@ class Journeys:
             pass
 
     async def pause(self, journey_id: UUID, paused: bool = True) -> None:
-        await self.world.sql("UPDATE journeys SET paused_at = CASE WHEN :paused THEN now() END WHERE id = :id", id=journey_id, paused=paused)
+        await self.world.sql(
+            "UPDATE journeys SET paused_at = CASE WHEN :paused THEN now() END WHERE id = :id", id=journey_id, paused=paused
+        )
 
     async def resume(self, journey_id: UUID) -> None:
         await self.pause(journey_id, paused=False)
@@ -106,4 +108,3 @@ class Journeys:
 
     async def variables(self, run_id: UUID, **values: Any) -> None:
         await self.world.sql("UPDATE runs SET variables = CAST(:values AS jsonb) WHERE id = :id", id=run_id, values=json.dumps(values))
-

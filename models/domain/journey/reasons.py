@@ -126,6 +126,7 @@ _CLAUSES = {
     "under_way": "the contact is under way in this journey already",
     "cooling_down": "the contact entered this journey a short while ago, and its cool-down is not over",
     "maximum_reached": "the contact has entered this journey as often as it allows",
+    "entered_too_often": "journeys or segments have led the contact into this journey ten times within an hour already",
     "starts_later": "the campaign starts then",
     "no_date": "the contact has no such date",
     "date_passed": "the date has passed already",
