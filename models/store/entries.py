@@ -1,5 +1,6 @@
 """Entries: whoever is to enter a journey is written down first, then judged by its entry rules, in order."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from models.domain.journey.entry import LEADING, Past
+from models.domain.journey.entry import LEADING, EventTrigger, Past, Trigger
 from models.store.events import SO_FAR
 from models.store.ids import UUID7_NOW
 from models.store.rowset import rowset
@@ -21,7 +22,8 @@ from models.tables.events import JourneyTrigger
 
 @dataclass(frozen=True)
 class Proposal:
-    """Somebody who is to enter. (journey, trigger, source, contact) identifies it: proposed twice, it counts once."""
+    """Somebody who is to enter. (journey, trigger, source, contact) identifies it: proposed twice, it counts once. `version_id`: the
+    newest then; who waits while another is published enters by that one."""
 
     journey_id: UUID
     version_id: UUID
@@ -56,6 +58,8 @@ _PROPOSE_BY_EVENTS = """
       :hidden OR e.hidden, 'pending'
     FROM events e JOIN contacts c ON c.organization_id = :o AND c.id = e.contact_id
     WHERE e.organization_id = :o AND e.id = ANY(CAST(:events AS uuid[])) AND e.name = :name AND ({rule})
+      AND NOT EXISTS (SELECT 1 FROM entries x WHERE x.organization_id = :o AND x.contact_id = e.contact_id
+                      AND x.journey_id = :journey_id AND x.source = 'event' AND x.source_id = e.id)
     ORDER BY e.seq
     ON CONFLICT DO NOTHING
 """
@@ -79,7 +83,8 @@ async def variables_of(session: OrganizationSession, run_ids: Sequence[UUID]) ->
 async def propose_by_events(
     session: OrganizationSession, trigger: JourneyTrigger, events: Sequence[UUID], key: str | None, hidden: bool, now: datetime
 ) -> None:
-    """The contacts of these events, where the trigger's rule holds, are to enter. Safe to repeat."""
+    """The contacts of these events, where the trigger's rule holds, are to enter: once by an event, so the first of a journey's triggers
+    that fits is asked first. Safe to repeat."""
     rule = compile_rule(trigger.rule, now) if trigger.rule else CompiledRule("TRUE", {})
     parameters = {
         "o": session.organization_id,
@@ -93,6 +98,54 @@ async def propose_by_events(
         **rule.parameters,
     }
     await session.execute(text(_PROPOSE_BY_EVENTS.format(uuid7=UUID7_NOW, rule=rule.sql)), parameters)
+
+
+# --- After a new version ----------------------------------------------------------------------------------------------
+
+_OUTDATED = "x.organization_id = :o AND x.journey_id = :journey_id AND x.outcome = 'pending' AND x.version_id <> :version_id"
+_BY_EVENT_ANEW = f"""
+    UPDATE entries x SET version_id = :version_id, entry_key = e.properties ->> CAST(:key AS text), hidden = :hidden OR e.hidden
+    FROM events e JOIN contacts c ON c.organization_id = :o AND c.id = e.contact_id
+    WHERE {_OUTDATED} AND x.source = 'event' AND e.organization_id = :o AND e.id = x.source_id AND e.name = :name AND ({{rule}})
+"""
+# By the same segment, in the same direction. Where its rule is another one now, the contact must fit (or not) by that.
+_BY_SEGMENT_ANEW = f"""
+    UPDATE entries x SET version_id = :version_id
+    FROM contacts c, journey_triggers t JOIN journey_versions v ON v.organization_id = :o AND v.id = t.version_id
+    WHERE {_OUTDATED} AND x.source = 'segment' AND c.organization_id = :o AND c.id = x.contact_id
+      AND t.organization_id = :o AND t.id = x.trigger_id AND t.direction = :direction
+      AND v.definition #>> ARRAY['entry', 'triggers', CAST(t.position AS text), 'segment_id'] = :segment
+      AND (t.rule IS NOT DISTINCT FROM CAST(:as_stored AS jsonb) OR ({{rule}}) = (:direction = 'entered'))
+"""
+_WITHOUT_TRIGGER = text(
+    f"""
+    UPDATE entries x SET outcome = 'refused', reason = 'trigger_gone', decided_at = clock_timestamp()
+    WHERE {_OUTDATED} AND x.source IN ('event', 'segment')
+      AND EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :o AND c.id = x.contact_id)
+    """
+)
+_ANEW = text(f"UPDATE entries x SET version_id = :version_id WHERE {_OUTDATED}")
+
+
+async def renew(
+    session: OrganizationSession, journey_id: UUID, version_id: UUID, triggers: Sequence[tuple[JourneyTrigger, Trigger]], now: datetime
+) -> None:
+    """Whoever waits to enter the journey by an older version is to enter by this one, the newest: by the first of its triggers that fits,
+    or is refused where none does. Whom another journey led here needs no trigger. `triggers`: the version's, each as stored and as said."""
+    mine = {"o": session.organization_id, "journey_id": journey_id, "version_id": version_id}
+    for stored, said in triggers:
+        rule = compile_rule(stored.rule, now) if stored.rule else CompiledRule("TRUE", {})
+        if isinstance(said, EventTrigger):
+            sql, about = _BY_EVENT_ANEW, {"name": said.event, "key": said.key, "hidden": said.hidden}
+        else:
+            about = {"direction": stored.direction, "segment": str(said.segment_id), "as_stored": json.dumps(stored.rule)}
+            sql = _BY_SEGMENT_ANEW
+        await session.execute(text(sql.format(rule=rule.sql)), {**mine, **about, **rule.parameters})
+    await session.execute(_WITHOUT_TRIGGER, mine)
+    await session.execute(_ANEW, mine)
+
+
+# --- Judging ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,23 @@ class Occasion:
 
 
 async def in_force(session: OrganizationSession, kind: str, event_names: Sequence[str] | None) -> Sequence[JourneyTrigger]:
-    """The triggers of this kind about these events or (None) about contacts alone."""
+    """The triggers of this kind about these events or (None) about contacts alone, each journey's in their order."""
     statement = select(JourneyTrigger).where(
         col(JourneyTrigger.organization_id) == session.organization_id, col(JourneyTrigger.kind) == kind, col(JourneyTrigger.active)
     )
     about = col(JourneyTrigger.event_name)
     statement = statement.where(about.is_(None) if event_names is None else about.in_(event_names))
-    return (await session.execute(statement.order_by(col(JourneyTrigger.id)))).scalars().all()
+    return (await session.execute(statement.order_by(col(JourneyTrigger.position), col(JourneyTrigger.id)))).scalars().all()
+
+
+async def entry_triggers(session: OrganizationSession, version_id: UUID) -> Sequence[JourneyTrigger]:
+    """The version's, in its own order."""
+    statement = select(JourneyTrigger).where(
+        col(JourneyTrigger.organization_id) == session.organization_id,
+        col(JourneyTrigger.version_id) == version_id,
+        col(JourneyTrigger.kind) == "entry",
+    )
+    return (await session.execute(statement.order_by(col(JourneyTrigger.position)))).scalars().all()
 
 
 _AFTER_ENTRY = "coalesce(e.seq > r.entry_seq, e.created_at >= coalesce(r.entered_at, r.created_at))"

@@ -120,3 +120,90 @@ async def test_a_contact_that_goes_in_and_out_of_a_segment_enters_ten_times_an_h
         await journeys.route()
     assert [run["entry_source"] for run in await journeys.runs(journey)] == ["segment", "event"] * 10 + ["event"]
     assert (await journeys.outcomes(journey))[-2:] == [("refused", "entered_too_often"), ("entered", None)]
+
+
+# --- By which version and trigger ---------------------------------------------------------------------------------------
+
+
+async def test_who_waits_enters_by_the_version_that_was_published_meanwhile(journeys: Journeys) -> None:
+    mended: dict[str, Any] = {"start": "y", "steps": {"y": {"kind": "exit", "reason": "y"}}}
+    large = {"field": "event.total", "is": "greater", "value": 10}
+    journey = await journeys.publish({"entry": {"triggers": [ORDERED, {"kind": "event", "event": "called"}]}})
+    big, small, caller, led, gone = [await journeys.contact(consent=None) for _ in range(5)]
+    await journeys.pause(journey)
+    await journeys.say(big, "ordered", {"order": "A", "number": 12, "total": 20})
+    await journeys.say(small, "ordered", {"order": "B", "number": 13, "total": 5})
+    await journeys.say(caller, "called")
+    await journeys.say(gone, "called")
+    await lead(journeys, journey, led)
+    await journeys.route()
+    trigger = {"kind": "event", "event": "ordered", "where": large, "key": "number"}
+    await journeys.publish({**mended, "entry": {"triggers": [trigger]}}, journey)
+    await journeys.world.sql("DELETE FROM events WHERE contact_id = :id", id=gone)
+    await journeys.world.sql("DELETE FROM contacts WHERE id = :id", id=gone)
+    await journeys.resume(journey)
+    await journeys.route()
+    runs = await journeys.runs(journey)
+    assert [(run["contact_id"], run["number"], run["step_id"], run["entry_key"]) for run in runs] == [
+        (big, 2, "y", "12"),
+        (led, 2, "y", None),
+    ]
+    assert sorted(reason for outcome, reason in await journeys.outcomes(journey) if outcome == "refused" and reason) == [
+        "contact_gone",
+        "trigger_gone",
+        "trigger_gone",
+    ]
+
+
+async def test_who_waits_by_a_segment_enters_if_the_newest_version_is_still_about_it(journeys: Journeys) -> None:
+    def fits(rule: dict[str, Any], segment: str = SEGMENT, kind: str = "segment_entered") -> dict[str, Any]:
+        return {"entry": {"triggers": [{"kind": kind, "segment_id": segment, "rule": rule}]}}
+
+    vip, gold = {"tag": "vip"}, {"tag": "gold"}
+    same = await journeys.publish(fits(vip))
+    changed = await journeys.publish(fits(vip))
+    other = await journeys.publish(fits(vip))
+    turned = await journeys.publish(fits(vip))
+    one, both = await journeys.contact(), await journeys.contact()
+    for journey in (same, changed, other, turned):
+        await journeys.pause(journey)
+    await journeys.tag(one, "vip")
+    await journeys.tag(both, "vip", "gold")
+    await journeys.route()
+    await journeys.tag(one)  # the others' rule still is about how it was
+    await journeys.publish(fits(vip), same)
+    await journeys.publish(fits(gold), changed)
+    await journeys.publish(fits(vip, str(new_id())), other)
+    await journeys.publish(fits(vip, kind="segment_left"), turned)
+    for journey in (same, changed, other, turned):
+        await journeys.resume(journey)
+    await journeys.route()
+
+    async def entered(journey: UUID) -> list[UUID]:
+        return [run["contact_id"] for run in await journeys.runs(journey) if run["number"] == 2]
+
+    assert sorted(await entered(same)) == sorted([one, both])
+    assert (await entered(changed), await entered(other), await entered(turned)) == ([both], [], [])
+
+
+async def test_the_hour_of_a_version_that_is_not_the_newest_holds_nobody(journeys: Journeys) -> None:
+    journey = await journeys.publish({"entry": {"triggers": [ORDERED], "per_hour": 1}})
+    for number in range(3):
+        await journeys.say(await journeys.contact(), "ordered", {"order": str(number)})
+    await journeys.route()
+    assert [run["number"] for run in await journeys.runs(journey)] == [1]
+    await journeys.publish({"entry": {"triggers": [ORDERED]}}, journey)
+    await journeys.route()
+    assert [run["number"] for run in await journeys.runs(journey)] == [1, 2, 2]
+
+
+async def test_one_event_enters_a_journey_once_by_the_first_trigger_that_fits(journeys: Journeys) -> None:
+    total = {"kind": "event", "event": "ordered", "where": {"field": "event.total", "is": "greater", "value": 1}, "key": "total"}
+    journey = await journeys.publish({"entry": {"triggers": [total, ORDERED, ORDERED]}})
+    other = await journeys.publish({"entry": {"triggers": [ORDERED]}})
+    contact = await journeys.contact()
+    for amount in (5, 0):
+        await journeys.say(contact, "ordered", {"order": "A", "total": amount})
+    await journeys.route()
+    assert [run["entry_key"] for run in await journeys.runs(journey)] == ["5", "A"]
+    assert [run["entry_key"] for run in await journeys.runs(other)] == ["A", "A"]

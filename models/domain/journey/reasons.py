@@ -122,6 +122,7 @@ _CLAUSES = {
     "exit_step": "the journey ends here for this contact",
     # of entries, waits and ends
     "no_trigger": "no trigger of the journey fits the event",
+    "trigger_gone": "the journey's newest version has no trigger that fits",
     "entered_before": "the contact has entered this journey before",
     "under_way": "the contact is under way in this journey already",
     "cooling_down": "the contact entered this journey a short while ago, and its cool-down is not over",
