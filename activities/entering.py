@@ -10,7 +10,7 @@ from activities.versions import Versions
 from models.domain.audit import NewEntry
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
-from models.domain.journey.entry import LEADING, Past, refusal
+from models.domain.journey.entry import LEADING, MAX_KEY, Past, refusal
 from models.store import changes, entries, entry_pace, journey_versions, outside_rules
 from models.store.entries import EnteringRun, JourneyStanding, Key, Pending, Settled
 from models.store.outbox import Told
@@ -111,6 +111,8 @@ class _Judge:
     def _closed(self, entry: Pending) -> str | None:
         if not entry.contact_exists:
             return "contact_gone"
+        if entry.entry_key is not None and len(entry.entry_key) > MAX_KEY:
+            return "key_too_long"
         if self.standing.archived:
             return "journey_archived"
         return "journey_ended" if self.definition.has_ended(self.now) else None

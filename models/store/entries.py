@@ -20,10 +20,16 @@ from models.tables.base import new_id
 from models.tables.events import JourneyTrigger
 
 
+def key_of(document: str, name: str) -> str:
+    """The entry key, as an SQL expression, that a member of a JSON document makes: text as it is, anything else as PostgreSQL writes it
+    (`true`, `12.50`, `{"a": 1}`). NULL where it is missing or null. The same wherever it comes from, or a contact would enter twice."""
+    return f"({document} ->> CAST({name} AS text))"
+
+
 @dataclass(frozen=True)
 class Proposal:
     """Somebody who is to enter. (journey, trigger, source, contact) identifies it: proposed twice, it counts once. `version_id`: the
-    newest then; who waits while another is published enters by that one."""
+    newest then; who waits while another is published enters by that one. `key`: the parent run's variable that is the entry key."""
 
     journey_id: UUID
     version_id: UUID
@@ -31,7 +37,7 @@ class Proposal:
     source: str
     source_id: UUID | None
     trigger_id: UUID | None = None
-    entry_key: str | None = None
+    key: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     hidden: bool = False
     parent_run_id: UUID | None = None
@@ -41,19 +47,21 @@ _PROPOSE = text(
     f"""
     INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, source_id, event_seq, trigger_id, entry_key,
       variables, hidden, parent_run_id, outcome)
-    SELECT a.id, :o, a.journey_id, a.version_id, a.contact_id, a.source, a.source_id, {SO_FAR}, a.trigger_id, a.entry_key,
+    SELECT a.id, :o, a.journey_id, a.version_id, a.contact_id, a.source, a.source_id, {SO_FAR}, a.trigger_id,
+      (SELECT {key_of("r.variables", "a.key")} FROM runs r WHERE r.organization_id = :o AND r.id = a.parent_run_id),
       a.variables, a.hidden, a.parent_run_id, 'pending'
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, journey_id uuid, version_id uuid, contact_id uuid, source text,
-      source_id uuid, trigger_id uuid, entry_key text, variables jsonb, hidden boolean, parent_run_id uuid)
+      source_id uuid, trigger_id uuid, key text, variables jsonb, hidden boolean, parent_run_id uuid)
     ORDER BY a.id
     ON CONFLICT DO NOTHING
     """
 )
+_EVENT_KEY = key_of("e.properties", ":key")
 # Properties that have a variable's name become the run's variables.
 _PROPOSE_BY_EVENTS = """
     INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, source_id, event_seq, trigger_id, entry_key,
       variables, hidden, outcome)
-    SELECT {uuid7}, :o, :journey_id, :version_id, e.contact_id, 'event', e.id, e.seq, :trigger_id, e.properties ->> CAST(:key AS text),
+    SELECT {uuid7}, :o, :journey_id, :version_id, e.contact_id, 'event', e.id, e.seq, :trigger_id, {key},
       coalesce((SELECT jsonb_object_agg(p.key, p.value) FROM jsonb_each(e.properties) p WHERE p.key ~ '^[a-z][a-z0-9_]{{0,62}}$'), '{{}}'),
       :hidden OR e.hidden, 'pending'
     FROM events e JOIN contacts c ON c.organization_id = :o AND c.id = e.contact_id
@@ -97,14 +105,14 @@ async def propose_by_events(
         "hidden": hidden,
         **rule.parameters,
     }
-    await session.execute(text(_PROPOSE_BY_EVENTS.format(uuid7=UUID7_NOW, rule=rule.sql)), parameters)
+    await session.execute(text(_PROPOSE_BY_EVENTS.format(uuid7=UUID7_NOW, rule=rule.sql, key=_EVENT_KEY)), parameters)
 
 
 # --- After a new version ----------------------------------------------------------------------------------------------
 
 _OUTDATED = "x.organization_id = :o AND x.journey_id = :journey_id AND x.outcome = 'pending' AND x.version_id <> :version_id"
 _BY_EVENT_ANEW = f"""
-    UPDATE entries x SET version_id = :version_id, entry_key = e.properties ->> CAST(:key AS text), hidden = :hidden OR e.hidden
+    UPDATE entries x SET version_id = :version_id, entry_key = {_EVENT_KEY}, hidden = :hidden OR e.hidden
     FROM events e JOIN contacts c ON c.organization_id = :o AND c.id = e.contact_id
     WHERE {_OUTDATED} AND x.source = 'event' AND e.organization_id = :o AND e.id = x.source_id AND e.name = :name AND ({{rule}})
 """

@@ -1,6 +1,5 @@
 """Journeys that are entered from outside, and the hand that routes to them: everything but the workflows."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
@@ -27,13 +26,12 @@ class Journeys:
     async def publish(self, draft: dict[str, Any], journey_id: UUID | None = None) -> UUID:
         """The journey's next version, or the first of a new journey; answers the journey."""
         definition = Definition.model_validate({"start": "x", "steps": LEAVE, **draft})
-        if journey_id is None:
-            journey_id = new_id()
-            await self.world.sql(
-                "INSERT INTO journeys (id, organization_id, name, draft, revision) VALUES (:id, :o, :name, '{}', 1)",
-                id=journey_id,
-                name=str(journey_id),
-            )
+        journey_id = journey_id or new_id()
+        await self.world.sql(
+            "INSERT INTO journeys (id, organization_id, name, draft, revision) VALUES (:id, :o, :name, '{}', 1) ON CONFLICT DO NOTHING",
+            id=journey_id,
+            name=str(journey_id),
+        )
         number = await self.world.one("SELECT count(*) + 1 FROM journey_versions WHERE journey_id = :id", id=journey_id)
         version = JourneyVersion(organization_id=self.world.organization_id, journey_id=journey_id, number=number, content_hash="")
         await self.world.sql(
@@ -105,6 +103,3 @@ class Journeys:
     async def words(self) -> list[str]:
         async with self.world.database.organization(self.world.organization_id) as session:
             return [message.kind for message in await outbox.waiting(session, 1_000)]
-
-    async def variables(self, run_id: UUID, **values: Any) -> None:
-        await self.world.sql("UPDATE runs SET variables = CAST(:values AS jsonb) WHERE id = :id", id=run_id, values=json.dumps(values))

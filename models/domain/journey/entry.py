@@ -14,6 +14,7 @@ from models.domain.journey.rule import rule_problems
 from models.domain.journey.steps.base import Code, EventName, Model, VariableName, duration_problems
 
 MAX_TRIGGERS = 20
+MAX_KEY = 200  # characters
 MAX_LED = 10  # entries of one contact with one key in an hour that journeys and segments lead to
 LEADING = ("journey", "segment")  # what one journey does may lead into another, and that one's back into it: without end
 Again = Literal["once", "after_exit", "every_time"]
