@@ -69,6 +69,12 @@ _EXIT = """
             AND {some} AND ({rule})) f
     WHERE x.organization_id = :o AND x.id = f.id AND x.exit_requested_at IS NULL
     RETURNING x.id"""
+# By the clocks of those who say when something happened, where the run's entry has such a time: an event may be told late. A minute's
+# grace for clocks that differ.
+_SINCE_ENTRY = """e.occurred_at >= coalesce(
+          (SELECT b.occurred_at FROM events b WHERE b.organization_id = :o AND b.id = r.entry_event_id),
+          (SELECT n.created_at FROM entries n WHERE n.organization_id = :o AND n.contact_id = r.contact_id AND n.run_id = r.id),
+          r.entered_at, r.created_at) - interval '1 minute'"""
 _GOAL = """
     INSERT INTO goal_hits (id, organization_id, run_id, journey_id, version_id, goal, event_id, occurred_at)
     SELECT gen_random_uuid(), :o, f.* FROM (
@@ -76,7 +82,7 @@ _GOAL = """
       FROM runs r JOIN contacts c ON c.organization_id = :o AND c.id = r.contact_id {by_event}
       WHERE r.organization_id = :o AND r.version_id = :version_id
         AND {at} <= coalesce(r.entered_at, r.created_at) + CAST(:window AS interval)
-        AND {some} AND ({rule})
+        AND {since_entry} AND {some} AND ({rule})
       ORDER BY r.id{order}) f
     ON CONFLICT (run_id, goal) DO NOTHING
     RETURNING run_id"""
@@ -112,12 +118,12 @@ async def end_runs(session: OrganizationSession, trigger: JourneyTrigger, occasi
 async def count_goal(
     session: OrganizationSession, trigger: JourneyTrigger, occasion: Occasion, window: timedelta, ends: bool, now: datetime
 ) -> list[Told]:
-    """Runs of the trigger's version that reached the goal within `window` of their entry are counted, once each. With `ends`, those
+    """Runs of the trigger's version that reached the goal after their entry and within `window` of it are counted, once each. With `ends`, those
     under way are over: whom to tell."""
     parts, parameters = _parts(session, trigger, occasion, now)
     by_event = occasion.events is not None or occasion.missed_by is not None
     parts |= {"event_id": "e.id" if by_event else "CAST(NULL AS uuid)", "at": "e.occurred_at" if by_event else "clock_timestamp()"}
-    parts["order"] = ", e.seq" if by_event else ""
+    parts |= {"order": ", e.seq" if by_event else "", "since_entry": _SINCE_ENTRY if by_event else "TRUE"}
     wanted = {**parameters, "goal": trigger.name, "window": window}
     reached = list((await session.execute(text(_GOAL.format(**parts)), wanted)).scalars())
     if not ends or not reached:

@@ -1,5 +1,6 @@
 """Who enters when, and which events count: routing with a database, and no workflows."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -7,7 +8,7 @@ import pytest
 
 from models.store import entries
 from models.store.entries import Proposal
-from models.tables.base import new_id
+from models.tables.base import new_id, utc_now
 from tests.activities.journeys import Journeys
 from tests.activities.world import World
 
@@ -84,8 +85,10 @@ async def test_what_happens_after_a_contact_fits_a_segment_counts_although_it_en
 async def lead(journeys: Journeys, journey: UUID, contact: UUID, key: str | None = None) -> None:
     """A step of another journey leads the contact here."""
     newest = await journeys.world.one("SELECT id FROM journey_versions WHERE journey_id = :id ORDER BY number DESC", id=journey)
+    parent = await journeys.world.contact()
+    await journeys.world.sql("UPDATE runs SET variables = jsonb_build_object('key', CAST(:key AS text)) WHERE id = :id", id=parent, key=key)
     async with journeys.world.database.organization(journeys.world.organization_id) as session:
-        await entries.propose(session, [Proposal(journey, newest, contact, "journey", new_id(), entry_key=key)])
+        await entries.propose(session, [Proposal(journey, newest, contact, "journey", new_id(), key="key", parent_run_id=parent)])
 
 
 async def test_journeys_that_lead_into_each_other_come_to_an_end(journeys: Journeys) -> None:
@@ -207,3 +210,29 @@ async def test_one_event_enters_a_journey_once_by_the_first_trigger_that_fits(jo
     await journeys.route()
     assert [run["entry_key"] for run in await journeys.runs(journey)] == ["5", "A"]
     assert [run["entry_key"] for run in await journeys.runs(other)] == ["A", "A"]
+
+
+# --- Goals --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_goal_is_not_reached_by_what_happened_before_the_entry(journeys: Journeys) -> None:
+    journey = await journeys.publish({"entry": {"triggers": [ORDERED]}, "goals": [{**PAID, "window": "P1D", "exit": True}]})
+    now = utc_now()
+    long_ago, promptly, early, led = [await journeys.contact() for _ in range(4)]
+    await journeys.say(long_ago, "ordered", {"order": "A"})
+    await journeys.say(promptly, "ordered", {"order": "A"}, occurred_at=now - timedelta(hours=2))  # told late, as is what follows it
+    await journeys.say(early, "ordered", {"order": "A"}, occurred_at=now - timedelta(hours=2))
+    await lead(journeys, journey, led)
+    await journeys.route()
+    await journeys.say(long_ago, "paid", occurred_at=datetime(2020, 1, 1, tzinfo=UTC))
+    await journeys.say(promptly, "paid", occurred_at=now - timedelta(hours=1))
+    await journeys.say(early, "paid", occurred_at=now - timedelta(hours=3))
+    await journeys.say(led, "paid", occurred_at=now - timedelta(hours=1))
+    await journeys.route()
+    ended = {run["contact_id"]: run["exit_reason"] for run in await journeys.runs(journey)}
+    assert ended == {long_ago: None, promptly: "goal:paid", early: None, led: None}
+    assert await journeys.goals(journey) == 1
+    for contact in (long_ago, led):
+        await journeys.say(contact, "paid")
+    await journeys.route()
+    assert await journeys.goals(journey) == 3
