@@ -118,8 +118,8 @@ async def end_runs(session: OrganizationSession, trigger: JourneyTrigger, occasi
 async def count_goal(
     session: OrganizationSession, trigger: JourneyTrigger, occasion: Occasion, window: timedelta, ends: bool, now: datetime
 ) -> list[Told]:
-    """Runs of the trigger's version that reached the goal after their entry and within `window` of it are counted, once each. With `ends`, those
-    under way are over: whom to tell."""
+    """Runs of the trigger's version that reached the goal after their entry and within `window` of it are counted, once each. With
+    `ends`, those under way are over: whom to tell."""
     parts, parameters = _parts(session, trigger, occasion, now)
     by_event = occasion.events is not None or occasion.missed_by is not None
     parts |= {"event_id": "e.id" if by_event else "CAST(NULL AS uuid)", "at": "e.occurred_at" if by_event else "clock_timestamp()"}

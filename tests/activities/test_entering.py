@@ -236,3 +236,71 @@ async def test_a_goal_is_not_reached_by_what_happened_before_the_entry(journeys:
         await journeys.say(contact, "paid")
     await journeys.route()
     assert await journeys.goals(journey) == 3
+
+
+# --- Segments, version by version ---------------------------------------------------------------------------------------
+
+
+def about(rule: dict[str, Any], *, existing: bool = False, kind: str = "segment_entered", **draft: Any) -> dict[str, Any]:
+    trigger = {"kind": kind, "segment_id": SEGMENT, "rule": rule, "include_existing": existing}
+    return {**draft, "entry": {"triggers": [trigger]}}
+
+
+VIP, GOLD = {"tag": "vip"}, {"tag": "gold"}
+
+
+async def test_existing_members_enter_once_however_often_it_is_published(journeys: Journeys) -> None:
+    """And who joins between two versions enters once, too."""
+    member, joining, later = [await journeys.contact(tags=["vip"]), await journeys.contact(), await journeys.contact()]
+    await journeys.contact(tags=["gold"])
+    journey = await journeys.publish(about(VIP, existing=True))
+    await journeys.route(timed=True)
+    await journeys.tag(joining, "vip")
+    for _ in range(2):  # at once, before anybody looks
+        await journeys.publish(about(VIP, existing=True, max_visits=7), journey)
+    await journeys.route(timed=True)
+    await journeys.publish(about(VIP, max_visits=8), journey)
+    await journeys.publish(about(VIP, existing=True), journey)
+    await journeys.tag(later, "vip")
+    await journeys.route(timed=True)
+    await journeys.route(timed=True)
+    assert [run["contact_id"] for run in await journeys.runs(journey)] == [member, joining, later]
+
+
+async def test_the_first_version_that_includes_existing_members_lets_all_of_them_in(journeys: Journeys) -> None:
+    member, joined = await journeys.contact(tags=["vip"]), await journeys.contact()
+    journey = await journeys.publish(about(VIP))
+    await journeys.route(timed=True)
+    await journeys.tag(joined, "vip")
+    await journeys.route()
+    assert [run["contact_id"] for run in await journeys.runs(journey)] == [joined]
+    await journeys.publish(about(VIP, existing=True), journey)
+    await journeys.route(timed=True)
+    assert sorted(run["contact_id"] for run in await journeys.runs(journey) if run["number"] == 2) == sorted([member, joined])
+
+
+async def test_with_another_rule_existing_members_who_were_not_let_in_yet_are(journeys: Journeys) -> None:
+    both, gold = await journeys.contact(tags=["vip", "gold"]), await journeys.contact(tags=["gold"])
+    journey = await journeys.publish(about(VIP, existing=True))
+    unasked = await journeys.publish(about(VIP))
+    await journeys.route(timed=True)
+    await journeys.publish(about(GOLD, existing=True), journey)
+    await journeys.publish(about(GOLD), unasked)
+    await journeys.route(timed=True)
+    await journeys.route(timed=True)
+    assert [run["contact_id"] for run in await journeys.runs(journey)] == [both, gold]
+    assert await journeys.runs(unasked) == []
+
+
+async def test_nobody_is_overlooked_who_joins_or_leaves_just_before_a_version_is_published(journeys: Journeys) -> None:
+    joining, leaving = await journeys.contact(), await journeys.contact(tags=["vip"])
+    entered, left = await journeys.publish(about(VIP)), await journeys.publish(about(VIP, kind="segment_left"))
+    await journeys.route(timed=True)
+    await journeys.tag(joining, "vip")
+    await journeys.tag(leaving)
+    await journeys.publish(about(VIP), entered)
+    await journeys.publish(about(VIP, kind="segment_left"), left)
+    for _ in range(2):
+        await journeys.route(timed=True)
+    assert [run["contact_id"] for run in await journeys.runs(entered)] == [joining]
+    assert [run["contact_id"] for run in await journeys.runs(left)] == [leaving]

@@ -32,7 +32,8 @@ class EventTrigger(Model):
 
 
 class SegmentTrigger(Model):
-    """A contact that comes to fit, or ceases to. `include_existing`: also those who fit already when the version is published."""
+    """A contact that comes to fit, or ceases to. `include_existing`: also those who fit already when the first version that says so of
+    this segment is published."""
 
     kind: Literal["segment_entered", "segment_left"]
     segment_id: UUID
