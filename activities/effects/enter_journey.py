@@ -50,14 +50,13 @@ class EnterJourney:
 
 
 def _proposal(visit: StepVisit, step: EnterJourneyStep, version_id: UUID, variables: Mapping[str, Any], source_id: UUID) -> Proposal:
-    key = None if step.key is None else variables.get(step.key)
     return Proposal(
         journey_id=step.journey_id,
         version_id=version_id,
         contact_id=visit.contact_id,
         source="journey",
         source_id=source_id,
-        entry_key=None if key is None else str(key)[:200],
+        key=step.key,
         variables={name: variables[mine] for name, mine in step.variables.items() if mine in variables},
         parent_run_id=visit.run_id,
     )

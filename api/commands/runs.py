@@ -96,7 +96,7 @@ async def _obey_entry_rules(session: OrganizationSession, version: JourneyVersio
     if most is not None and await entry_pace.fullest_hour(session, version.journey_id) >= most:
         raise Conflict("This journey has taken as many contacts as it takes in an hour; try again later.")
     key = (wanted.contact_id, wanted.entry_key)
-    reason = refusal(definition.entry, (await entries.pasts(session, version.journey_id, [key]))[key], now)
+    reason = refusal(definition.entry, (await entries.pasts(session, version.journey_id, [key]))[key], now, "api")
     if reason is not None:
         raise Conflict(f"This contact cannot enter the journey now: {REFUSALS[reason]}.")
     if listens_to_runs(definition):

@@ -41,6 +41,32 @@ async def test_the_same_id_is_accepted_once_also_within_a_batch(alice: Person) -
     assert [event["name"] for event in (await alice.client.get("/v1/events")).json()["items"]] == ["ordered", "ordered"]
 
 
+async def test_a_repeated_id_is_answered_as_the_first_was_and_makes_no_contact(alice: Person) -> None:
+    first = (await alice.client.post("/v1/events", json=ORDER | {"id": "e1"})).json()["items"][0]
+    ghost = {"id": "e1", "name": "ordered", "external_id": "ghost"}
+    stranger = {"id": "e1", "name": "ordered", "contact_id": "019f0000-0000-7000-8000-000000000001"}
+    for body in (ghost, [ghost, ORDER | {"id": "e2"}, ghost | {"id": "e2"}], stranger):
+        answer = await alice.client.post("/v1/events", json=body)
+        assert answer.status_code == 202, answer.text
+        items = answer.json()["items"]
+        assert items[0] == {**first, "new": False}
+    batch = [{"id": "e3", "name": "a", "external_id": "new one"}, ORDER | {"id": "e3"}, {"id": "e3", "name": "c", "external_id": "ghost"}]
+    items = (await alice.client.post("/v1/events", json=batch)).json()["items"]
+    assert [item["new"] for item in items] == [True, False, False] and len({(item["id"], item["contact_id"]) for item in items}) == 1
+    assert items[0]["contact_id"] != first["contact_id"]
+    contacts = (await alice.client.get("/v1/contacts")).json()["items"]
+    assert sorted(filter(None, (contact["external_id"] for contact in contacts))) == ["new one"] and len(contacts) == 2
+
+
+async def test_what_could_not_be_accepted_does_not_stand_in_the_way_of_the_same_id(alice: Person) -> None:
+    """Requests that come at the same time share a transaction."""
+    stranger = {"id": "e1", "name": "x", "contact_id": "019f0000-0000-7000-8000-000000000001"}
+    said = [ORDER, stranger, ORDER | {"id": "e1"}, ORDER | {"id": "e1"}]
+    answers = await asyncio.gather(*(alice.client.post("/v1/events", json=event) for event in said))
+    assert [answer.status_code for answer in answers[2:]] == [202, 202]
+    assert sum(answer.json()["items"][0]["new"] for answer in answers[2:]) == 1
+
+
 async def test_a_batch_keeps_its_order_and_makes_each_contact_once(alice: Person) -> None:
     batch = [{"name": f"event {number}", "external_id": f"crm-{number % 3}"} for number in range(50)]
     assert (await alice.client.post("/v1/events", json=batch)).status_code == 202
