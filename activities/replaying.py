@@ -103,7 +103,7 @@ class ReplayActivities:
         return OperationPageDone(after=until)
 
     async def _replay(self, session: OrganizationSession, operation: RunOperation, run_ids: Sequence[UUID]) -> None:
-        wanted = replay_plans.wanted_of(operation.arguments, operation.reason or "")
+        wanted = replay_plans.wanted_of(operation.arguments, operation.reason or "", run_operations.versions_in(operation.preview))
         actor = Actor(cast(ActorKind, operation.actor_kind or "system"), operation.executed_by)
         meant = run_operations.wanted_of(operation).selection.statuses
         locked = await replay_plans.load(session, run_ids, lock=True)

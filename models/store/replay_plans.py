@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
@@ -23,19 +23,21 @@ REPLAYABLE = FINISHED | {Phase.NEEDS_ATTENTION}
 @dataclass(frozen=True)
 class ReplayOptions:
     """What is asked for. `from_step` None: each run's, where it stopped. `resend`: steps whose effect is to be done again although it
-    was done, or may have been; `strict`: a run of which nothing was done there is refused, otherwise one that has no such step."""
+    was done, or may have been; `strict`: a run of which nothing was done there is refused, otherwise one that has no such step.
+    `current`: by journey, the version that is meant by that; empty: the newest."""
 
     from_step: str | None = None
     version: VersionChoice = "original"
     resend: frozenset[str] = frozenset()
     reason: str = ""
     strict: bool = True
+    current: Mapping[UUID, UUID] = field(default_factory=dict)
 
 
-def wanted_of(arguments: Mapping[str, Any], reason: str) -> ReplayOptions:
-    """What an operation on many runs asks of each: what was done there is done again, the rest anyway."""
+def wanted_of(arguments: Mapping[str, Any], reason: str, current: Mapping[UUID, UUID]) -> ReplayOptions:
+    """What an operation on many runs asks of each: what was done there is done again, the rest anyway. `current`: as previewed."""
     version: VersionChoice = "current" if arguments.get("version") == "current" else "original"
-    return ReplayOptions(arguments.get("from_step"), version, frozenset(arguments.get("resend", ())), reason, strict=False)
+    return ReplayOptions(arguments.get("from_step"), version, frozenset(arguments.get("resend", ())), reason, False, current)
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ async def load(session: OrganizationSession, run_ids: Sequence[UUID], *, lock: b
 
 async def plan(session: OrganizationSession, olds: Sequence[Old], wanted: ReplayOptions) -> list[Plan | Refusal]:
     """How each of the runs is replayed, or why it cannot be; in their order. A constant number of statements. Writes nothing."""
-    versions = await _Versions.load(session, olds, wanted.version)
+    versions = await _Versions.load(session, olds, wanted)
     roots = sorted({old.root_id for old in olds})
     chains, pasts = await replay_chains.chains(session, roots), await replay_chains.pasts(session, roots)
     return [_plan(old, wanted, versions, chains[old.root_id], pasts[old.root_id]) for old in olds]
@@ -148,9 +150,10 @@ class _Versions:
         self._definitions: dict[UUID, Definition] = {}
 
     @classmethod
-    async def load(cls, session: OrganizationSession, olds: Sequence[Old], choice: VersionChoice) -> "_Versions":
-        journeys = sorted({old.journey_id for old in olds})
-        current = await journey_versions.newest_ids(session, journeys) if choice == "current" else {}
+    async def load(cls, session: OrganizationSession, olds: Sequence[Old], wanted: ReplayOptions) -> "_Versions":
+        current: Mapping[UUID, UUID] = {}
+        if wanted.version == "current":
+            current = wanted.current or await journey_versions.newest_ids(session, sorted({old.journey_id for old in olds}))
         return cls(await journey_versions.by_id(session, [*(old.version_id for old in olds), *current.values()]), current)
 
     def original(self, old: Old) -> JourneyVersion:
