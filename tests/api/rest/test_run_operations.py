@@ -114,7 +114,7 @@ async def test_a_replay_onto_the_current_version_is_of_the_one_that_was_previewe
     alice: Person, journey: str, around: Surroundings, database: Database
 ) -> None:
     """A publication before it is carried out outdates the preview; one after that does not reach it."""
-    onto = {"command": "replay", "filter": {"journey_id": journey}}
+    onto: dict[str, Any] = {"command": "replay", "filter": {"journey_id": journey}}
     original = await preview(alice, **onto)
     outdated = await preview(alice, **onto, arguments={"version": "current"})
     await publish_again(alice, journey, around, "Second")
