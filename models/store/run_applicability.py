@@ -6,6 +6,7 @@ About `r`, a row of runs, `journey` and `campaign` (all NULL for a run of none),
 from collections.abc import Mapping
 from typing import Any
 
+from models.domain.findings import LOST
 from models.domain.journey.operations import OPERATIONS, UNKNOWN_RESEND, UNKNOWN_STEP, WRONG_PHASE
 
 Case = tuple[str, str]  # a code, and when it applies
@@ -23,7 +24,11 @@ _ONLY_WITH_ALL: tuple[Case, ...] = tuple(
 )
 _NEWEST = """coalesce((SELECT n.id FROM journey_versions n WHERE n.organization_id = :o AND n.journey_id = r.journey_id
                        ORDER BY n.number DESC LIMIT 1), r.version_id)"""
+# Its workflow is gone for good: nothing can be said to it, but it can be cancelled, by the record alone, and replayed.
+_IS_LOST: Case = (LOST, f"r.reason = '{LOST}'")
 _COMMANDS: Mapping[str, tuple[Case, ...]] = {
+    **dict.fromkeys(("retry", "skip", "jump"), (_IS_LOST,)),
+    "pause": (_IS_LOST, ("already", f"r.status = 'paused' AND {_PAUSED_ITSELF}")),  # what is paused with all may be paused by itself, too
     "resume": _ONLY_WITH_ALL,
     "replay": (
         ("replayed_already", "r.replayed_by IS NOT NULL"),

@@ -11,6 +11,7 @@ from sqlmodel import col
 
 from models.domain.audit import Actor, NewEntry
 from models.domain.errors import Conflict, NotFound, PreviewOutdated
+from models.domain.findings import LOST
 from models.domain.journey.operations import RunSelection
 from models.store import audit
 from models.store.limits import within
@@ -160,6 +161,7 @@ class Item:
     workflow_id: str
     status: str  # now
     finished: bool  # now
+    lost: bool  # now: its workflow is gone for good
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ class Settled:
 
 _PENDING = text(
     """
-    SELECT i.run_id, i.position, i.step_id, i.visit, r.workflow_id, r.status, r.finished_at IS NOT NULL AS finished
+    SELECT i.run_id, i.position, i.step_id, i.visit, r.workflow_id, r.status, r.finished_at IS NOT NULL AS finished,
+      r.finished_at IS NULL AND r.reason IS NOT DISTINCT FROM :lost AS lost
     FROM run_operation_items i JOIN runs r ON r.organization_id = :o AND r.id = i.run_id
     WHERE i.organization_id = :o AND i.operation_id = :id AND i.result = 'pending' AND i.position > :after AND i.position <= :until
     ORDER BY i.position
@@ -213,7 +216,7 @@ _CLOSE = text(
 
 async def pending(session: OrganizationSession, operation_id: UUID, after: int, until: int) -> list[Item]:
     """The runs at the positions from `after`, not included, to `until` that have not been settled, in order."""
-    wanted = {"o": session.organization_id, "id": operation_id, "after": after, "until": until}
+    wanted = {"o": session.organization_id, "id": operation_id, "after": after, "until": until, "lost": LOST}
     return [Item(*row) for row in await session.execute(_PENDING, wanted)]
 
 

@@ -232,9 +232,11 @@ async def pause_all(database: Database, person: Person, journey: str) -> None:
 
 async def test_a_preview_sees_beneath_a_pause_what_each_run_will_answer(alice: Person, journey: str, database: Database) -> None:
     await pause_all(database, alice, journey)
-    seen = {name: (await preview(alice, name, {"journey_id": journey})) for name in ("resume", "retry", "replay", "skip", "cancel")}
+    commands = ("pause", "resume", "retry", "replay", "skip", "cancel")
+    seen = {name: (await preview(alice, name, {"journey_id": journey})) for name in commands}
     numbers = {name: (each["runs"], each["preview"]["stay_paused"], each["preview"]["not_applicable"]) for name, each in seen.items()}
     assert numbers == {
+        "pause": (4, 0, {"already": 1, "wrong_phase": 1}),  # each by itself, beneath the journey's
         "resume": (1, 1, {"paused_with_journey": 4, "wrong_phase": 1}),  # whose own pause ends, beneath the journey's
         "retry": (2, 2, {"wrong_phase": 4}),
         "replay": (1, 1, {"paused_with_journey": 2, "wrong_phase": 3}),
@@ -251,6 +253,16 @@ async def test_a_preview_sees_beneath_a_pause_what_each_run_will_answer(alice: P
     assert (lifted["runs"], lifted["preview"]["stay_paused"]) == (5, 0)
     alone = await preview(alice, "replay", {"journey_id": journey})
     assert alone["preview"]["not_applicable"] == {"run_paused": 2, "wrong_phase": 3}
+
+
+async def test_runs_without_a_workflow_can_only_be_cancelled_or_replayed(alice: Person, journey: str, database: Database) -> None:
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE runs SET reason = 'workflow_lost' WHERE status = 'needs_attention'"))
+    here = {"journey_id": journey, "statuses": ["needs_attention"]}
+    for name, arguments in {"retry": {}, "skip": {}, "jump": {"to_step": "pause"}, "pause": {}}.items():
+        seen = await preview(alice, name, here, arguments=arguments)
+        assert (seen["runs"], seen["preview"]["not_applicable"]) == (0, {"workflow_lost": 2}), name
+    assert [(await preview(alice, name, here))["runs"] for name in ("cancel", "replay")] == [2, 2]
 
 
 async def test_nobody_to_tell_is_completed_at_once(alice: Person, journey: str, temporal: FakeTemporal) -> None:
