@@ -213,6 +213,15 @@ async def test_a_step_ahead_is_cancelled_and_restored(alice: Person, run: dict[s
     assert (await alice.client.put(f"/v1/runs/{run['id']}/steps/nowhere/cancellation")).status_code == 422
 
 
+async def test_what_is_taken_back_has_a_reason_too(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
+    path = f"/v1/runs/{run['id']}"
+    for taken_back in ("pause", "steps/pause/cancellation"):
+        assert (await alice.client.delete(f"{path}/{taken_back}", params={"reason": " settled by phone "})).status_code == 200
+        assert (await alice.client.delete(f"{path}/{taken_back}", params={"reason": "x" * 201})).status_code == 422
+    words = [(told.control.command, told.control.reason) for told in temporal.told]
+    assert words == [("resume", "settled by phone"), ("restore_step", "settled by phone")]
+
+
 async def test_variables_are_changed_in_the_row_and_the_workflow_hears_their_names(
     alice: Person, run: dict[str, Any], database: Database
 ) -> None:
