@@ -30,7 +30,7 @@ from activities.providers.registry import Providers
 from activities.providers.webhook import Webhooks
 from activities.quiet_hours import QuietHoursActivities
 from activities.reconciling import ReconcilingActivities
-from activities.records import RecordsActivities
+from activities.reconciling_records import RecordsActivities
 from activities.replaying import ReplayActivities
 from activities.routing import RoutingActivities
 from activities.send import SendActivities

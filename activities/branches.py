@@ -9,7 +9,8 @@ from temporalio import activity
 
 from activities.contracts.steps import StepAnswer, VisitBatch
 from activities.heartbeat import heartbeating
-from activities.versions import Versions, branch_step
+from activities.versions import Versions
+from models.domain.journey.definition import BranchStep
 from models.store import branches
 from models.store.session import Database
 
@@ -32,6 +33,6 @@ class BranchActivities:
         async with heartbeating(), self.database.organization(batch.scope.organization_id) as session:
             definition = await self.versions.definition(session, batch.scope.version_id)
             for step_id, contacts in by_step.items():
-                conditions = [condition.when for condition in branch_step(definition, step_id).conditions]
+                conditions = [condition.when for condition in definition.step(step_id, BranchStep).conditions]
                 chosen |= await branches.choose(session, conditions, contacts, batch.now)
         return [StepAnswer(run_id=visit.run_id, index=chosen[visit.run_id]) for visit in batch.visits]

@@ -11,9 +11,9 @@ from uuid import UUID
 from activities.contracts.payload import Scope
 from activities.contracts.sending import SendOutcome, SendResult
 from activities.contracts.steps import StepVisit, VisitBatch
-from activities.keeping import kept_messages
 from activities.message import Message
-from activities.versions import Versions, send_step
+from activities.replay_dedup import kept_messages
+from activities.versions import Versions
 from models.domain.audit import NewEntry
 from models.domain.connection import SmtpConfig
 from models.domain.errors import NotFound
@@ -95,7 +95,7 @@ class Claimer:
         return ClaimedBatch({one.run_id: one for one in wanted}, shares, others, kept, audience.organization, offset)
 
     async def _want(self, session: OrganizationSession, batch: VisitBatch, definition: Definition) -> list[Wanted]:
-        steps = {visit.step_id: send_step(definition, visit.step_id) for visit in batch.visits}
+        steps = {visit.step_id: definition.step(visit.step_id, SendStep) for visit in batch.visits}
         keys = {(step.connection_id, step.channel) for step in steps.values()}
         ways = {key: await self._way(session, *key) for key in keys}
         return [_wanted(visit, step := steps[visit.step_id], ways[step.connection_id, step.channel]) for visit in batch.visits]

@@ -8,8 +8,8 @@ from temporalio import activity
 from activities.contracts.sending import Judgement
 from activities.contracts.steps import StepVisit, VisitBatch
 from activities.heartbeat import heartbeating
-from activities.keeping import kept_messages
-from activities.versions import Versions, send_step
+from activities.replay_dedup import kept_messages
+from activities.versions import Versions
 from models.domain.decision import Outcome, decide_consent
 from models.domain.journey.definition import SendStep
 from models.settings import Settings
@@ -39,7 +39,7 @@ class ConsentActivities:
             definition = await self.versions.definition(session, batch.scope.version_id)
             kept, entries = await kept_messages(session, batch, definition)
             visits = [visit for visit in batch.visits if visit.run_id not in kept]
-            asked = [_asked(visit, send_step(definition, visit.step_id)) for visit in visits]
+            asked = [_asked(visit, definition.step(visit.step_id, SendStep)) for visit in visits]
             facts = await load_consent_facts(session, asked, self.suppression_key)
             decided = [(question(visit, "consent"), decide_consent(facts[visit.run_id])) for visit in visits]
             stored = await decisions.record(session, decided, batch.now)

@@ -13,7 +13,7 @@ from models.domain.journey.definition import Definition
 from models.domain.journey.entry import Past, refusal
 from models.store import changes, entries, entry_pace
 from models.store.entries import EnteringRun, JourneyStanding, Key, Pending, Settled
-from models.store.outbox import Told
+from models.store.outbox import OutboxMessage
 from models.store.session import OrganizationSession
 from models.store.triggers import listens_to_runs
 from models.tables.base import new_id
@@ -29,7 +29,7 @@ class Entering:
         self.versions = versions
         self.page_size = page_size
         self.now = now
-        self.told: list[Told] = []
+        self.told: list[OutboxMessage] = []
         self.entries: list[NewEntry] = []
 
     async def decide(self) -> bool:
@@ -73,7 +73,7 @@ class Entering:
     def _page(self, entering: Sequence[tuple[Pending, UUID]], definition: Definition) -> list[EnteringRun]:
         """The runs of one workflow."""
         first = entering[0][1]
-        self.told.append(Told(first, "start"))
+        self.told.append(OutboxMessage(first, "start"))
         name = workflow_id.entry(self.session.organization_id, first)
         return [_run(entry, run_id, name, definition.start) for entry, run_id in entering]
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from activities.contracts.sending import FIRST_RETRY, LONGEST_RETRY, MAXIMUM_TRIES, SendOutcome, SendResult
 from activities.message import Message
 from activities.providers.port import ProviderAnswer
+from models.domain.back_off import doubled
 from models.domain.wait_time import shared_instant
 from models.store.deliveries import DeliveryRow, Settlement
 
@@ -83,7 +84,7 @@ def standing_result(standing: DeliveryRow, now: datetime) -> SendResult:
 
 def back_off(tries: int) -> timedelta:
     """How long to wait after `tries` earlier tries."""
-    return min(FIRST_RETRY * float(2**tries), LONGEST_RETRY)
+    return doubled(FIRST_RETRY, tries, LONGEST_RETRY)
 
 
 def _clean(text: str | None) -> str | None:

@@ -5,9 +5,8 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.client import Client
 
-from activities.contracts.execution import fair_share
 from activities.contracts.routing import ROUTING_WORKFLOW, Routing
-from activities.starting import attributes
+from activities.starting import attributes, signal_with_start
 from models.domain.journey import workflow_id
 
 
@@ -17,14 +16,6 @@ async def poke(temporal: Client, organization_id: UUID) -> None:
     Raises:
         RPCError: Temporal did not answer.
     """
-    said = Routing(organization_id=organization_id)
-    await temporal.start_workflow(
-        ROUTING_WORKFLOW,
-        said,
-        id=workflow_id.routing(organization_id),
-        task_queue=activity.info().task_queue.removesuffix("-send"),
-        start_signal="poke",
-        start_signal_args=[said],
-        search_attributes=attributes(organization_id),
-        priority=fair_share(str(organization_id)),
-    )
+    said, name = Routing(organization_id=organization_id), workflow_id.routing(organization_id)
+    task_queue = activity.info().task_queue.removesuffix("-send")
+    await signal_with_start(temporal, task_queue, ROUTING_WORKFLOW, said, name, "poke", attributes(organization_id))

@@ -9,9 +9,9 @@ from activities.consent import judgements, question
 from activities.contracts.sending import Judgement
 from activities.contracts.steps import StepVisit, VisitBatch
 from activities.heartbeat import heartbeating
-from activities.versions import Versions, send_step
+from activities.versions import Versions
 from models.domain.decision import Decision, HourFacts, decide_hours
-from models.domain.journey.definition import Definition
+from models.domain.journey.definition import Definition, SendStep
 from models.domain.quiet_hours import choose_zone, read_window
 from models.store import decisions
 from models.store.eligibility import Places, load_places
@@ -42,7 +42,7 @@ class QuietHoursActivities:
 
 
 def _decide(visit: StepVisit, definition: Definition, places: Places, batch: VisitBatch) -> Decision:
-    step = send_step(definition, visit.step_id)
+    step = definition.step(visit.step_id, SendStep)
     zone = choose_zone(places.timezones.get(visit.contact_id), places.organization_timezone)
     return decide_hours(
         HourFacts(step.channel, step.purpose, read_window(places.quiet_hours, step.channel), zone, step.in_quiet_hours == "drop"), batch.now

@@ -20,9 +20,9 @@ from temporalio.client import Client
 from activities.contracts.journey import JOURNEY_WORKFLOW
 from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
-from activities.judging import TOO_EARLY, Around, Diagnosis, Patience, in_trouble, of_rows, without_row
 from activities.observed import GOES_ON, Examined, Listed, Observer
-from activities.rounds import in_each_organization
+from activities.per_organization import in_each_organization
+from activities.reconciler_rules import TOO_EARLY, Around, Diagnosis, Patience, in_trouble, of_rows, without_row
 from models.domain.findings import Kind, Sighting
 from models.domain.journey import workflow_id
 from models.store import carriers, conservation, findings

@@ -12,19 +12,19 @@ from temporalio.client import Client
 from activities.contracts.routing import Routed, Routing
 from activities.entering import Entering
 from activities.heartbeat import heartbeating
-from activities.telling import Teller
+from activities.outbox_delivery import OutboxDelivery
 from activities.versions import Versions
 from activities.waits import match_details
 from models.domain.audit import NewEntry
-from models.domain.journey.definition import WaitStep
+from models.domain.journey.definition import WaitForStep, WaitStep
 from models.domain.journey.entry import EventTrigger
 from models.settings import Settings
 from models.store import audit, changes, entries, events, membership, outbox, outside_rules, waits, watched
 from models.store.events import Unrouted
-from models.store.outbox import Told
+from models.store.outbox import OutboxMessage
 from models.store.outside_rules import Occasion
 from models.store.session import Database, OrganizationSession
-from models.store.waits import Match, OpenWaits, wait_for_step
+from models.store.waits import Match, OpenWaits
 from models.tables.base import utc_now
 from models.tables.events import JourneyTrigger
 
@@ -39,7 +39,7 @@ class RoutingActivities:
         self.database = database
         self.versions = versions
         self.page_size = settings.page_size
-        self.teller = Teller(database, versions, temporal, settings.task_queue)
+        self.delivery = OutboxDelivery(database, versions, temporal, settings.task_queue)
 
     def methods(self) -> list[Callable[..., Any]]:
         return [self.route_events]
@@ -79,8 +79,8 @@ class RoutingActivities:
         told_any = stuck = False
         for _ in range(PAGES_AT_ONCE):
             async with self.database.organization(organization_id) as session:
-                waiting = await outbox.waiting(session, MESSAGES_AT_ONCE, after)
-            told = await self.teller.tell(organization_id, waiting)
+                waiting = await outbox.pending(session, MESSAGES_AT_ONCE, after)
+            told = await self.delivery.tell(organization_id, waiting)
             if told:
                 async with self.database.organization(organization_id) as session:
                     await outbox.delivered(session, told)
@@ -114,7 +114,7 @@ class _Round:
         self.versions = versions
         self.now = now
         self.entering = Entering(session, versions, page_size, now)
-        self.told: list[Told] = []
+        self.told: list[OutboxMessage] = []
         self.entries: list[NewEntry] = []
 
     async def happened(self, batch: Sequence[Unrouted]) -> None:
@@ -130,7 +130,7 @@ class _Round:
         for version_id, step_id in await watched.steps_awaiting(self.session, ids):
             definition = await self.versions.definition(self.session, version_id)
             these = OpenWaits(version_id, step_id, "e.id = ANY(CAST(:events AS uuid[]))", {"events": ids})
-            self._tell(await waits.match_events(self.session, these, wait_for_step(definition, step_id), self.now))
+            self._tell(await waits.match_events(self.session, these, definition.step(step_id, WaitForStep), self.now))
 
     async def look_again(self, contacts: Sequence[UUID] | None) -> None:
         """Whatever depends on how these contacts are now (None: all, for what time alone may have changed) has been looked at."""
@@ -156,7 +156,7 @@ class _Round:
 
     async def conclude(self) -> None:
         """What is to be told is in the outbox, and what matters to auditors in the chain: last, for it locks the chain's head."""
-        await outbox.put(self.session, self.told)
+        await outbox.add(self.session, self.told)
         await audit.append(self.session, self.entries)
 
     async def _propose(self, ids: Sequence[UUID], names: Sequence[str]) -> None:
@@ -180,7 +180,7 @@ class _Round:
         for version_id, step_id in await watched.steps_with_conditions(self.session, contacts):
             definition = await self.versions.definition(self.session, version_id)
             these = OpenWaits(version_id, step_id, test, parameters)
-            self._tell(await waits.match_conditions(self.session, these, wait_for_step(definition, step_id), self.now))
+            self._tell(await waits.match_conditions(self.session, these, definition.step(step_id, WaitForStep), self.now))
 
     async def _reconsider(self, contacts: Sequence[UUID]) -> None:
         """Runs of these contacts whose wait ends by the contact's clock or dates ask again when that is."""
@@ -190,9 +190,9 @@ class _Round:
             if isinstance(step, WaitStep) and step.planned:
                 places.append((version_id, step_id))
         runs = await watched.runs_waiting_at(self.session, contacts, places) if places else []
-        self.told += [Told(run_id, "reconsider") for run_id in runs]
+        self.told += [OutboxMessage(run_id, "reconsider") for run_id in runs]
 
     def _tell(self, matches: Sequence[Match]) -> None:
         for match in matches:
             body = {"step_id": match.step_id, "visit": match.visit, "index": match.way, "details": match_details(match)}
-            self.told.append(Told(match.run_id, "matched", body))
+            self.told.append(OutboxMessage(match.run_id, "matched", body))

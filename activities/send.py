@@ -19,7 +19,7 @@ from activities.heartbeat import heartbeating
 from activities.ledger import Ledger
 from activities.lines import Lines
 from activities.message import Composer
-from activities.others import Others
+from activities.other_attempts import Others
 from activities.outcomes import Teller
 from activities.pace import Pace
 from activities.versions import Versions

@@ -7,10 +7,12 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from activities.contracts.control import CONTROL_WORKFLOW, Control
 from activities.contracts.execution import fair_share
 from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.contracts.payload import Payload, Scope
 from activities.contracts.search_attributes import CAMPAIGN_ID, JOURNEY_ID, ORGANIZATION_ID, VERSION_ID
+from models.domain.journey import workflow_id
 
 
 def attributes(
@@ -53,6 +55,52 @@ async def start_once(
     except WorkflowAlreadyStartedError:
         return False
     return True
+
+
+async def signal_with_start(
+    temporal: Client,
+    task_queue: str,
+    workflow: str,
+    said: Payload,
+    name: str,
+    signal: str,
+    found_by: TypedSearchAttributes,
+    patience: timedelta | None = None,
+) -> None:
+    """The workflow of this id has heard the signal; it is started, with the same argument, where it does not run. `patience`: how long to
+    wait for Temporal.
+
+    Raises:
+        RPCError: Temporal did not answer; the signal may have been heard all the same.
+    """
+    await temporal.start_workflow(
+        workflow,
+        said,
+        id=name,
+        task_queue=task_queue,
+        start_signal=signal,
+        start_signal_args=[said],
+        search_attributes=found_by,
+        priority=fair_share(found_by[ORGANIZATION_ID]),
+        rpc_timeout=patience,
+    )
+
+
+async def say_control(
+    temporal: Client, task_queue: str, control: Control, found_by: TypedSearchAttributes, patience: timedelta | None = None
+) -> None:
+    """The control workflow of the campaign, journey or connection has heard the word, after all words said before. Raises as
+    `signal_with_start`."""
+    await temporal.start_workflow(
+        CONTROL_WORKFLOW,
+        id=workflow_id.control(control.organization_id, control.kind, control.id),
+        task_queue=task_queue,
+        start_signal="control",
+        start_signal_args=[control],
+        search_attributes=found_by,
+        priority=fair_share(str(control.organization_id)),
+        rpc_timeout=patience,
+    )
 
 
 async def start_journey(temporal: Client, task_queue: str, name: str, given: JourneyInput) -> bool:

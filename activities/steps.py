@@ -15,8 +15,8 @@ from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
 from activities.effects.effect import Answers, Effect, Tools, Work
 from activities.effects.registry import EFFECTS
 from activities.heartbeat import heartbeating
-from activities.keeping import asked_of
 from activities.poking import poke
+from activities.replay_dedup import asked_of
 from models.domain.errors import NotFound
 from models.domain.journey.definition import Definition
 from models.domain.journey.steps.base import StepModel
@@ -45,7 +45,7 @@ class StepActivities:
         answers: Answers = {}
         async with heartbeating():
             definition = await self._definition(batch)
-            steps = {visit.step_id: _step(definition.steps, visit.step_id) for visit in batch.visits}
+            steps = {visit.step_id: definition.step(visit.step_id, StepModel) for visit in batch.visits}
             await self._keep(batch, definition)
             for kind, visits in _by_kind(batch.visits, steps).items():
                 answers |= await self._effect(kind).perform(Work(batch.scope, batch.now, clock, visits, steps))
@@ -76,14 +76,6 @@ class StepActivities:
         if found is None:
             raise NotFound("effect", kind)
         return found
-
-
-def _step(steps: Mapping[str, StepModel], step_id: str) -> StepModel:
-    """Raises NotFound: the version has no such step (a workflow of another version asked)."""
-    step = steps.get(step_id)
-    if step is None:
-        raise NotFound("step", step_id)
-    return step
 
 
 def _by_kind(visits: Sequence[StepVisit], steps: Mapping[str, StepModel]) -> dict[str, list[StepVisit]]:

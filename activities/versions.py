@@ -7,7 +7,7 @@ from uuid import UUID
 
 from models.domain.errors import NotFound
 from models.domain.journey.content_hash import TemplateContent
-from models.domain.journey.definition import BranchStep, Definition, SendStep
+from models.domain.journey.definition import Definition
 from models.store import journey_versions
 from models.store.session import OrganizationSession
 
@@ -65,23 +65,3 @@ class Versions:
             for id, content in (await journey_versions.template_contents(session, missing)).items():
                 found[id] = self._templates.put((mine, id), content)
         return found
-
-
-def send_step(definition: Definition, step_id: str) -> SendStep:
-    """The send step of this id.
-
-    Raises:
-        NotFound: the version has no such send step (a workflow of another version asked).
-    """
-    step = definition.steps.get(step_id)
-    if not isinstance(step, SendStep):
-        raise NotFound("send step", step_id)
-    return step
-
-
-def branch_step(definition: Definition, step_id: str) -> BranchStep:
-    """The branch step of this id. Raises NotFound like `send_step`."""
-    step = definition.steps.get(step_id)
-    if not isinstance(step, BranchStep):
-        raise NotFound("branch step", step_id)
-    return step

@@ -9,7 +9,6 @@ from temporalio import activity
 from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
 from activities.heartbeat import heartbeating
 from activities.versions import Versions
-from models.domain.errors import NotFound
 from models.domain.journey.definition import Definition, WaitForStep, WaitStep
 from models.domain.wait_time import plan
 from models.store import planned_waits, waits
@@ -30,7 +29,7 @@ class WaitActivities:
         """When each run wakes, by its contact's zone and dates as they are now. Reads only, so running it twice is harmless."""
         async with heartbeating(), self.database.organization(batch.scope.organization_id) as session:
             definition = await self.versions.definition(session, batch.scope.version_id)
-            steps = {visit.run_id: _wait(definition, visit.step_id) for visit in batch.visits}
+            steps = {visit.run_id: definition.step(visit.step_id, WaitStep) for visit in batch.visits}
             fields = {run_id: step.date.field for run_id, step in steps.items() if step.date is not None}
             known = await planned_waits.load(session, {visit.run_id: visit.contact_id for visit in batch.visits}, fields)
         return [_planned(visit, steps[visit.run_id], known[visit.run_id], batch) for visit in batch.visits]
@@ -55,12 +54,12 @@ class WaitActivities:
 
 
 def _planned(visit: StepVisit, step: WaitStep, known: planned_waits.Known, batch: VisitBatch) -> StepAnswer:
-    planned = plan(step, known.place, known.value, batch.now)
+    planned = plan(step, known.place, known.value, visit.asks_from or batch.now)
     return StepAnswer(run_id=visit.run_id, until=planned.until, reason=planned.reason, details=planned.details)
 
 
 def _new_waits(batch: VisitBatch, definition: Definition) -> list[NewWait]:
-    return [_new_wait(visit, _wait_for(definition, visit.step_id), batch) for visit in batch.visits]
+    return [_new_wait(visit, definition.step(visit.step_id, WaitForStep), batch) for visit in batch.visits]
 
 
 def _new_wait(visit: StepVisit, step: WaitForStep, batch: VisitBatch) -> NewWait:
@@ -80,17 +79,3 @@ def _answer(visit: StepVisit, match: Match | None) -> StepAnswer:
 
 def match_details(match: Match) -> dict[str, Any]:
     return {} if match.event_id is None else {"event_id": str(match.event_id)}
-
-
-def _wait(definition: Definition, step_id: str) -> WaitStep:
-    step = definition.steps.get(step_id)
-    if not isinstance(step, WaitStep):
-        raise NotFound("wait step", step_id)
-    return step
-
-
-def _wait_for(definition: Definition, step_id: str) -> WaitForStep:
-    step = definition.steps.get(step_id)
-    if not isinstance(step, WaitForStep):
-        raise NotFound("wait_for step", step_id)
-    return step

@@ -105,7 +105,7 @@ def authenticate() -> Any:
 def _check_allowed(identity: Identity, permissions: tuple[str, ...]) -> None:
     for permission in permissions:
         if permission not in identity.permissions:
-            raise NotAllowed(f"This needs the permission {permission}; ask an admin of the organization, or use a key with that scope.")
+            raise NotAllowed.lacking(permission)
     if identity.suspended and not all(only_reads(permission) for permission in permissions):
         raise NotAllowed("The organization is suspended: it can be read, but nothing can be changed or sent.")
 

@@ -46,8 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0: simulated, or every case passes. 1: a case fails. 2: nothing could be tried: usage, no answer, or the API refused."""
     try:
-        api = PublicApi(_address(arguments), _key(arguments))
-        api.be_patient(PATIENCE)
+        api = PublicApi(_address(arguments), _key(arguments), PATIENCE)
         return asyncio.run(play(arguments, api))
     except (Unusable, Refused, Away, OSError, ValueError) as error:
         print(f"leadstats simulate: {error}", file=sys.stderr)

@@ -19,17 +19,19 @@ def listen(trips: Trips, trip: Trip, message: RunMessage) -> None:
         case "exit":
             trip.state = replace(trip.state, leaving=trip.state.leaving or message.reason or "exit_rule")
         case "reconsider":
-            trip.state = interpreter.reconsidered(trips.definition, trip.state)
+            trip.state = interpreter.reconsidered(trips.definition, trip.state, workflow.now())
         case "variables":
             trip.author = author_of(message)
-            trips.apply(trip, interpreter.variables_changed(trips.definition, trip.state, list(message.names), message.reason))
+            names, now = list(message.names), workflow.now()
+            trips.apply(trip, interpreter.variables_changed(trips.definition, trip.state, names, now, message.reason))
 
 
 def _match(trips: Trips, trip: Trip, message: RunMessage) -> None:
     state = trip.state
     if (state.step_id, state.visit) != (message.step_id, message.visit):
         return
-    progress = interpreter.matched(trips.definition, state, workflow.now(), message.step_id or "", message.visit or 1, heard(message))
+    at, paused = (message.step_id or "", message.visit or 1), trips.is_held(trip)
+    progress = interpreter.matched(trips.definition, state, workflow.now(), *at, heard(message), paused=paused)
     if progress is not None:
         trips.apply(trip, progress)
     elif state.phase is Phase.ACTIVE and not trip.resting:

@@ -6,10 +6,10 @@ from temporalio import workflow
 
 from activities.contracts.execution import RECORDS
 from activities.contracts.moves import MOVE_PLAN_WORKFLOW, PlanPage, PlanRef, finish_plan, tell_moves
+from models.domain.back_off import doubled
 
 FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(minutes=5)  # so late a run is told that was busy before; a workflow takes 2,000 updates
-DOUBLINGS = 10
 
 
 @workflow.defn(name=MOVE_PLAN_WORKFLOW)
@@ -25,11 +25,9 @@ class MovePlanWorkflow:
             if told.after is None:
                 if (await workflow.execute_activity(finish_plan, plan, **RECORDS)).finished:
                     return
-                await workflow.sleep(_pause(plan.passes), summary="until the runs that were busy are asked again")
+                await workflow.sleep(
+                    doubled(FIRST_PAUSE, plan.passes, LONGEST_PAUSE), summary="until the runs that were busy are asked again"
+                )
                 plan = plan.model_copy(update={"passes": plan.passes + 1})
             if workflow.info().is_continue_as_new_suggested():
                 workflow.continue_as_new(plan)
-
-
-def _pause(passes: int) -> timedelta:
-    return min(FIRST_PAUSE * (1 << min(passes, DOUBLINGS)), LONGEST_PAUSE)

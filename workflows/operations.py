@@ -14,10 +14,10 @@ from activities.contracts.operations import (
     control_page,
     finish_operation,
 )
+from models.domain.back_off import doubled
 
 FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(minutes=1)
-DOUBLINGS = 6
 PASSES = 12  # about six minutes: who has not answered by then is not going to
 
 
@@ -36,11 +36,9 @@ class OperationWorkflow:
                 end = OperationEnd(operation=operation, last=operation.passes + 1 >= PASSES)
                 if (await workflow.execute_activity(finish_operation, end, **RECORDS)).finished:
                     return
-                await workflow.sleep(_pause(operation.passes), summary="until the runs that did not answer are asked again")
+                await workflow.sleep(
+                    doubled(FIRST_PAUSE, operation.passes, LONGEST_PAUSE), summary="until the runs that did not answer are asked again"
+                )
                 operation = operation.model_copy(update={"passes": operation.passes + 1})
             if workflow.info().is_continue_as_new_suggested():
                 workflow.continue_as_new(operation)
-
-
-def _pause(passes: int) -> timedelta:
-    return min(FIRST_PAUSE * (1 << min(passes, DOUBLINGS)), LONGEST_PAUSE)

@@ -100,7 +100,7 @@ class Operators:
             case "restore_step" if control.to_step in state.skips:
                 self.trips.apply(trip, interpreter.restore_step(state, control.to_step, control.reason))
             case "approve" | "reject":
-                progress = interpreter.reviewed(self.definition, state, now, control.command == "approve")
+                progress = interpreter.reviewed(self.definition, state, now, control.command == "approve", paused=self.trips.is_held(trip))
                 if progress is None:
                     trip.author = SYSTEM
                     return False
@@ -154,7 +154,7 @@ class Operators:
         if whose is not None:
             details["with"] = str(whose)
         wake_at = interpreter.due_after_pause(here, workflow.now()) if kind == "resumed" else here.wake_at
-        change = interpreter.Change(kind, here.phase, here.step_id, here.visit, wake_at, reason, details)
+        change = interpreter.Change(kind, interpreter.phase_on_record(here), here.step_id, here.visit, wake_at, reason, details)
         self.trips.apply(trip, Progress(here, (change,)))
 
 

@@ -11,6 +11,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from activities.contracts.execution import RECORDS, SENDS, send_queue
 from activities.contracts.sending import Judgement, SendOutcome, SendResult, check_consent, check_quiet_hours, send_messages
 from activities.contracts.steps import STEP_QUESTIONS, StepAnswer, StepVisit, VisitBatch
+from models.domain.back_off import doubled
 from models.domain.decision import Outcome
 from models.domain.journey import interpreter
 from models.domain.journey.interpreter import Command, Question, Send, WaitUntil
@@ -26,7 +27,6 @@ ASK_AGAIN = {
     SendOutcome.THROTTLED: (timedelta(seconds=30), timedelta(minutes=15)),
     SendOutcome.TRANSIENT: (timedelta(seconds=30), timedelta(minutes=15)),
 }
-DOUBLINGS = 10
 CAMPAIGN_CANCELLED = "campaign_cancelled"  # how the last check before a send calls it
 Answer = TypeVar("Answer", Judgement, StepAnswer, SendResult)
 NOT_SENT = (SendOutcome.REFUSED, SendOutcome.RECIPIENT_PERMANENT, SendOutcome.OPTED_OUT)
@@ -129,6 +129,7 @@ class Performer:
             visit=state.visit,
             round=state.round,
             arrived_at=state.arrived_at,
+            asks_from=state.asks_from,
         )
 
     def _asks(
@@ -153,4 +154,4 @@ def _delivered(result: SendResult) -> dict[str, Any]:
 
 def _patience(outcome: SendOutcome, round: int) -> timedelta:
     first, longest = ASK_AGAIN[outcome]
-    return min(first * (1 << min(round, DOUBLINGS)), longest)
+    return doubled(first, round, longest)

@@ -100,7 +100,7 @@ class Trips:
         return trip.state.paused or bool(self.held_by)
 
     def shown(self, trip: Trip) -> Phase:
-        return Phase.PAUSED if self.is_held(trip) and not trip.finished else trip.state.phase
+        return Phase.PAUSED if self.is_held(trip) and not trip.finished else interpreter.phase_on_record(trip.state)
 
     def apply(self, trip: Trip, progress: Progress) -> None:
         """The state is the new one, and its changes are numbered, dated and queued for the record."""

@@ -21,6 +21,7 @@ class StepVisit:
     visit: int = 1
     round: int = 0
     arrived_at: datetime | None = None  # at a step where time passes
+    asks_from: datetime | None = None  # the wait's end is asked anew: it is planned from then, not from now
     allowed_until: datetime | None = None  # what quiet-hours said: a send still queued then must ask again
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from activities.contracts.steps import StepVisit
 from activities.effects.effect import Answers, Build, Tools, Work, claims
 from models.domain.journey.steps.enter_journey import EnterJourneyStep
-from models.store import effects, entries, journey_versions
+from models.store import effects, entries, journey_versions, run_variables
 from models.store.effects import Claimed, Settlement
 from models.store.entries import Proposal
 from models.store.session import OrganizationSession
@@ -41,7 +41,7 @@ class EnterJourney:
         """By run. A journey that has no version (any more) is entered by nobody."""
         steps = {visit.run_id: work.step(visit, EnterJourneyStep) for visit in visits}
         newest = await journey_versions.newest_ids(session, sorted({step.journey_id for step in steps.values()}))
-        variables = await entries.variables_of(session, [visit.run_id for visit in visits])
+        variables = await run_variables.variables_of(session, [visit.run_id for visit in visits])
         return {
             visit.run_id: _proposal(visit, step, newest[step.journey_id], variables.get(visit.run_id, {}), claimed[visit.run_id].id)
             for visit in visits

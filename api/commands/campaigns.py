@@ -12,9 +12,9 @@ from uuid import UUID
 from temporalio.common import TypedSearchAttributes
 
 from activities.contracts.campaign import CAMPAIGN_WORKFLOW, CampaignRef
-from activities.contracts.control import Control, ControlledKind
 from activities.starting import attributes
-from api.commands import resumptions, temporal
+from api.commands import temporal
+from api.commands.pausing import Controlled, because, request_resume, tell_runs
 from api.commands.runs import published_version, refuse_closed
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
@@ -30,7 +30,6 @@ from models.tables.base import utc_now
 from models.tables.journeys import Campaign, Journey, JourneyVersion
 from workflows.schedules import first_days, recurring, recurring_id
 
-Command = Literal["pause", "resume", "cancel"]
 OnError = Literal["park", "pause", "skip"]
 ENDED = ("completed", "cancelled")
 EMPTY = (
@@ -263,9 +262,9 @@ async def pause(caller: Caller, campaign_id: UUID, reason: str | None, key: str 
         _refuse_ended(campaign, "pause")
         if campaign.paused_at is None:
             campaign = await campaigns.pause(session, campaign_id)
-            await _append(session, caller, "campaign.paused", campaign_id, *await controls.follow(session, campaign_id), **_because(reason))
+            await _append(session, caller, "campaign.paused", campaign_id, *await controls.follow(session, campaign_id), **because(reason))
         campaign = await campaigns.count_pause(session, campaign_id)
-    await _control(caller, campaign, "pause", reason, key)
+    await tell_runs(caller, _controlled(campaign), "pause", reason, key)
     return campaign
 
 
@@ -282,14 +281,9 @@ async def resume(caller: Caller, campaign_id: UUID, key: str | None, manner: Man
     async with caller.session() as session:
         campaign = await campaigns.get(session, campaign_id, lock=True)
         _refuse_ended(campaign, "resume")
-        if campaign.paused_at is None:
-            manner.refuse_unpaused("campaign")
+        if not await request_resume(session, caller, _controlled(campaign), key, manner, reason):
             return campaign
-        request = str(_request(caller, campaign, "resume", key))
-        asked = {"pauses": campaign.pauses, "request_id": request, **manner.audited(), **_because(reason)}
-        if await resumptions.is_news(session, "campaign", campaign_id, asked):
-            await _append(session, caller, "campaign.resume_requested", campaign_id, **asked)
-    await _control(caller, campaign, "resume", reason, key, manner)
+    await tell_runs(caller, _controlled(campaign), "resume", reason, key, manner)
     return campaign
 
 
@@ -307,9 +301,9 @@ async def cancel(caller: Caller, campaign_id: UUID, reason: str | None, key: str
         if campaign.cancelled_at is None:
             campaign = await campaigns.cancel(session, campaign_id)
             await _append(
-                session, caller, "campaign.cancelled", campaign_id, *await controls.follow(session, campaign_id), **_because(reason)
+                session, caller, "campaign.cancelled", campaign_id, *await controls.follow(session, campaign_id), **because(reason)
             )
-    await _control(caller, campaign, "cancel", reason, key)
+    await tell_runs(caller, _controlled(campaign), "cancel", reason, key)
     return campaign
 
 
@@ -318,32 +312,8 @@ def _refuse_ended(campaign: Campaign, verb: str) -> None:
         raise Conflict(f"The campaign is {campaign.status} already; there is nothing left to {verb}.")
 
 
-async def _control(
-    caller: Caller, campaign: Campaign, command: Command, reason: str | None, key: str | None, manner: Manner = AT_ONCE
-) -> None:
-    """A resume names the pauses it knew of: one that is said after it is not lifted by it."""
-    organization_id = caller.organization_id
-    control = Control(
-        organization_id=organization_id,
-        kind=ControlledKind.CAMPAIGN,
-        id=campaign.id,
-        command=command,
-        actor_kind=caller.actor.kind,
-        actor_id=caller.actor.id,
-        reason=reason,
-        request_id=_request(caller, campaign, command, key),
-        pauses=campaign.pauses,
-        **vars(manner),
-    )
-    await temporal.control_all(caller.services, control, _found_by(campaign))
-
-
-def _request(caller: Caller, campaign: Campaign, command: Command, key: str | None) -> UUID:
-    return temporal.request_id(key or f"after {campaign.pauses} pauses", caller.organization_id, caller.actor.id, campaign.id, command)
-
-
-def _because(reason: str | None) -> dict[str, str]:
-    return {"reason": reason} if reason else {}
+def _controlled(campaign: Campaign) -> Controlled:
+    return Controlled("campaign", campaign.id, campaign.paused_at, campaign.pauses, _found_by(campaign))
 
 
 async def _append(session: OrganizationSession, caller: Caller, action: str, *campaign_ids: UUID, **details: Any) -> None:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-from activities.contracts.control import Control, ControlledKind
 from activities.starting import attributes
-from api.commands import cases, resumptions, temporal
+from api.commands import cases
 from api.commands.facts import facts_of as facts_of
+from api.commands.pausing import Controlled, because, request_resume, tell_runs
 from api.commands.routing import poke_if_listening
 from api.dependencies import Caller
 from models.domain.audit import NewEntry
@@ -21,8 +21,6 @@ from models.store import access, approvals, audit, campaigns, journey_versions, 
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
 from models.tables.journeys import Journey, JourneyVersion
-
-Command = Literal["pause", "resume", "cancel"]
 
 
 @dataclass(frozen=True)
@@ -152,9 +150,9 @@ async def pause(caller: Caller, journey_id: UUID, reason: str | None, key: str |
         journey = await journeys.get(session, journey_id, lock=True)
         if journey.paused_at is None:
             journey = await journeys.set_paused(session, journey_id, datetime.now(UTC))
-            await _append(session, caller, "journey.paused", journey_id, **_because(reason))
+            await _append(session, caller, "journey.paused", journey_id, **because(reason))
         journey = await journeys.count_pause(session, journey_id)
-    await _control(caller, journey, "pause", reason, key)
+    await tell_runs(caller, _controlled(journey), "pause", reason, key)
     return journey
 
 
@@ -169,14 +167,9 @@ async def resume(caller: Caller, journey_id: UUID, key: str | None, manner: Mann
     manner.check()
     async with caller.session() as session:
         journey = await journeys.get(session, journey_id, lock=True)
-        if journey.paused_at is None:
-            manner.refuse_unpaused("journey")
+        if not await request_resume(session, caller, _controlled(journey), key, manner, reason):
             return journey
-        request = str(_request(caller, journey, "resume", key))
-        asked = {"pauses": journey.pauses, "request_id": request, **manner.audited(), **_because(reason)}
-        if await resumptions.is_news(session, "journey", journey_id, asked):
-            await _append(session, caller, "journey.resume_requested", journey_id, **asked)
-    await _control(caller, journey, "resume", reason, key, manner)
+    await tell_runs(caller, _controlled(journey), "resume", reason, key, manner)
     return journey
 
 
@@ -191,39 +184,19 @@ async def cancel(caller: Caller, journey_id: UUID, reason: str | None, key: str 
         journey = await journeys.get(session, journey_id, lock=True)
         await runs.cancel_unstarted(session, journey_id)
         cancelled = [
-            NewEntry("campaign.cancelled", "campaign", str(id), caller.actor, _because(reason))
+            NewEntry("campaign.cancelled", "campaign", str(id), caller.actor, because(reason))
             for id in await campaigns.cancel_all(session, journey_id)
         ]
-        asked = NewEntry("journey.cancellation_requested", "journey", str(journey_id), caller.actor, _because(reason))
+        asked = NewEntry("journey.cancellation_requested", "journey", str(journey_id), caller.actor, because(reason))
         await audit.append(session, [asked, *cancelled])
-    await _control(caller, journey, "cancel", reason, key)
+    # Without a key never the same word as one before: others may have entered since.
+    await tell_runs(caller, _controlled(journey), "cancel", reason, key or str(new_id()))
     return journey
 
 
-async def _control(
-    caller: Caller, journey: Journey, command: Command, reason: str | None, key: str | None, manner: Manner = AT_ONCE
-) -> None:
-    """A resume names the pauses it knew of: one that is said after it is not lifted by it."""
-    organization_id, journey_id = caller.organization_id, journey.id
-    control = Control(
-        organization_id=organization_id,
-        kind=ControlledKind.JOURNEY,
-        id=journey_id,
-        command=command,
-        actor_kind=caller.actor.kind,
-        actor_id=caller.actor.id,
-        reason=reason,
-        request_id=_request(caller, journey, command, key),
-        pauses=journey.pauses,
-        **vars(manner),
-    )
-    await temporal.control_all(caller.services, control, attributes(organization_id, journey_id))
-
-
-def _request(caller: Caller, journey: Journey, command: Command, key: str | None) -> UUID:
-    """A cancellation without a key is never the same word as one before: others may have entered since."""
-    word = key or (str(new_id()) if command == "cancel" else f"after {journey.pauses} pauses")
-    return temporal.request_id(word, caller.organization_id, caller.actor.id, journey.id, command)
+def _controlled(journey: Journey) -> Controlled:
+    found_by = attributes(journey.organization_id, journey.id)
+    return Controlled("journey", journey.id, journey.paused_at, journey.pauses, found_by)
 
 
 async def set_archived(caller: Caller, journey_id: UUID, archived: bool) -> Journey:
@@ -235,10 +208,6 @@ async def set_archived(caller: Caller, journey_id: UUID, archived: bool) -> Jour
         journey = await journeys.set_archived(session, journey_id, datetime.now(UTC) if archived else None)
         await _append(session, caller, "journey.archived" if archived else "journey.restored", journey_id)
     return journey
-
-
-def _because(reason: str | None) -> dict[str, str]:
-    return {"reason": reason} if reason else {}
 
 
 async def _append(session: OrganizationSession, caller: Caller, action: str, journey_id: UUID, **details: Any) -> None:

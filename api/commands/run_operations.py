@@ -77,7 +77,7 @@ def _authorize(caller: Caller, operation: Operation, selection: RunSelection) ->
     needed = [operation.permission, *(("segments.read", "contacts.read") if selection.segment_id is not None else ())]
     for permission in needed:
         if permission not in caller.permissions:
-            raise NotAllowed(f"This needs the permission {permission}; ask an admin of the organization, or use a key with that scope.")
+            raise NotAllowed.lacking(permission)
 
 
 def _arguments(operation: Operation, given: dict[str, Any]) -> dict[str, Any]:

@@ -16,16 +16,13 @@ from temporalio.common import TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.contracts.control import CONTROL_WORKFLOW, Control
-from activities.contracts.execution import fair_share
+from activities import starting
+from activities.contracts.control import Control
 from activities.contracts.payload import Payload
 from activities.contracts.run_control import CONTROL_RUNS, RunControl, RunControlled
-from activities.contracts.search_attributes import ORGANIZATION_ID
-from activities.starting import start_once
 from api.dependencies import Services
 from api.temporal_errors import is_away
 from models.domain.errors import Unavailable
-from models.domain.journey import workflow_id
 
 PATIENCE = timedelta(seconds=5)
 _REQUESTS = UUID("6f1c5b0e-8a43-4a6e-9d0c-6f2b7a1c9e55")  # the name space of ids made from Idempotency-Keys
@@ -47,7 +44,7 @@ async def start(services: Services, workflow: str, argument: Payload, name: str,
         Unavailable: Temporal did not answer; the start may still have happened, and may be repeated.
     """
     async with _answering():
-        await start_once(services.temporal, services.settings.task_queue, workflow, argument, name, found_by, PATIENCE)
+        await starting.start_once(services.temporal, services.settings.task_queue, workflow, argument, name, found_by, PATIENCE)
 
 
 async def create_schedule(services: Services, name: str, schedule: Schedule, backfill: ScheduleBackfill) -> None:
@@ -68,16 +65,7 @@ async def control_all(services: Services, control: Control, found_by: TypedSearc
         Unavailable: Temporal did not answer; the word may have been heard, and may be repeated.
     """
     async with _answering():
-        await services.temporal.start_workflow(
-            CONTROL_WORKFLOW,
-            id=workflow_id.control(control.organization_id, control.kind, control.id),
-            task_queue=services.settings.task_queue,
-            start_signal="control",
-            start_signal_args=[control],
-            search_attributes=found_by,
-            priority=fair_share(str(control.organization_id)),
-            rpc_timeout=PATIENCE,
-        )
+        await starting.say_control(services.temporal, services.settings.task_queue, control, found_by, PATIENCE)
 
 
 async def signal_with_start(
@@ -89,17 +77,7 @@ async def signal_with_start(
         Unavailable: Temporal did not answer; the signal may have been heard, and may be repeated.
     """
     async with _answering():
-        await services.temporal.start_workflow(
-            workflow,
-            said,
-            id=name,
-            task_queue=services.settings.task_queue,
-            start_signal=signal,
-            start_signal_args=[said],
-            search_attributes=found_by,
-            priority=fair_share(found_by[ORGANIZATION_ID]),
-            rpc_timeout=PATIENCE,
-        )
+        await starting.signal_with_start(services.temporal, services.settings.task_queue, workflow, said, name, signal, found_by, PATIENCE)
 
 
 async def control_runs(services: Services, name: str, control: RunControl, update_id: str) -> list[RunControlled]:

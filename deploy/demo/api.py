@@ -3,22 +3,11 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx2
-
 from deploy.trial.api import Api, Refused
 
 
 class PublicApi(Api):
-    """Adds lists and files to the patient client. `transport` replaces the network, for tests in one process."""
-
-    def __init__(self, address: str, api_key: str, transport: httpx2.AsyncBaseTransport | None = None) -> None:
-        super().__init__(address, api_key)
-        if transport is not None:
-            self._client = httpx2.AsyncClient(transport=transport, base_url=address, headers=self._client.headers, timeout=60)
-
-    def be_patient(self, seconds: float) -> None:
-        """For so long a request is repeated while the server is away."""
-        self._patience = seconds
+    """Adds lists and files to the patient client."""
 
     async def every(self, path: str, **query: Any) -> AsyncIterator[dict[str, Any]]:
         """All items of all pages."""

@@ -43,12 +43,12 @@ class Away(Exception):
 
 class Api:
     """`patience`: for how many seconds a request is repeated while the server is away. A repeated POST carries the same
-    Idempotency-Key, so it is obeyed once."""
+    Idempotency-Key, so it is obeyed once. `transport` replaces the network, for tests in one process."""
 
-    def __init__(self, address: str, api_key: str, patience: float = 60) -> None:
+    def __init__(self, address: str, api_key: str, patience: float = 60, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         headers = {"Authorization": f"Bearer {api_key}"}
-        self._client = httpx2.AsyncClient(base_url=address, headers=headers, timeout=30, trust_env=False)
-        self._patience = patience
+        self._client = httpx2.AsyncClient(base_url=address, headers=headers, timeout=30, trust_env=False, transport=transport)
+        self.patience = patience
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,7 +78,7 @@ class Api:
         return await self._ask("POST", path, form | {"timeout": 300})
 
     async def _ask(self, method: str, path: str, options: Mapping[str, Any]) -> Any:
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self.patience
         while True:
             try:
                 answer = await self._client.request(method, path, **options)
@@ -91,5 +91,5 @@ class Api:
                     raise Refused(method, path, answer.status_code, answer.text)
                 trouble = str(answer.status_code)
             if time.monotonic() > deadline:
-                raise Away(f"{method} {path} was not answered within {self._patience:.0f} s ({trouble})")
+                raise Away(f"{method} {path} was not answered within {self.patience:.0f} s ({trouble})")
             await asyncio.sleep(PAUSE)

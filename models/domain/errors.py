@@ -20,6 +20,7 @@ LeadStatsError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class NotFound(LeadStatsError):
 
 class NotAllowed(LeadStatsError):
     code = "not_allowed"
+
+    @classmethod
+    def lacking(cls, permission: str) -> Self:
+        return cls(f"This needs the permission {permission}; ask an admin of the organization, or use a key with that scope.")
 
 
 class NotAuthenticated(LeadStatsError):

@@ -16,6 +16,7 @@ from sqlmodel import col
 
 from models.domain.errors import Conflict, Invalid, NotFound
 from models.store.rowset import rowset
+from models.store.run_variables import variables_of
 from models.store.segment_sql import CompiledRule
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
@@ -229,16 +230,13 @@ _PROFILES = text(
     WHERE c.organization_id = :o AND c.id = ANY(CAST(:ids AS uuid[])) ORDER BY c.id FOR UPDATE
     """
 )
-_VARIABLES = text("SELECT r.id, r.variables FROM runs r WHERE r.organization_id = :o AND r.id = ANY(CAST(:ids AS uuid[]))")
 
 
 async def lock_profiles(session: OrganizationSession, runs: Mapping[UUID, UUID]) -> Profiles:
     """The contacts of these runs (run to contact), locked in the order of their ids, and the runs' variables."""
-    o = session.organization_id
-    found = await session.execute(_PROFILES, {"o": o, "ids": list(set(runs.values()))})
+    found = await session.execute(_PROFILES, {"o": session.organization_id, "ids": list(set(runs.values()))})
     profiles = {row.contact_id: Profile(row.contact_id, row.attributes, list(row.tags)) for row in found}
-    variables = await session.execute(_VARIABLES, {"o": o, "ids": list(runs)})
-    return Profiles(profiles, {row.id: row.variables for row in variables})
+    return Profiles(profiles, await variables_of(session, list(runs)))
 
 
 _SAVE_PROFILES = text(

@@ -66,15 +66,6 @@ async def propose(session: OrganizationSession, proposals: Sequence[Proposal]) -
     await session.execute(_PROPOSE, {"o": session.organization_id, "rows": rowset(rows)})
 
 
-_VARIABLES = text("SELECT id, variables FROM runs WHERE organization_id = :o AND id = ANY(CAST(:ids AS uuid[]))")
-
-
-async def variables_of(session: OrganizationSession, run_ids: Sequence[UUID]) -> dict[UUID, Mapping[str, Any]]:
-    """The runs' variables, by run."""
-    found = await session.execute(_VARIABLES, {"o": session.organization_id, "ids": list(run_ids)})
-    return {row.id: row.variables for row in found}
-
-
 async def propose_by_events(
     session: OrganizationSession, trigger: JourneyTrigger, events: Sequence[UUID], key: str | None, hidden: bool, now: datetime
 ) -> None:

@@ -15,12 +15,11 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from models.domain.audit import NewEntry
+from models.domain.journey.replay import REPLAYED
 from models.store.deliveries import Settled
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
-
-REPLAYED = "replayed"
 
 # For each place the other runs of the chain, unless somebody has asked for exactly this to be done again. In the order of runs. One that
 # has been replayed itself asks in vain: it does nothing any more.

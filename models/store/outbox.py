@@ -14,8 +14,8 @@ from models.tables.base import new_id
 
 
 @dataclass(frozen=True)
-class Told:
-    """`kind`: start, matched, exit or reconsider. `body` is what `activities.contracts.journey.RunMessage` says besides."""
+class OutboxMessage:
+    """`kind`: start, matched, exit, reconsider or variables. `body` is what `activities.contracts.journey.RunMessage` says besides."""
 
     run_id: UUID
     kind: str
@@ -23,7 +23,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingMessage:
     """`finished`: nobody need be told any more. `replayed`: its replay has closed it, and its workflow, if there is any, must be told.
     `lost`: its workflow is gone for good, as far as anybody knows."""
 
@@ -57,18 +57,18 @@ _TAKE = text(
 _DELETE = text("DELETE FROM run_messages WHERE organization_id = :o AND id = ANY(CAST(:ids AS uuid[]))")
 
 
-async def put(session: OrganizationSession, messages: Sequence[Told]) -> None:
+async def add(session: OrganizationSession, messages: Sequence[OutboxMessage]) -> None:
     """They will be told, in this order for each workflow, once the transaction has committed."""
     if messages:
         rows = [{**vars(message), "id": new_id()} for message in messages]
         await session.execute(_PUT, {"o": session.organization_id, "rows": rowset(rows)})
 
 
-async def waiting(session: OrganizationSession, limit: int, after: UUID | None = None) -> list[Waiting]:
+async def pending(session: OrganizationSession, limit: int, after: UUID | None = None) -> list[PendingMessage]:
     """Up to `limit` messages that nobody has been told yet, oldest first, beginning after the id `after`."""
     wanted = {"o": session.organization_id, "limit": limit, "after": after or UUID(int=0), "lost": LOST}
     rows = await session.execute(_TAKE, wanted)
-    return [Waiting(*row) for row in rows]
+    return [PendingMessage(*row) for row in rows]
 
 
 async def delivered(session: OrganizationSession, ids: Sequence[UUID]) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlmodel import col
 
-from models.store.outbox import Told
+from models.store.outbox import OutboxMessage
 from models.store.segment_sql import CompiledRule, compile_rule
 from models.store.session import OrganizationSession
 from models.tables.events import JourneyTrigger
@@ -64,7 +64,7 @@ _EXIT_RUNS = text(
 )
 
 
-async def end_runs(session: OrganizationSession, trigger: JourneyTrigger, occasion: Occasion, now: datetime) -> list[Told]:
+async def end_runs(session: OrganizationSession, trigger: JourneyTrigger, occasion: Occasion, now: datetime) -> list[OutboxMessage]:
     """Runs of the trigger's version that its rule ends are marked so: from the commit on, nothing of them is sent. Whom to tell."""
     reason = f"exit_rule:{trigger.name}"
     parts, parameters = _parts(session, trigger, occasion, now)
@@ -74,7 +74,7 @@ async def end_runs(session: OrganizationSession, trigger: JourneyTrigger, occasi
 
 async def count_goal(
     session: OrganizationSession, trigger: JourneyTrigger, occasion: Occasion, window: timedelta, ends: bool, now: datetime
-) -> list[Told]:
+) -> list[OutboxMessage]:
     """Runs of the trigger's version that reached the goal within `window` of their entry are counted, once each. With `ends`, those
     under way are over: whom to tell."""
     parts, parameters = _parts(session, trigger, occasion, now)
@@ -105,5 +105,5 @@ def _parts(
     return parts, parameters
 
 
-def _exit(run_id: UUID, reason: str) -> Told:
-    return Told(run_id, "exit", {"reason": reason})
+def _exit(run_id: UUID, reason: str) -> OutboxMessage:
+    return OutboxMessage(run_id, "exit", {"reason": reason})

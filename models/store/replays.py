@@ -14,17 +14,16 @@ from sqlalchemy import text
 
 from models.domain.audit import Actor, NewEntry
 from models.domain.journey import workflow_id
-from models.domain.journey.replay import Begun
+from models.domain.journey.replay import REPLAYED, Begun
 from models.domain.journey.run import FINISHED
 from models.store import outbox
-from models.store.outbox import Told
+from models.store.outbox import OutboxMessage
 from models.store.replay_chains import begun_with
 from models.store.replay_plans import Plan, ReplayOptions
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
 
-REPLAYED = "replayed"  # why the old run ends
 RUNS_PER_WORKFLOW = 200
 
 _INSERT = text(
@@ -91,8 +90,8 @@ async def make(
     closed = [each.old.id for each in plans if each.old.status not in FINISHED]
     await session.execute(_CLOSE_WAITS, {"o": session.organization_id, "ids": closed})
     first = {one.workflow_id: one.id for one in reversed(made)}
-    starts = [Told(run_id, "start") for run_id in first.values()]
-    await outbox.put(session, [*(Told(run_id, "exit", {"reason": REPLAYED}) for run_id in closed), *starts])
+    starts = [OutboxMessage(run_id, "start") for run_id in first.values()]
+    await outbox.add(session, [*(OutboxMessage(run_id, "exit", {"reason": REPLAYED}) for run_id in closed), *starts])
     return made, [entry for one, each in zip(made, plans, strict=True) for entry in _entries(one, each, wanted, actor)]
 
 

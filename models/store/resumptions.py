@@ -14,7 +14,7 @@ from sqlalchemy import text
 from models.domain.journey.definition import Definition, SendStep, WaitForStep, WaitStep
 from models.domain.journey.entry import SegmentTrigger
 from models.store import outbox
-from models.store.outbox import Told
+from models.store.outbox import OutboxMessage
 from models.store.segment_sql import compile_rule
 from models.store.selection import fitting
 from models.store.session import OrganizationSession
@@ -121,14 +121,14 @@ async def leave_out(
     """Those runs are marked as leaving, and their workflows will be told; how many, by reason. Belongs into the transaction that lifts
     the pause. Safe to repeat: who is marked already is left alone."""
     found: dict[str, int] = {}
-    told: list[Told] = []
+    told: list[OutboxMessage] = []
     for rule in await _rules(session, kind, subject_id, wanted, since, now):
         leaving = _LEAVING.format(inside=_INSIDE[kind], rule=rule.sql)
         parameters = {"o": session.organization_id, "id": subject_id, "reason": rule.reason, **rule.parameters}
         marked = list((await session.execute(text(_MARK.format(leaving=leaving)), parameters)).scalars())
         found[rule.reason] = found.get(rule.reason, 0) + len(marked)
-        told += [Told(run_id, "exit", {"reason": rule.reason}) for run_id in marked]
-    await outbox.put(session, told)
+        told += [OutboxMessage(run_id, "exit", {"reason": rule.reason}) for run_id in marked]
+    await outbox.add(session, told)
     return found
 
 

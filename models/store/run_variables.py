@@ -11,7 +11,7 @@ from sqlalchemy import text
 from models.domain.audit import Actor, NewEntry
 from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
 from models.store import audit, changes, outbox
-from models.store.outbox import Told
+from models.store.outbox import OutboxMessage
 from models.store.session import OrganizationSession
 
 _CHANGE = text(
@@ -31,6 +31,15 @@ _CHANGE = text(
     SELECT id, contact_id, why FROM judged ORDER BY id
     """
 )
+
+
+_VARIABLES = text("SELECT id, variables FROM runs WHERE organization_id = :o AND id = ANY(CAST(:ids AS uuid[]))")
+
+
+async def variables_of(session: OrganizationSession, run_ids: Sequence[UUID]) -> dict[UUID, Mapping[str, Any]]:
+    """The runs' variables, by run."""
+    found = await session.execute(_VARIABLES, {"o": session.organization_id, "ids": list(run_ids)})
+    return {row.id: row.variables for row in found}
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ async def change(session: OrganizationSession, run_ids: Sequence[UUID], wanted: 
         "actor_id": None if wanted.actor.id is None else str(wanted.actor.id),
         "operation_id": None if wanted.operation_id is None else str(wanted.operation_id),
     }
-    await outbox.put(session, [Told(row.id, "variables", said) for row in changed])
+    await outbox.add(session, [OutboxMessage(row.id, "variables", said) for row in changed])
     await changes.note(session, sorted({row.contact_id for row in changed}))
     details = {"names": names} | ({"reason": wanted.reason} if wanted.reason else {})
     await audit.append(session, [NewEntry("run.variables_changed", "run", str(row.id), wanted.actor, details) for row in changed])

@@ -28,6 +28,7 @@ from models.domain.schedule import (
     read_timing,
 )
 from models.store import audit, entry_pace, occurrences, selection
+from models.store.ids import uuid7
 from models.store.occurrences import Parent
 from models.store.segment_sql import CompiledRule
 from models.store.selection import AudienceQuery, Selection
@@ -59,9 +60,6 @@ _LOCK = text(
 # Entries of one journey are judged one after the other where that makes a difference.
 _LOCK_JOURNEY = text("SELECT 1 FROM journeys WHERE organization_id = :o AND id = :journey_id FOR NO KEY UPDATE")
 _ZONES = "SELECT DISTINCT coalesce(c.timezone, '') FROM contacts c WHERE c.organization_id = :o AND ({fits})"
-# A UUIDv7: 48 bits of milliseconds, the version, and the rest of a random UUID. PostgreSQL has uuidv7() only from 18 on.
-_UUID7 = """CAST(overlay(overlay(CAST(gen_random_uuid() AS text) PLACING '7' FROM 15) PLACING
-    substr(s.milliseconds, 1, 8) || '-' || substr(s.milliseconds, 9, 4) FROM 1 FOR 13) AS uuid)"""
 # In the order of their starts, so that a page's runs share their instants, and their questions to activities with them.
 _TAKE = """
     WITH people AS MATERIALIZED (
@@ -163,7 +161,7 @@ async def _take(session: OrganizationSession, campaign_id: UUID, campaign: dict[
         **({} if timing.spread is None else {"spread_seconds": timing.spread.total_seconds()}),
     }
     statement = _TAKE.format(
-        uuid7=_UUID7,
+        uuid7=uuid7("s.milliseconds"),
         fits=chosen.fitting.sql,
         why_not=chosen.why_not,
         delay="interval '0'" if timing.spread is None else _DELAY,

@@ -9,6 +9,7 @@ from sqlmodel import col
 
 from models.domain.journey.definition import Definition
 from models.domain.journey.happening import Names
+from models.domain.journey.replay import REPLAYED
 from models.domain.journey.timeline import Decided, Delivered, Entry, Event, timeline
 from models.store import replays
 from models.store.session import OrganizationSession
@@ -44,7 +45,7 @@ async def _linked(session: OrganizationSession, run: Run, events: list[Event]) -
         last = events[-1].sequence if events else 0
         link = Event(last + 1, "replayed", found.at, found.terms.get("from_step"), None, _link(found.run_id, found.terms))
         # Its own end is a consequence, told by its workflow when that hears of the replay.
-        ended = next((index for index, event in enumerate(events) if event.details.get("reason") == replays.REPLAYED), len(events))
+        ended = next((index for index, event in enumerate(events) if event.details.get("reason") == REPLAYED), len(events))
         events = [*events[:ended], link, *events[ended:]]
         events = [replace(event, sequence=index) for index, event in enumerate(events)]
     return events

@@ -122,7 +122,7 @@ async def _look(session: OrganizationSession, version_id: UUID, definition: Defi
         by_step[wait.step_id].append(wait.run_id)
     for step_id, run_ids in by_step.items():
         these = OpenWaits(version_id, step_id, "w.run_id = ANY(CAST(:run_ids AS uuid[]))", {"run_ids": run_ids})
-        step = wait_for_step(definition, step_id)
+        step = definition.step(step_id, WaitForStep)
         await match_events(session, these, step, now)
         await match_conditions(session, these, step, now)
 
@@ -132,15 +132,9 @@ async def _matches(session: OrganizationSession, mine: Mapping[str, Any]) -> dic
 
 
 def _row(wait: NewWait, definition: Definition) -> dict[str, Any]:
-    step = wait_for_step(definition, wait.step_id)
+    step = definition.step(wait.step_id, WaitForStep)
     names = sorted({awaited.event for awaited in step.events})
     return {**vars(wait), "id": new_id(), "event_names": names, "has_condition": bool(step.conditions)}
-
-
-def wait_for_step(definition: Definition, step_id: str) -> WaitForStep:
-    step = definition.steps[step_id]
-    assert isinstance(step, WaitForStep)
-    return step
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,14 @@ def outcomes(results: list[SendResult]) -> list[tuple[SendOutcome, str | None]]:
     return [(result.outcome, result.reason) for result in results]
 
 
+class StandingClock:
+    """The workflow's clock, as activities read it: time passes only when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.passed = timedelta(0)
+        monkeypatch.setattr(Clock, "now", lambda clock: clock._start + self.passed)
+
+
 async def test_every_message_is_claimed_sent_settled_and_audited(world: World, sending: SendActivities, provider: FakeProvider) -> None:
     runs = await world.people(25)
     results = await send(sending, world, runs)
@@ -144,8 +152,9 @@ async def test_a_person_may_retry_what_has_failed_but_never_what_is_unknown(
 
 
 async def test_a_throttled_message_waits_as_long_as_the_provider_says(
-    world: World, sending: SendActivities, provider: FakeProvider
+    world: World, sending: SendActivities, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    StandingClock(monkeypatch)
     provider.answer = ProviderAnswer(SendOutcome.THROTTLED, "slow_down", timedelta(minutes=7))
     (result,) = await send(sending, world, [await world.contact()])
     assert result.outcome is SendOutcome.THROTTLED
@@ -192,12 +201,16 @@ async def test_without_a_connection_runs_wait_and_nothing_is_claimed(world: Worl
 
 async def test_no_more_messages_than_permitted_are_in_the_air(world: World, sending: SendActivities, provider: FakeProvider) -> None:
     in_the_air = most = 0
+    all_there = asyncio.Event()
 
     async def rise(_: Any) -> None:
         nonlocal in_the_air, most
         in_the_air += 1
         most = max(most, in_the_air)
-        await asyncio.sleep(0.01)
+        if in_the_air == world.settings.send_concurrency:
+            all_there.set()
+        await all_there.wait()
+        await asyncio.sleep(0.01)  # for one too many to come
 
     async def land(_: Any) -> None:
         nonlocal in_the_air
@@ -229,14 +242,6 @@ async def test_another_organizations_version_is_not_found(
     foreign = batch.model_copy(update={"scope": batch.scope.model_copy(update={"organization_id": world.organization_id})})
     with pytest.raises(Exception, match="There is no version"):
         await ActivityEnvironment().run(sending.send_messages, foreign)
-
-
-class StandingClock:
-    """The workflow's clock, as activities read it: time passes only when the test says so."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.passed = timedelta(0)
-        monkeypatch.setattr(Clock, "now", lambda clock: clock._start + self.passed)
 
 
 async def test_a_message_still_queued_when_quiet_hours_begin_asks_again(
@@ -306,7 +311,7 @@ async def test_a_batch_does_not_wait_for_slots_that_are_far_away(world: World, s
             results = await send(sending, world, runs[turn:], round=turn)
         assert outcomes(results) == [(SendOutcome.ACCEPTED, None)] + [(SendOutcome.THROTTLED, "rate_limited")] * (3 - turn)
         (back_at,) = {result.retry_at for result in results[1:]}
-        assert back_at is not None and NOON + timedelta(seconds=95) < back_at <= NOON + timedelta(seconds=105)
+        assert back_at is not None and NOON + timedelta(seconds=95) < back_at <= NOON + timedelta(seconds=160)
         await world.sql("UPDATE connection_rates SET next_slot_at = next_slot_at - interval '100 seconds'")
     assert len(provider.accepted) == 3
     row = await world.delivery(runs[3])

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import ledger, others
+from activities import ledger, other_attempts
 from activities.claiming import Claimer
 from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger
@@ -157,7 +157,7 @@ async def test_an_attempt_that_holds_messages_and_does_nothing_is_left_to_the_ne
         await world.sql("UPDATE deliveries SET attempt = gen_random_uuid()")
 
     provider.before.append(lose_it)
-    monkeypatch.setattr(others, "PATIENCE", 0.1)
+    monkeypatch.setattr(other_attempts, "PATIENCE", 0.1)
     with pytest.raises(ApplicationError, match="another attempt holds 1 message"):
         await send(world, provider, [run])
     provider.before.clear()

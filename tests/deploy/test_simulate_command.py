@@ -48,7 +48,7 @@ async def command(alice: Person, app: FastAPI, database: Database) -> Command:
     await acme.publish(alice, await acme.surround(database, alice))
 
     async def play(*arguments: str) -> int:
-        api = PublicApi("http://test", alice.api_key, ASGITransport(app=app))
+        api = PublicApi("http://test", alice.api_key, transport=ASGITransport(app=app))
         return await simulate_command.play(parsed("--journey", "Welcome", *arguments), api)
 
     return play

@@ -1,9 +1,9 @@
 """Notice an edit of code that is replayed: `python -m tests.histories.fingerprint --why "…" [--patch ID]`.
 
-`fingerprints.json` holds a hash of every function that decides which commands a workflow issues: those in `workflows/` and the
-interpreter with its steps. `make test` fails when one differs, until this command is run, which writes the reason down. What the
-reason has to be says docs/decisions/changing-workflows.md: no other commands for runs under way, or `workflow.patched(ID)` and a new
-history.
+`fingerprints.json` holds a hash of every function that decides which commands a workflow issues: those in `workflows/`, the
+interpreter with its steps, and how long is waited before asking again. `make test` fails when one differs, until this command is
+run, which writes the reason down. What the reason has to be says docs/decisions/changing-workflows.md: no other commands for runs
+under way, or `workflow.patched(ID)` and a new history.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from deploy.environment import ROOT
 
 FILE = ROOT / "tests/workflows/fingerprints.json"
 REPLAYED = ("workflows", "models/domain/journey/steps")
-ALSO = ("models/domain/journey/interpreter.py",)
+ALSO = ("models/domain/back_off.py", "models/domain/journey/interpreter.py")
 NOT_REPLAYED = {"workflows/connection.py", "workflows/payloads.py", "workflows/sandbox.py", "workflows/schedules.py"}
 ASKED_ONLY_AT_PUBLICATION = {"problems", "frozen", "liquid", "exits", "instant_exits"}  # of a step's class
 PATCHED = re.compile(r"\b(?:patched|deprecate_patch)\(\s*\"([^\"]+)\"")

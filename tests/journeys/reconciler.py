@@ -1,8 +1,8 @@
 """The reconciler beside a test: with a worker and a task queue of its own, and less patience than in earnest."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,9 +12,9 @@ from temporalio.worker import Worker
 
 from activities.archiving import ArchivingActivities
 from activities.contracts.reconciling import RECONCILE_WORKFLOW, Reconcile, Reconciled
-from activities.judging import Patience
+from activities.reconciler_rules import Patience
 from activities.reconciling import ReconcilingActivities
-from activities.records import RecordsActivities
+from activities.reconciling_records import RecordsActivities
 from models.tables.base import new_id
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
@@ -76,15 +76,10 @@ async def reconciler(stack: Stack, patience: Patience = HASTE, client: Client | 
         yield Reconciler(stack, queue)
 
 
-@contextmanager
-def starting_on(stack: Stack, task_queue: str) -> Iterator[None]:
-    """What the API starts within goes to this task queue."""
-    before = stack.services.settings
-    object.__setattr__(stack.services, "settings", before.model_copy(update={"task_queue": task_queue}))
-    try:
-        yield
-    finally:
-        object.__setattr__(stack.services, "settings", before)
+def starting_on(stack: Stack, task_queue: str) -> Stack:
+    """The same, but what the API starts for an organization that is founded here goes to this task queue."""
+    settings = stack.settings.model_copy(update={"task_queue": task_queue})
+    return replace(stack, settings=settings, services=replace(stack.services, settings=settings))
 
 
 def as_owner(stack: Stack, *statements: str) -> None:

@@ -23,8 +23,9 @@ from tests.journeys.organization import Document, Organization
 from tests.journeys.worker_process import WorkerProcess, in_real_time, worker_processes
 from tests.receiver import Receiver, receiving
 
-LATE = 8_000  # ms: so much later than it accepts a message the inbox says so
+LATE = 15_000  # ms: so much later the inbox says that it accepts a message; less than the 30 s after which that is in doubt
 MANY = 60
+RESTARTS = 4
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ async def test_scenario_43_a_batch_that_stood_still_goes_on_where_it_was_without
 class Restarted:
     acme: Organization
     campaign: Document
-    under_way: int  # restarts before the last message
+    under_way: int  # mails when the last one was stopped
 
 
 async def restart(stack: Stack) -> Restarted:
@@ -238,21 +239,22 @@ async def restart(stack: Stack) -> Restarted:
     people = await acme.contacts(MANY)
     await acme.consent(people, topic)
     [connection] = (await acme.get("/connections"))["items"]
-    await acme.call("PATCH", f"/connections/{connection['id']}", {"rate_per_second": 5})
+    await acme.call("PATCH", f"/connections/{connection['id']}", {"rate_per_second": 1})  # it would last for a minute
     mail = {"kind": "send", "template_id": await acme.template(), "topic_id": topic}
     journey = await acme.publish("mail", {"mail": mail})
-    chance, under_way = Random(42), 0
+    chance, under_way = Random(42), MANY
     async with worker_processes(stack, 4) as running:
         campaign_id = await acme.launch(journey, page_size=5)
         await acme.until(acme.mail_count, lambda count: count["mails"] >= 2)
         async with asyncio.TaskGroup() as replacing:
-            while (await acme.mail_count())["mails"] < MANY * 4 // 5:
-                under_way += 1
+            for _ in range(RESTARTS):
                 await running.pop(chance.randrange(len(running))).stop()
+                under_way = (await acme.mail_count())["mails"]
                 replacing.create_task(one_more(stack, running))
                 await asyncio.sleep(chance.random())
                 while len(running) < 2:  # on a busy machine a process takes long to start
                     await asyncio.sleep(0.1)
+            await acme.call("PATCH", f"/connections/{connection['id']}", {"rate_per_second": 50})
         campaign = await acme.until_campaign(campaign_id)
     return Restarted(acme, campaign, under_way)
 
@@ -263,7 +265,7 @@ async def one_more(stack: Stack, running: list[WorkerProcess]) -> None:
 
 async def test_scenario_42_four_workers_restarted_at_random_send_exactly_one_mail_to_each(stories: Stories) -> None:
     story = await stories.restarted
-    assert story.under_way >= 2
+    assert story.under_way < MANY  # they fell into its middle
     assert story.campaign["progress"]["runs"] == {"completed": MANY}
     assert story.campaign["progress"]["deliveries"] == {"accepted": MANY}
     mails = await story.acme.mails()

@@ -28,7 +28,6 @@ from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 from tests.journeys.reconciler import HASTE, Reconciler, as_owner, reconciler, starting_on
 from tests.journeys.test_operating import carry_out
-from worker import Parts, workers
 
 LONG: Document = {"pause": {"kind": "wait", "duration": "P30D", "next": None}}
 FOR_EVER: Document = {"until": {"kind": "wait_for", "events": [{"event": "never_sent", "next": None}]}}
@@ -67,31 +66,28 @@ async def forget(stack: Stack, run: Document) -> None:
 
 
 @asynccontextmanager
-async def carrying(stack: Stack, task_queue: str) -> AsyncIterator[None]:
-    """A worker process's worth of workers on another task queue."""
-    parts = Parts.build(stack.services.temporal, stack.services.database, stack.settings)
-    journeys, sends = workers(parts, stack.settings.model_copy(update={"task_queue": task_queue}))
-    async with journeys, sends:
-        yield
-    await parts.close()
+async def elsewhere(stack: Stack, name: str) -> AsyncIterator[tuple[Stack, Organization]]:
+    """An organization whose workflows have a task queue of their own."""
+    apart = starting_on(stack, f"{name}-{new_id()}")
+    acme = await apart.found()
+    yield apart, acme
+    await acme.client.aclose()
 
 
-async def test_a_wake_that_is_overdue_because_no_worker_polls(stack: Stack, acme: Organization) -> None:
-    queue = f"abandoned-{new_id()}"
-    async with reconciler(stack, replace(HASTE, polled=timedelta(seconds=1))) as looking:
-        with starting_on(stack, queue):
-            await abandon(stack, acme, looking, queue)
+async def test_a_wake_that_is_overdue_because_no_worker_polls(stack: Stack) -> None:
+    async with elsewhere(stack, "abandoned") as (apart, acme), reconciler(stack, replace(HASTE, polled=timedelta(seconds=1))) as looking:
+        await abandon(apart, acme, looking)
 
 
-async def abandon(stack: Stack, acme: Organization, looking: Reconciler, queue: str) -> None:
-    async with carrying(stack, queue):
+async def abandon(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    async with stack.working():
         run = await waiting_run(stack, acme, {"pause": {"kind": "wait", "duration": "PT1H", "next": None}})
     await stack.temporal.fast_forward(handle_of(stack, run), timedelta(hours=1, seconds=1))  # its timer ends, and nobody hears it
     await sql(stack, acme, "UPDATE runs SET wake_at = wake_at - interval '1 hour' WHERE id = :id", id=run["id"])
     found = await looking.finding(acme, "overdue_wake")
-    assert f"no worker polls the task queue {queue}" in found["cause"] and "leadstats worker" in found["action"]
+    assert f"no worker polls the task queue {stack.settings.task_queue}" in found["cause"] and "leadstats worker" in found["action"]
     assert (found["subject"], found["runs"]) == ({"kind": "workflow", "id": run["workflow_id"]}, 1)
-    async with carrying(stack, queue):
+    async with stack.working():
         await acme.until_run(run["id"], "completed")
         await looking.finding(acme, "overdue_wake", open=False)
     kinds = [entry["action"] for entry in await acme.every("/audit-entries", subject_id=found["id"])]
@@ -146,25 +142,29 @@ async def test_a_wait_that_nothing_can_end_any_more(stack: Stack, acme: Organiza
         await looking.finding(acme, "wait_without_event", open=False)
 
 
-async def test_workflow_tasks_that_fail_by_an_exception(stack: Stack, acme: Organization, looking: Reconciler) -> None:
-    queue = f"raising-{new_id()}"
-    with stack.temporal.with_time_skipping_disabled(), starting_on(stack, queue):
-        async with Worker(stack.temporal.client, task_queue=queue, workflows=[RaisingWorkflow]):
-            run_id = await acme.start_run(await acme.publish("pause", LONG), await acme.contact())
-            found = await looking.finding(acme, "workflow_task_failing")
-        assert "raises LookupError" in found["cause"] and "Deploy" in found["action"] and found["runs"] == 1
-        async with carrying(stack, queue):  # the release that mends it
-            handle = handle_of(stack, await acme.run(run_id))
-            await handle.signal("tell", {"messages": []})
-            await acme.until_run(run_id, "waiting")
-            await looking.finding(acme, "workflow_task_failing", open=False)
+async def test_workflow_tasks_that_fail_by_an_exception(stack: Stack, looking: Reconciler) -> None:
+    async with elsewhere(stack, "raising") as (apart, acme):
+        with stack.temporal.with_time_skipping_disabled():
+            await raise_and_mend(apart, acme, looking)
 
 
-async def test_workflow_tasks_that_fail_by_nondeterminism(stack: Stack, acme: Organization, looking: Reconciler) -> None:
-    queue = f"otherwise-{new_id()}"
-    with starting_on(stack, queue):
-        async with carrying(stack, queue):
-            run = await waiting_run(stack, acme)
+async def raise_and_mend(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    async with Worker(stack.temporal.client, task_queue=stack.settings.task_queue, workflows=[RaisingWorkflow]):
+        run_id = await acme.start_run(await acme.publish("pause", LONG), await acme.contact())
+        found = await looking.finding(acme, "workflow_task_failing")
+    assert "raises LookupError" in found["cause"] and "Deploy" in found["action"] and found["runs"] == 1
+    async with stack.working():  # the release that mends it
+        handle = handle_of(stack, await acme.run(run_id))
+        await handle.signal("tell", {"messages": []})
+        await acme.until_run(run_id, "waiting")
+        await looking.finding(acme, "workflow_task_failing", open=False)
+
+
+async def test_workflow_tasks_that_fail_by_nondeterminism(stack: Stack, looking: Reconciler) -> None:
+    async with elsewhere(stack, "otherwise") as (apart, acme):
+        async with apart.working():
+            run = await waiting_run(apart, acme)
+        queue = apart.settings.task_queue
         async with Worker(stack.temporal.client, task_queue=queue, workflows=[OtherwiseWorkflow], max_cached_workflows=0):
             said = Control(organization_id=acme.id, kind=ControlledKind.JOURNEY, id=UUID(run["journey_id"]), command="pause")
             await handle_of(stack, run).signal("control", said)

@@ -52,7 +52,7 @@ async def played(stack: Stack) -> AsyncIterator[Played]:
     file, people = read_file(PEOPLE)
     transport = ASGITransport(app=create_app(stack.services))
     key = organization.client.headers["Authorization"].removeprefix("Bearer ")
-    async with stack.working(), PublicApi("http://test", key, transport) as api:
+    async with stack.working(), PublicApi("http://test", key, transport=transport) as api:
         await _refuse_by_name(organization, people)
         scene = await set_scene(api, people, file, lambda _: None)
         second = await organization.launch(scene.journey_id, page_size=10)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 
 from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
 from temporalio.client import Client
@@ -10,12 +11,13 @@ from temporalio.service import RPCError
 
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Organization
+from tests.journeys.test_findings import elsewhere
 from worker import DEPLOYMENT, Parts, workers
 
 
 @asynccontextmanager
 async def build(stack: Stack, client: Client, build_id: str) -> AsyncIterator[None]:
-    settings = stack.settings.model_copy(update={"worker_build_id": build_id, "task_queue": "upgraded"})
+    settings = stack.settings.model_copy(update={"worker_build_id": build_id})
     async with AsyncExitStack() as running:
         parts = Parts.build(client, stack.services.database, settings)
         running.push_async_callback(parts.close)
@@ -38,20 +40,23 @@ async def make_current(client: Client, build_id: str) -> None:
                 await asyncio.sleep(0.2)
 
 
-async def test_a_campaign_goes_on_with_a_new_build_and_sends_everything_once(stack: Stack, acme: Organization) -> None:
+async def test_a_campaign_goes_on_with_a_new_build_and_sends_everything_once(stack: Stack) -> None:
+    async with elsewhere(stack, "upgraded") as (apart, acme):
+        await upgrade(apart, acme)
+
+
+async def upgrade(stack: Stack, acme: Organization) -> None:
     topic = await acme.topic()
     people = await acme.contacts(20)
     await acme.consent(people, topic)
-    queue = stack.services.settings.task_queue
-    object.__setattr__(stack.services, "settings", stack.settings.model_copy(update={"task_queue": "upgraded"}))
-    try:
-        with stack.temporal.with_time_skipping_disabled():
-            async with build(stack, stack.services.temporal, "1.0"):
-                campaign = await acme.launch(await acme.send_wait_send(topic, "PT8S"), page_size=5)
-                await acme.until(lambda: acme.campaign(campaign), lambda found: found["progress"]["runs"] == {"waiting": 20})
-            async with build(stack, stack.services.temporal, "2.0"):
-                done = await acme.until_campaign(campaign)
-    finally:
-        object.__setattr__(stack.services, "settings", stack.settings.model_copy(update={"task_queue": queue}))
+    with stack.temporal.with_time_skipping_disabled():
+        async with build(stack, stack.services.temporal, "1.0"):
+            campaign = await acme.launch(await acme.send_wait_send(topic, "PT1H"), page_size=5)
+            await acme.until(lambda: acme.campaign(campaign), lambda found: found["progress"]["runs"] == {"waiting": 20})
+    async with build(stack, stack.services.temporal, "2.0"):
+        pages = {run["workflow_id"] for run in await acme.every("/runs", campaign_id=campaign)}
+        handles = [stack.temporal.client.get_workflow_handle(page) for page in pages]
+        await asyncio.gather(*(stack.temporal.fast_forward(handle, timedelta(hours=2)) for handle in handles))
+        done = await acme.until_campaign(campaign)
     assert done["progress"]["runs"] == {"completed": 20}
     assert set((await acme.mails()).values()) == {2}

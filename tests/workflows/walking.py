@@ -185,7 +185,7 @@ class _Walker:
             case "resume":
                 self._apply(Progress(replace(state, paused=False), (_line("resumed", state),)))
             case "variables":
-                self._apply(interpreter.variables_changed(definition, state, ["amount"]))
+                self._apply(interpreter.variables_changed(definition, state, ["amount"], self.now))
             case "cancel_step" if to_step == state.step_id:
                 self._apply(interpreter.skip(definition, state, self.now))
             case "cancel_step" if to_step not in state.skips:
@@ -193,7 +193,8 @@ class _Walker:
             case "restore_step" if to_step in state.skips:
                 self._apply(interpreter.restore_step(state, to_step))
             case "approve" | "reject":
-                self._apply(interpreter.reviewed(definition, state, self.now, word.kind == "approve") or Progress(state))
+                reviewed = interpreter.reviewed(definition, state, self.now, word.kind == "approve", paused=state.paused)
+                self._apply(reviewed or Progress(state))
             case "retry":
                 self._apply(interpreter.retry(state))
             case "skip":

@@ -2,10 +2,11 @@
 
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import AwareDatetime, Field
 
+from models.domain.errors import NotFound
 from models.domain.journey.entry import EntryRules, ExitRule, Goal
 from models.domain.journey.steps.base import Channel as Channel
 from models.domain.journey.steps.base import Model, StepId, StepModel
@@ -43,6 +44,9 @@ Step = Annotated[
 ]
 
 
+AnyStep = TypeVar("AnyStep", bound=StepModel)
+
+
 class Definition(Model):
     """`ends_at`: from then on nobody enters; with `at_end` "exit", those who are inside leave at their next step.
     `max_visits`: a run that comes to the same step more often leaves, with the reason `loop_limit`."""
@@ -75,6 +79,17 @@ class Definition(Model):
                 if left[source] == 0:
                     ends.append(source)
         return frozenset(left)
+
+    def step(self, step_id: str, kind: type[AnyStep]) -> AnyStep:
+        """The step of this id.
+
+        Raises:
+            NotFound: there is none, or it is of another kind (a workflow of another version asked).
+        """
+        step = self.steps.get(step_id)
+        if not isinstance(step, kind):
+            raise NotFound("such step", step_id)
+        return step
 
     def has_ended(self, now: datetime) -> bool:
         return self.ends_at is not None and now >= self.ends_at

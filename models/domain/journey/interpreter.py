@@ -127,7 +127,7 @@ def not_sent(definition: Definition, state: RunState, now: datetime, reason: str
 
 def held(state: RunState, until: datetime, reason: str) -> Progress:
     """The step's message may leave at `until` at the earliest; everything is asked again then."""
-    new = replace(state, phase=Phase.HELD, wake_at=until, reason=reason, round=state.round + 1)
+    new = replace(state, phase=Phase.HELD, wake_at=until, asks_from=None, reason=reason, round=state.round + 1)
     return Progress(new, (Change("held", Phase.HELD, state.step_id, state.visit, until, reason),))
 
 
@@ -155,34 +155,60 @@ def wake(definition: Definition, state: RunState, now: datetime) -> Progress:
         started = replace(state, starts_at=None)
         return _after(_arrive(definition, started, state.step_id, now), Change("started", Phase.ACTIVE, state.step_id))
     step = _step(definition, state)
+    if isinstance(step, ReviewStep) and state.approved is not None:  # said, and on record, while a pause held it
+        return _follow(definition, state, replace(step.reviewed(state.approved), kind=None), now)
     if isinstance(step, WaitForStep):  # an event may have come at the last moment: the database says which was first
         return Progress(replace(state, phase=Phase.ACTIVE, wake_at=None, expired=True, round=state.round + 1))
     return _follow(definition, state, step.woke(state, now), now)
 
 
-def reconsidered(definition: Definition, state: RunState) -> RunState:
+def reconsidered(definition: Definition, state: RunState, now: datetime) -> RunState:
     """The contact has changed: a wait whose end depends on it asks again when that is. The old end stands until the answer."""
     if state.phase is not Phase.WAITING or state.starts_at is not None:
         return state
     step = _step(definition, state)
     if not isinstance(step, WaitStep) or not step.planned:
         return state
-    return replace(state, phase=Phase.ACTIVE, round=state.round + 1)
+    return _asking_anew(state, _plans_from(step, state, now))
 
 
-def matched(definition: Definition, state: RunState, now: datetime, step_id: str, visit: int, answer: Answer) -> Progress | None:
-    """What the run waited for has happened. None: it does not wait for that (any more, or yet)."""
+def _asking_anew(state: RunState, asks_from: datetime) -> RunState:
+    return replace(state, phase=Phase.ACTIVE, asks_from=asks_from, round=state.round + 1)
+
+
+def _plans_from(step: WaitStep, state: RunState, now: datetime) -> datetime:
+    """Now, but not once the moment waited for has come, while a pause or a spread keeps the run: then from just before it, so that it
+    is found again, not the next one, unless the contact's zone or date has changed."""
+    if state.wake_at is None:
+        return now
+    return min(now, state.wake_at - step.delay(state) - timedelta(microseconds=1))
+
+
+def matched(
+    definition: Definition, state: RunState, now: datetime, step_id: str, visit: int, answer: Answer, *, paused: bool = False
+) -> Progress | None:
+    """What the run waited for has happened. A paused one stays where it is, and is answered the same when it asks again: that of the
+    wait which is over. None: it does not wait for that (any more, or yet)."""
     if (state.step_id, state.visit, state.phase) != (step_id, visit, Phase.WAITING):
         return None
+    if paused:
+        return Progress(replace(state, phase=Phase.ACTIVE, asks_from=now))
     return answered(definition, state, answer, now)
 
 
-def reviewed(definition: Definition, state: RunState, now: datetime, approved: bool) -> Progress | None:
-    """A person has looked. None: the run does not wait for a review."""
+def reviewed(definition: Definition, state: RunState, now: datetime, approved: bool, *, paused: bool = False) -> Progress | None:
+    """A person has looked. A paused run stays where it is until the pause is lifted. None: it does not wait for a review (any more)."""
     step = definition.steps.get(state.step_id or "")
     if state.phase is not Phase.WAITING or state.starts_at is not None or not isinstance(step, ReviewStep):
         return None
-    return _follow(definition, state, step.reviewed(approved), now)
+    if state.approved is not None:
+        return None
+    decision = step.reviewed(approved)
+    if not paused:
+        return _follow(definition, state, decision, now)
+    assert decision.kind is not None
+    decided = replace(state, approved=approved, wake_at=now)
+    return Progress(decided, (Change(decision.kind, Phase.WAITING, state.step_id, state.visit, now, details=decision.details),))
 
 
 # --- operators ------------------------------------------------------------------------------------------------------
@@ -195,7 +221,7 @@ def moving(state: RunState, step_id: str) -> RunState:
 
 def park(state: RunState, reason: str) -> Progress:
     """The step failed for good: the run stops here, its state intact, until a person decides."""
-    new = replace(state, phase=Phase.NEEDS_ATTENTION, wake_at=None, reason=reason)
+    new = replace(state, phase=Phase.NEEDS_ATTENTION, wake_at=None, asks_from=None, reason=reason)
     return Progress(new, (Change("parked", Phase.NEEDS_ATTENTION, state.step_id, state.visit, reason=reason),))
 
 
@@ -244,16 +270,16 @@ def restore_step(state: RunState, step_id: str, reason: str | None = None) -> Pr
     return Progress(new, (_remark(state, "step_restored", reason, {"to": step_id}),))
 
 
-def variables_changed(definition: Definition, state: RunState, names: list[str], reason: str | None = None) -> Progress:
+def variables_changed(definition: Definition, state: RunState, names: list[str], now: datetime, reason: str | None = None) -> Progress:
     """The run's row holds other values under these names. A wait that may depend on them asks anew; the old end stands until the answer.
     What is in flight may have read the old ones."""
     told = _remark(state, "variables_changed", reason, {"names": names})
     if state.phase is not Phase.WAITING or state.starts_at is not None:
         return Progress(state, (told,))
     step = _step(definition, state)
-    if not isinstance(step, WaitForStep) and not (isinstance(step, WaitStep) and step.planned):
-        return Progress(state, (told,))
-    return Progress(replace(state, phase=Phase.ACTIVE, round=state.round + 1), (told,))
+    if isinstance(step, WaitForStep):
+        return Progress(_asking_anew(state, now), (told,))
+    return Progress(reconsidered(definition, state, now), (told,))
 
 
 def resumed(state: RunState, now: datetime, spread: timedelta | None, word: UUID | None, offset: float = 0.0) -> RunState:
@@ -295,10 +321,15 @@ def remarked(state: RunState, kind: str, why: str | None, details: dict[str, Any
     return Progress(state, (_remark(state, kind, why, details),))
 
 
+def phase_on_record(state: RunState) -> Phase:
+    """Where the run stands as people see it: it waits, also while it only asks for the end of its wait anew."""
+    return Phase.WAITING if state.phase is Phase.ACTIVE and state.asks_from is not None else state.phase
+
+
 def _remark(state: RunState, kind: str, why: str | None, details: dict[str, Any]) -> Change:
     """A line that leaves phase, wake time and the reason for them as they are; `why` is the operator's."""
     said = details if why is None else {**details, "why": why}
-    return Change(kind, state.phase, state.step_id, state.visit, state.wake_at, state.reason, said)
+    return Change(kind, phase_on_record(state), state.step_id, state.visit, state.wake_at, state.reason, said)
 
 
 def cancel(state: RunState, reason: str | None) -> Progress:
@@ -344,11 +375,16 @@ def _said(state: RunState, kind: str | None, reason: str | None, details: dict[s
 
 
 def _rest(state: RunState, rest: Rest) -> Progress:
-    waiting = replace(state, phase=Phase.WAITING, wake_at=rest.until, reason=None)
-    if state.wake_at is not None and state.wake_at == rest.until:
+    waiting = replace(state, phase=Phase.WAITING, wake_at=rest.until, asks_from=None, reason=None)
+    if state.asks_from is not None and state.wake_at == rest.until and not _turn_recorded(state, state.asks_from):
         return Progress(waiting)  # asked again, and nothing is new
     kind = "rescheduled" if state.wake_at is not None else rest.kind
     return Progress(waiting, (Change(kind, Phase.WAITING, state.step_id, state.visit, rest.until, details=rest.details),))
+
+
+def _turn_recorded(state: RunState, since: datetime) -> bool:
+    """Whether the record says that the run waits for its turn of a spread resumption, instead of when its wait ends."""
+    return state.not_before is not None and state.not_before > since
 
 
 def _after(progress: Progress, *before: Change) -> Progress:
@@ -390,12 +426,14 @@ def _at(definition: Definition, state: RunState, step_id: str, now: datetime, ke
         visits={**state.visits, step_id: visit} if step_id in definition.looping else state.visits,
         round=state.moves * ROUNDS_PER_VERSION,
         wake_at=None,
+        asks_from=None,
         reason=None,
+        approved=None,
         expired=False,
         arrived_at=arrived_at if definition.steps[step_id].waits else None,
     )
 
 
 def _finish(state: RunState, phase: Phase, reason: str | None) -> Progress:
-    new = replace(state, phase=phase, wake_at=None, reason=reason)
+    new = replace(state, phase=phase, wake_at=None, asks_from=None, reason=reason)
     return Progress(new, (Change(str(phase), phase, state.step_id, state.visit, reason=reason),))

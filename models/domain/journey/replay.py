@@ -16,6 +16,7 @@ from models.domain.journey.steps.base import StepModel
 from models.domain.journey.steps.effect import EffectStep
 
 Place = tuple[str, int]  # step and visit
+REPLAYED = "replayed"  # why the old run ends, and why what it was about to do was given up
 
 
 @dataclass(frozen=True)

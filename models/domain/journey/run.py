@@ -44,12 +44,14 @@ class RunState:
     visits: Mapping[str, int] = field(default_factory=dict)  # how often each step that lies on a loop has been arrived at
     round: int = 0  # how often this visit has asked for a decision
     wake_at: datetime | None = None  # aware UTC, while waiting or held
+    asks_from: datetime | None = None  # aware UTC: from when the end of its wait is asked anew; the old end stands until the answer
     reason: str | None = None
     sequence: int = 0  # of the last transition recorded
     variables: Mapping[str, Any] = field(default_factory=dict)
     paused: bool = False  # by an operator; the phase underneath is kept, and time goes on
     starts_at: datetime | None = None  # aware UTC: it enters now, but comes to its first step only then
     arrived_at: datetime | None = None  # aware UTC, at a step where time passes
+    approved: bool | None = None  # what a review has decided, while a pause keeps it from going on
     expired: bool = False  # the time of a wait for events is over: it asks which way it ended
     moved: bool = False  # it has just come from another version, and has not arrived at step_id yet
     moves: int = 0  # how often it has come from another version: questions asked before do not count

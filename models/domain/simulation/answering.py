@@ -41,7 +41,7 @@ class Answering(Position):
 
     def _planned(self, step: WaitStep) -> Answer:
         place = Place(self.person.fields.get("timezone"), self.plan.surroundings.timezone)
-        planned = plan(step, place, None if step.date is None else self._value(step.date.field), self.now)
+        planned = plan(step, place, None if step.date is None else self._value(step.date.field), self.state.asks_from or self.now)
         return Answer(until=planned.until, reason=planned.reason, details=planned.details)
 
     def _value(self, name: str) -> Any:

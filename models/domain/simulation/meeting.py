@@ -69,7 +69,7 @@ class Meeting(Answering):
         """The contact has changed."""
         self.changed, self._subject = False, None
         self._look()
-        self.state = interpreter.reconsidered(self.definition, self.state) if self.state.phase not in FINISHED else self.state
+        self.state = interpreter.reconsidered(self.definition, self.state, self.now) if self.state.phase not in FINISHED else self.state
 
     def _look(self) -> None:
         for rule in self.definition.exits:

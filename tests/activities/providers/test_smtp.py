@@ -31,9 +31,13 @@ async def inbox(served: Settings, database: Database) -> RunningInbox:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def provider(inbox: RunningInbox) -> AsyncIterator[SmtpProvider]:
-    built = SmtpProvider(SmtpAccount.of(inbox.connection(), inbox.settings), Destinations(inbox.settings), answer_seconds=2)
+    built = patient(inbox, 60)
     yield built
     await built.close()
+
+
+def patient(inbox: RunningInbox, answer_seconds: float) -> SmtpProvider:
+    return SmtpProvider(SmtpAccount.of(inbox.connection(), inbox.settings), Destinations(inbox.settings), answer_seconds)
 
 
 async def test_accepted_means_one_message_in_the_inbox(inbox: RunningInbox, provider: SmtpProvider) -> None:
@@ -114,9 +118,11 @@ async def test_a_drop_after_the_dot_is_unknown_and_exactly_one_was_kept(inbox: R
     assert [received.delivery_id for received in await inbox.received()] == [message.delivery_id]
 
 
-async def test_a_late_answer_is_unknown_and_exactly_one_was_kept(inbox: RunningInbox, provider: SmtpProvider) -> None:
-    await inbox.fail("data", "delay", delay_ms=3000)
+async def test_a_late_answer_is_unknown_and_exactly_one_was_kept(inbox: RunningInbox) -> None:
+    await inbox.fail("data", "delay", delay_ms=4000)
+    provider = patient(inbox, 3)
     answer = await provider.send(email(), Fence())
+    await provider.close()
     assert (answer.outcome, answer.reason) == (SendOutcome.UNKNOWN, "no_answer")
     async with asyncio.timeout(60):
         while not await inbox.received():

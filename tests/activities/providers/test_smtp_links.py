@@ -52,7 +52,7 @@ async def scripted(behaviour: Behaviour) -> AsyncIterator[ScriptedServer]:
 def provider_for(server: ScriptedServer, settings: Settings, security: Security = "none") -> SmtpProvider:
     allowed = settings.model_copy(update={"private_destinations": f"127.0.0.1:{server.port}"})
     config = SmtpConfig(host="127.0.0.1", port=server.port, security=security, sender_address="news@example.com")
-    return SmtpProvider(SmtpAccount(config, None), Destinations(allowed), answer_seconds=1)
+    return SmtpProvider(SmtpAccount(config, None), Destinations(allowed), answer_seconds=60)
 
 
 def agreeable(command: str) -> str:

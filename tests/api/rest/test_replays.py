@@ -9,7 +9,7 @@ from httpx2 import AsyncClient
 from sqlalchemy import text
 
 from activities.contracts.journey import JourneyInput
-from activities.telling import Teller
+from activities.outbox_delivery import OutboxDelivery
 from activities.versions import Versions
 from api.dependencies import Services
 from models.store import outbox
@@ -39,9 +39,9 @@ async def replay(person: Person, run_id: str, key: str | None = None, **asked: A
 async def started(person: Person, services: Services, temporal: FakeTemporal, workflow_id: str) -> JourneyInput:
     """What the outbox starts the workflow with."""
     async with services.database.organization(person.organization_id) as session:
-        waiting = [message for message in await outbox.waiting(session, 100) if message.kind == "start"]
-    teller = Teller(services.database, Versions(), services.temporal, "queue")
-    assert await teller.tell(person.organization_id, waiting) == [message.id for message in waiting]
+        waiting = [message for message in await outbox.pending(session, 100) if message.kind == "start"]
+    delivery = OutboxDelivery(services.database, Versions(), services.temporal, "queue")
+    assert await delivery.tell(person.organization_id, waiting) == [message.id for message in waiting]
     given = temporal.started[workflow_id].argument
     assert isinstance(given, JourneyInput)
     return given

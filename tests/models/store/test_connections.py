@@ -79,7 +79,7 @@ async def test_without_a_limit_every_slot_is_now(database: Database) -> None:
     identifier = await make(database, organization_id)
     async with database.organization(organization_id) as session:
         slots = (await connections.reserve_slots(session, identifier, 5)).reserved
-    assert len(set(slots)) == 1 and abs(slots[0] - datetime.now(UTC)) < timedelta(seconds=5)
+    assert len(set(slots)) == 1 and abs(slots[0] - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 async def test_two_workers_together_keep_the_rate(database: Database) -> None:
@@ -124,14 +124,14 @@ async def test_a_slow_rate_has_no_burst(database: Database) -> None:
 
 async def test_slots_beyond_the_horizon_are_told_and_not_reserved(database: Database) -> None:
     organization_id = await new_organization(database)
-    identifier = await make(database, organization_id, rate_per_second=0.5)
-    horizon = timedelta(seconds=5)
+    identifier = await make(database, organization_id, rate_per_second=0.05)
+    horizon = timedelta(seconds=30)
     async with database.organization(organization_id) as session:
         near = await connections.reserve_slots(session, identifier, 3, horizon)
         far = [await connections.reserve_slots(session, identifier, count, horizon) for count in (1, 50)]
     assert len(near.reserved) == 3
     assert [(list(slots.reserved), slots.next_at) for slots in far] == [([], near.next_at)] * 2
-    assert near.next_at - near.reserved[-1] == timedelta(seconds=2)
+    assert near.next_at - near.reserved[-1] == timedelta(seconds=20)
 
 
 async def test_broken_and_mended_are_told_once(database: Database) -> None:

@@ -95,12 +95,12 @@ class WaitStep(StepModel):
     def arrive(self, state: RunState, now: datetime) -> Outcome:
         if self.duration is None:
             return Ask()
-        return Rest((state.arrived_at or now) + self.duration + self._delay(state))
+        return Rest((state.arrived_at or now) + self.duration + self.delay(state))
 
     def answered(self, state: RunState, answer: Answer, now: datetime) -> Outcome:
         assert self.until is not None or self.date is not None
         if answer.until is not None:
-            return Rest(answer.until + self._delay(state), details=answer.details)
+            return Rest(answer.until + self.delay(state), details=answer.details)
         reason = answer.reason or "no_date"
         choice = "continue" if self.date is None else self.date.missing if reason == "no_date" else self.date.passed
         return Leave(reason) if choice == "exit" else Go(self.next, "not_waited", reason, answer.details)
@@ -108,7 +108,8 @@ class WaitStep(StepModel):
     def woke(self, state: RunState, now: datetime) -> Outcome:
         return Go(self.next, "woke")
 
-    def _delay(self, state: RunState) -> timedelta:
+    def delay(self, state: RunState) -> timedelta:
+        """By how much the spread puts off this visit's end."""
         return timedelta(0) if self.spread is None else self.spread * fraction(state.run_id, state.step_id or "", state.visit)
 
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,10 +31,14 @@ from models.domain.journey.interpreter import (
     goes_on_at,
     held,
     jump,
+    matched,
     moving,
     next_command,
     not_sent,
     park,
+    phase_on_record,
+    reconsidered,
+    remarked,
     restore_step,
     resumed,
     retry,
@@ -46,7 +51,9 @@ from models.domain.journey.interpreter import (
 )
 from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer
+from models.domain.journey.steps.wait import UntilDate, UntilTime
 from models.domain.journey.steps.wait_for import AwaitedEvent
+from models.domain.wait_time import Place, plan
 from tests.models.domain.journey.drawing import steps
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -303,13 +310,13 @@ def test_every_step_of_a_loop_may_be_cancelled() -> None:
 def test_changed_variables_make_a_wait_for_something_ask_anew() -> None:
     waiting = journey("event", event=WaitForStep(events=(AwaitedEvent(event="paid", next=None),), timeout=DAY))
     state = answered(waiting, enter(waiting, run_at("event"), NOW).state, Answer(), NOW).state
-    told = variables_changed(waiting, state, ["order"], ASKED)
+    told = variables_changed(waiting, state, ["order"], NOW, ASKED)
     assert (told.state.phase, told.state.round, kinds(told)) == (Phase.ACTIVE, state.round + 1, ["variables_changed"])
     assert told.changes[0].details == {"names": ["order"], "why": ASKED}
     asked = answered(waiting, told.state, Answer(), NOW + DAY / 2)
     assert (asked.state.wake_at, asked.changes) == (NOW + DAY, ())  # the deadline is the old one
     plain = enter(WAIT_FIRST, run_at("pause"), NOW).state
-    assert variables_changed(WAIT_FIRST, plain, ["order"]).state == plain
+    assert variables_changed(WAIT_FIRST, plain, ["order"], NOW).state == plain
 
 
 def test_a_spread_gives_each_run_a_moment_of_its_own_and_the_last_word_decides() -> None:
@@ -341,3 +348,102 @@ def test_a_wait_that_ends_later_than_its_runs_moment_keeps_its_end() -> None:
     state = resumed(enter(WAIT_FIRST, run_at("pause"), NOW).state, NOW, timedelta(minutes=10), uuid4())
     assert goes_on_at(WaitUntil(NOW + DAY), state) == NOW + DAY
     assert goes_on_at(WaitUntil(NOW), state) == state.not_before
+
+
+# --- what happens to a wait whose moment has come, and to a paused run ----------------------------------------------
+
+AT_SIX = UntilTime(time="18:00")
+SIX = NOW.replace(hour=18)
+BERLIN, NEW_YORK = Place("Europe/Berlin", "UTC"), Place("America/New_York", "UTC")
+
+
+def planned(definition: Definition, state: RunState, now: datetime, place: Place, value: str | None = None) -> Progress:
+    """The run asks when its wait ends, and hears it."""
+    step = definition.steps[state.step_id or ""]
+    assert isinstance(step, WaitStep) and isinstance(next_command(definition, state), Question)
+    found = plan(step, place, value, state.asks_from or now)
+    return answered(definition, state, Answer(until=found.until, reason=found.reason, details=found.details), now)
+
+
+@pytest.mark.parametrize("late", [timedelta(0), timedelta(minutes=1), timedelta(hours=2), DAY])
+@pytest.mark.parametrize("spread", [None, timedelta(hours=3)])
+@pytest.mark.parametrize(
+    ("step", "value"),
+    [
+        (WaitStep(until=AT_SIX, next="mail"), None),
+        (WaitStep(date=UntilDate(field="attributes.when", passed="exit"), next="mail"), SIX.isoformat()),
+    ],
+)
+def test_what_changes_once_the_moment_has_come_does_not_begin_the_wait_anew(
+    step: WaitStep, value: str | None, spread: timedelta | None, late: timedelta
+) -> None:
+    """While a pause or the spread keeps the run: an event that has nothing to do with it looked for the next day's moment."""
+    there = journey("pause", pause=step.model_copy(update={"spread": spread}), mail=SendStep(template_id=uuid4()))
+    waiting = planned(there, enter(there, run_at("pause"), NOW).state, NOW, Place(None, "UTC"), value).state
+    again = planned(there, reconsidered(there, waiting, SIX + late), SIX + late, Place(None, "UTC"), value)
+    assert (again.state.phase, again.state.wake_at, again.changes) == (Phase.WAITING, waiting.wake_at, ())
+
+
+def test_a_question_that_a_pause_keeps_back_is_answered_for_the_moment_it_arose() -> None:
+    there = journey("pause", pause=WaitStep(until=AT_SIX, next="mail"), mail=SendStep(template_id=uuid4()))
+    waiting = planned(there, enter(there, run_at("pause"), NOW).state, NOW, Place(None, "UTC")).state
+    asked = reconsidered(there, waiting, SIX - DAY / 24)
+    assert planned(there, asked, SIX + DAY / 2, Place(None, "UTC")).state.wake_at == SIX
+
+
+def test_a_zone_or_date_that_changes_while_the_run_is_kept_counts() -> None:
+    there = journey("pause", pause=WaitStep(until=AT_SIX, next="mail"), mail=SendStep(template_id=uuid4()))
+    waiting = planned(there, enter(there, run_at("pause"), NOW).state, NOW, BERLIN).state
+    moved = planned(there, reconsidered(there, waiting, NOW + DAY / 4), NOW + DAY / 4, NEW_YORK)
+    assert (moved.state.wake_at, kinds(moved)) == (SIX + timedelta(hours=5), ["rescheduled"])
+    dated = journey("pause", pause=WaitStep(date=UntilDate(field="attributes.when", passed="exit"), next="mail"), mail=there.steps["mail"])
+    waiting = planned(dated, enter(dated, run_at("pause"), NOW).state, NOW, BERLIN, SIX.isoformat()).state
+    asked = reconsidered(dated, waiting, SIX + DAY)
+    assert planned(dated, asked, SIX + DAY, BERLIN, (SIX + 9 * DAY).isoformat()).state.wake_at == SIX + 9 * DAY
+    assert kinds(planned(dated, asked, SIX + DAY, BERLIN, (SIX - DAY).isoformat())) == ["exited"]
+
+
+def test_a_run_that_asks_anew_still_waits_as_people_see_it() -> None:
+    there = journey("pause", pause=WaitStep(until=AT_SIX, next="mail"), mail=SendStep(template_id=uuid4()))
+    waiting = planned(there, enter(there, run_at("pause"), NOW).state, NOW, BERLIN).state
+    asking = reconsidered(there, waiting, NOW)
+    assert (asking.phase, phase_on_record(asking), asking.wake_at) == (Phase.ACTIVE, Phase.WAITING, waiting.wake_at)
+    assert {change.phase for change in remarked(asking, "resumed", None, {}).changes} == {Phase.WAITING}
+
+
+def test_a_turn_that_the_record_names_is_followed_by_the_end_of_the_wait() -> None:
+    """Else the run would seem to be overdue since its turn."""
+    there = journey("pause", pause=WaitStep(until=AT_SIX, next="mail"), mail=SendStep(template_id=uuid4()))
+    waiting = planned(there, enter(there, run_at("pause"), NOW).state, NOW, Place(None, "UTC")).state
+    turn = resumed(reconsidered(there, waiting, NOW), NOW + DAY / 48, DAY / 24, uuid4(), 0.5)
+    assert kinds(planned(there, turn, NOW + DAY / 24, Place(None, "UTC"))) == ["rescheduled"]
+
+
+def test_what_a_paused_run_waited_for_lets_it_go_on_when_the_pause_is_over() -> None:
+    event = WaitForStep(events=(AwaitedEvent(event="paid", next="leave"),), timeout=DAY)
+    there = journey("event", event=event, leave=ExitStep(reason="paid"))
+    waiting = answered(there, enter(there, run_at("event"), NOW).state, Answer(), NOW).state
+    heard = matched(there, waiting, NOW, "event", 1, Answer(index=0), paused=True)
+    assert heard is not None
+    assert (heard.state.step_id, phase_on_record(heard.state), heard.changes) == ("event", Phase.WAITING, ())
+    asks = next_command(there, heard.state)
+    assert asks == Question("open_waits", "wait_for", "event", 1, waiting.round)  # of the same round: the wait that is over answers
+    gone = answered(there, heard.state, Answer(index=0), NOW + DAY)
+    assert kinds(gone) == ["matched", "exited"]
+
+
+@pytest.mark.parametrize(("approved", "line"), [(True, "review_approved"), (False, "review_rejected")])
+def test_a_review_of_a_paused_run_stands_until_the_pause_is_over(approved: bool, line: str) -> None:
+    there = journey(
+        "look",
+        look=ReviewStep(approved="yes", rejected="no", timeout=DAY),
+        yes=ExitStep(reason="review_approved"),
+        no=ExitStep(reason="review_rejected"),
+    )
+    waiting = enter(there, run_at("look"), NOW).state
+    said = reviewed(there, waiting, NOW + DAY / 2, approved, paused=True)
+    assert said is not None and (kinds(said), said.state.step_id, said.state.phase) == ([line], "look", Phase.WAITING)
+    assert reviewed(there, said.state, NOW + DAY / 2, not approved, paused=True) is None  # it has been decided
+    assert next_command(there, said.state) == WaitUntil(NOW + DAY / 2)
+    gone = wake(there, said.state, NOW + 2 * DAY)  # the timeout has passed, too
+    assert (kinds(gone), gone.state.reason) == (["exited"], line)

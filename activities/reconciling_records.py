@@ -12,9 +12,9 @@ from temporalio.client import Client
 from activities.archiving import Archive
 from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
-from activities.judging import Patience
 from activities.observed import GOES_ON, Observer
-from activities.rounds import in_each_organization
+from activities.per_organization import in_each_organization
+from activities.reconciler_rules import Patience
 from models.domain.conservation import Balance
 from models.domain.findings import SPANS, Kind, Severity, Sighting, Span, fell_to_nothing
 from models.domain.journey.run import Phase

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from activities.judging import NOTHING, TOO_EARLY, Around, Patience, in_trouble, of_rows, without_row
 from activities.observed import Examined, PendingActivity
+from activities.reconciler_rules import NOTHING, TOO_EARLY, Around, Patience, in_trouble, of_rows, without_row
 from models.domain.findings import Kind
 from models.store.carriers import Carried, Late
 from models.tables.base import utc_now

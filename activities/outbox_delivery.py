@@ -20,7 +20,7 @@ from models.domain.journey.run import RunState
 from models.store import entries, journeys
 from models.store.audience import Flags
 from models.store.entries import StartingRuns
-from models.store.outbox import Waiting
+from models.store.outbox import PendingMessage
 from models.store.session import Database
 
 Answer = TypeVar("Answer")
@@ -28,29 +28,29 @@ AT_ONCE = 16
 MESSAGES_PER_SIGNAL = 500
 
 
-class Teller:
+class OutboxDelivery:
     def __init__(self, database: Database, versions: Versions, temporal: Client, task_queue: str) -> None:
         self.database = database
         self.versions = versions
         self.temporal = temporal
         self.task_queue = task_queue
 
-    async def tell(self, organization_id: UUID, waiting: Sequence[Waiting]) -> list[UUID]:
+    async def tell(self, organization_id: UUID, pending: Sequence[PendingMessage]) -> list[UUID]:
         """The ids of those that Temporal has now, or that nobody need hear any more. A workflow that is not there yet is told later; one
         that is gone for good is not, or what can never be told would stand in the way of all that comes after it.
 
         Raises:
             RPCError: Temporal is away; saying it all again is harmless.
         """
-        by_workflow: defaultdict[str, list[Waiting]] = defaultdict(list)
-        for message in waiting:
+        by_workflow: defaultdict[str, list[PendingMessage]] = defaultdict(list)
+        for message in pending:
             if not message.finished:
                 by_workflow[message.workflow_id].append(message)
         starts = {name for name, messages in by_workflow.items() if any(message.kind == "start" for message in messages)}
         await self._start_all(organization_id, sorted(starts))
         limit = asyncio.Semaphore(AT_ONCE)
         heard = await asyncio.gather(*(_bounded(limit, self._signal(name, messages)) for name, messages in by_workflow.items()))
-        return [message.id for message in waiting if message.finished] + [id for ids in heard for id in ids]
+        return [message.id for message in pending if message.finished] + [id for ids in heard for id in ids]
 
     async def _start_all(self, organization_id: UUID, names: Sequence[str]) -> None:
         if not names:
@@ -82,7 +82,7 @@ class Teller:
         """Its name, if it was started just now."""
         return [name] if await start_journey(self.temporal, self.task_queue, name, given) else []
 
-    async def _signal(self, name: str, messages: Sequence[Waiting]) -> list[UUID]:
+    async def _signal(self, name: str, messages: Sequence[PendingMessage]) -> list[UUID]:
         said = [message for message in messages if message.kind != "start"]
         try:
             for first in range(0, len(said), MESSAGES_PER_SIGNAL):
@@ -108,5 +108,5 @@ def _states(starting: StartingRuns, start: str) -> list[RunState]:
     return [RunState(run_id=run_id, contact_id=contact_id, step_id=start) for run_id, contact_id in starting.runs]
 
 
-def _message(waiting: Waiting) -> RunMessage:
-    return RunMessage.model_validate({**waiting.body, "run_id": waiting.run_id, "kind": waiting.kind})
+def _message(pending: PendingMessage) -> RunMessage:
+    return RunMessage.model_validate({**pending.body, "run_id": pending.run_id, "kind": pending.kind})
