@@ -22,7 +22,7 @@ from models.tables.base import new_id
 AUDITED = frozenset(
     {
         *("parked", "cancel_requested", "paused", "resumed", "retried", "skipped", "moved", "cancelled", "exited", "completed"),
-        *("jumped", "skip_requested", "jump_requested", "step_cancelled", "step_restored"),
+        *("jumped", "skip_requested", "jump_requested", "skip_missed", "jump_missed", "step_cancelled", "step_restored"),
     }
 )
 
