@@ -68,6 +68,7 @@ def _states(starting: StartingWorkflow) -> list[RunState]:
             visits=dict(run.begun.visits),
             visits_before=run.begun.visits_before,
             skips=run.begun.skips,
+            paused=run.paused,
             leaving="journey_cancelled" if run.cancelled else None,
         )
         for run in starting.runs

@@ -15,11 +15,22 @@ from models.domain.journey.run import Phase, RunState
 from models.domain.journey.steps.base import fraction
 from workflows.trips import SYSTEM, Trip, Trips, author_of, missed
 
+PAUSED_BEFORE = "paused_before"  # why a replay is paused
+
 
 class Operators:
     def __init__(self, trips: Trips) -> None:
         self.trips = trips
         self.definition = trips.definition
+
+    def begin_paused(self, trip: Trip) -> None:
+        """The run begins beneath the pauses that are in force, and its record says so. Of a replay its own pause may be one: that of the
+        run whose place it takes."""
+        by = RunControl(command="pause", run_ids=(), actor_kind="system")
+        for kind in self.trips.held_by:
+            self._note(trip, "paused", by, whose=ControlledKind(kind))
+        if trip.state.paused:
+            self._note(trip, "paused", by.model_copy(update={"reason": PAUSED_BEFORE}))
 
     async def control(self, control: Control) -> None:
         """Pause, resume or cancel every run, because its campaign or journey was; or have those ask again whose connection was mended."""

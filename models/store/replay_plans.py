@@ -13,6 +13,7 @@ from models.domain.journey.operations import UNKNOWN_RESEND, UNKNOWN_STEP
 from models.domain.journey.replay import Ahead, Begun, Past, Place, Standing, Trip, begin_at, forecast
 from models.domain.journey.run import FINISHED, Phase
 from models.store import journey_versions, replay_chains
+from models.store.run_applicability import LOST_PAUSED
 from models.store.session import OrganizationSession
 from models.tables.journeys import JourneyVersion
 
@@ -57,6 +58,7 @@ class Old:
     cancelling: bool  # likewise, by an operator's word
     journey_archived: bool
     campaign_cancelled: bool
+    paused: bool  # by itself, when its workflow was lost: its replay begins so
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,12 @@ class Refusal:
     steps: Sequence[str] = ()
 
 
-_LOAD = """
+_LOAD = f"""
     SELECT r.id, r.journey_id, r.version_id, r.campaign_id, r.contact_id, r.status, r.step_id, coalesce(r.root_run_id, r.id) AS root_id,
       r.replayed_by, r.finished_at IS NULL AND r.exit_requested_at IS NOT NULL AS leaving,
       r.finished_at IS NULL AND r.cancel_requested_at IS NOT NULL AS cancelling,
-      j.archived_at IS NOT NULL AS journey_archived, c.cancelled_at IS NOT NULL AS campaign_cancelled
+      j.archived_at IS NOT NULL AS journey_archived, c.cancelled_at IS NOT NULL AS campaign_cancelled,
+      coalesce({LOST_PAUSED}, FALSE) AS paused
     FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
     LEFT JOIN campaigns c ON c.organization_id = :o AND c.id = r.campaign_id
     WHERE r.organization_id = :o AND r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.id"""

@@ -1,6 +1,7 @@
 """What operators say to runs while things are in flight, spread resumptions, and the workflow that speaks to many."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -176,6 +177,27 @@ async def test_a_paused_run_obeys_at_once_and_rests_where_it_arrives(server: Wor
             await handle.terminate()
     assert fakes.sent == []
     assert [each.beneath for each in fakes.transitions if each.kind == "waiting"] == ["waiting"]
+
+
+async def test_what_begins_beneath_a_pause_says_so(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    """Of a replay also the pause of the run in whose place it goes on, which outlasts the journey's."""
+    other, own = some_runs(1)[0], replace(some_runs(1)[0], paused=True)
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, [other, own], held_by=["journey"])
+            await until(lambda: list(fakes.phases().values()) == ["paused"] * 2)
+            await handle.signal("control", resumption(None))
+            await until(lambda: fakes.phases()[other.run_id] == "waiting")
+            carried = await handle.query("runs", result_type=list[RunState])
+            await handle.terminate()
+            following = await start(server, queue, carried)  # as after continue-as-new: nothing begins
+            assert [answer.changed for answer in await say(following, "resume", [own])] == [True]
+            await until(lambda: fakes.phases()[own.run_id] == "waiting")
+            await following.terminate()
+    assert fakes.kinds(other.run_id) == ["entered", "paused", "resumed", "sent", "waiting"]
+    assert fakes.kinds(own.run_id) == ["entered", "paused", "paused", "resumed", "resumed", "sent", "waiting"]
+    told = [(each.reason, each.details) for each in fakes.transitions if each.run_id == own.run_id and each.kind == "paused"]
+    assert told == [(None, {"with": "journey"}), ("paused_before", {})]
 
 
 async def test_the_workflow_hears_which_variables_changed_and_by_whom(server: WorkflowEnvironment, fakes: Fakes) -> None:
