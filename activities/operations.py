@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
+from uuid import UUID
 
 from temporalio import activity
 from temporalio.client import Client
@@ -14,8 +15,10 @@ from activities.heartbeat import heartbeating
 from activities.poking import poke
 from activities.updating import Updates
 from models.domain.audit import Actor
+from models.domain.findings import LOST
 from models.domain.journey.operations import OPERATIONS
-from models.store import run_operations, run_variables
+from models.domain.journey.run import Phase
+from models.store import lost_runs, run_operations, run_variables
 from models.store.run_operations import Item, Settled
 from models.store.run_variables import VariableChange
 from models.store.session import Database, OrganizationSession
@@ -38,7 +41,8 @@ class OperationActivities:
 
         Safe to run twice: only runs that are not settled are told, and the update's id is made from the operation and the page, so that
         a workflow which did not answer in time and is asked again (by an attempt or by a pass) obeys once and answers the same. A
-        workflow that does not answer, is closed, or does not carry a run any more keeps no other waiting.
+        workflow that does not answer, is closed, or does not carry a run any more keeps no other waiting. Runs whose workflow is gone for
+        good are not asked: to cancel them is a matter of the record alone, and nothing else can be said to them.
         """
         async with heartbeating():
             ref = page.operation
@@ -47,11 +51,14 @@ class OperationActivities:
                 items, until = await next_page(session, operation, page.after)
             if not items:
                 return OperationPageDone()
+            carried = [item for item in items if not item.lost]
             updates = Updates(self.temporal)
-            words = [_tell(updates, operation, until, name, told) for name, told in _by_workflow(items).items()]
+            words = [_tell(updates, operation, until, name, told) for name, told in _by_workflow(carried).items()]
             settled = [one for some in await asyncio.gather(*words) for one in some]
             async with self.database.organization(ref.organization_id) as session:
                 await run_operations.settle(session, ref.operation_id, settled)
+            async with self.database.organization(ref.organization_id) as session:
+                await _settle_lost(session, operation, [item.run_id for item in items if item.lost])
         return OperationPageDone(after=until)
 
     @activity.defn(name="set_variables_page")
@@ -65,8 +72,9 @@ class OperationActivities:
                 items, until = await next_page(session, operation, page.after)
                 if not items:
                     return OperationPageDone()
-                actor = Actor.of(operation.actor_kind, operation.executed_by)
-                wanted = VariableChange(operation.arguments["variables"], actor, operation.reason, operation.id)
+                wanted = VariableChange(
+                    operation.arguments["variables"], Actor.of(operation.actor_kind, operation.executed_by), operation.reason, operation.id
+                )
                 found = await run_variables.change(session, [item.run_id for item in items], wanted)
                 results = [Settled(run_id, "unchanged" if why else "done", why) for run_id, why in found.items()]
                 await run_operations.settle(session, ref.operation_id, results)
@@ -107,6 +115,19 @@ def _by_workflow(items: Sequence[Item]) -> Mapping[str, list[Item]]:
     for item in items:
         found[item.workflow_id].append(item)
     return found
+
+
+async def _settle_lost(session: OrganizationSession, operation: RunOperation, run_ids: Sequence[UUID]) -> None:
+    """Safe to run twice: a run is cancelled once. One that is not lost any more, because it was replayed or ended, is looked at anew in
+    the next pass."""
+    if not run_ids:
+        return
+    lost = await lost_runs.lock(session, run_ids)
+    if operation.command != "cancel":
+        await run_operations.settle(session, operation.id, [Settled(run.id, "failed", LOST, run.status) for run in lost])
+        return
+    await run_operations.settle(session, operation.id, [Settled(run.id, "done", status=str(Phase.CANCELLED)) for run in lost])
+    await lost_runs.end(session, lost, Actor.of(operation.actor_kind, operation.executed_by), operation.reason, operation.id)
 
 
 Command = Literal["pause", "resume", "cancel", "retry", "skip", "jump"]

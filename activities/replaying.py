@@ -68,6 +68,7 @@ def _states(starting: StartingWorkflow) -> list[RunState]:
             visits=dict(run.begun.visits),
             visits_before=run.begun.visits_before,
             skips=run.begun.skips,
+            paused=run.paused,
             leaving="journey_cancelled" if run.cancelled else None,
         )
         for run in starting.runs
@@ -103,7 +104,7 @@ class ReplayActivities:
         return OperationPageDone(after=until)
 
     async def _replay(self, session: OrganizationSession, operation: RunOperation, run_ids: Sequence[UUID]) -> None:
-        wanted = replay_plans.wanted_of(operation.arguments, operation.reason or "")
+        wanted = replay_plans.wanted_of(operation.arguments, operation.reason or "", run_operations.versions_in(operation.preview))
         actor = Actor.of(operation.actor_kind, operation.executed_by)
         meant = run_operations.wanted_of(operation).selection.statuses
         locked = await replay_plans.load(session, run_ids, lock=True)

@@ -26,7 +26,7 @@ from api.auth.identity import Identity, identify
 from api.dependencies import Services
 from api.errors import problem
 from api.methods import allowed_methods
-from models.domain.errors import Invalid, LeadStatsError
+from models.domain.errors import Invalid, KeyReused, LeadStatsError
 from models.secrets import Sealed, key_id, seal, unseal
 from models.store import idempotency
 from models.store.idempotency import Earlier, Reserved
@@ -79,7 +79,7 @@ class Idempotency:
 
     def _earlier(self, earlier: Earlier, request_hash: bytes, binding: bytes) -> Response:
         if earlier.request_hash != request_hash:
-            return problem(422, "idempotency_key_reused", "This Idempotency-Key was used for another request; choose a new one.")
+            raise KeyReused
         if earlier.status_code is None or earlier.answer is None:
             return problem(409, "idempotency_key_in_use", "The first request with this key still runs; ask again in a moment.")
         stored = json.loads(unseal(self._key(), Sealed(key_id(self._key()), earlier.answer), binding))

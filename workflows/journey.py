@@ -40,7 +40,10 @@ class JourneyWorkflow:
         self.draining = False
         self.fault: BaseException | None = None
         for trip in self.trips:  # here and not in run: a handler may come first, and must find every run entered
+            new = trip.state.sequence == 0
             self.trips.apply(trip, interpreter.enter(self.trips.definition, trip.state, workflow.now()))
+            if new and not trip.finished:
+                self.operators.begin_paused(trip)
             if given.cancelled:
                 reason = CAMPAIGN_CANCELLED if self.trips.scope.campaign_id else "journey_cancelled"
                 trip.cancelled_by = RunControl(command="cancel", run_ids=(), actor_kind="system", reason=reason)

@@ -13,14 +13,24 @@ from models.domain.journey import interpreter
 from models.domain.journey.interpreter import Progress
 from models.domain.journey.run import Phase, RunState
 from models.domain.journey.steps.base import fraction
-from workflows.trips import SYSTEM, Trip, Trips, author_of
+from workflows.trips import SYSTEM, Trip, Trips, author_of, missed
+
+PAUSED_BEFORE = "paused_before"  # why a replay is paused
 
 
 class Operators:
     def __init__(self, trips: Trips) -> None:
         self.trips = trips
         self.definition = trips.definition
-        self.late: dict[UUID, RunControl] = {}  # by run: skips and jumps to be obeyed when what is in flight for it has come back
+
+    def begin_paused(self, trip: Trip) -> None:
+        """The run begins beneath the pauses that are in force, and its record says so. Of a replay its own pause may be one: that of the
+        run whose place it takes."""
+        by = RunControl(command="pause", run_ids=(), actor_kind="system")
+        for kind in self.trips.held_by:
+            self._note(trip, "paused", by, whose=ControlledKind(kind))
+        if trip.state.paused:
+            self._note(trip, "paused", by.model_copy(update={"reason": PAUSED_BEFORE}))
 
     async def control(self, control: Control) -> None:
         """Pause, resume or cancel every run, because its campaign or journey was; or have those ask again whose connection was mended."""
@@ -124,7 +134,8 @@ class Operators:
             self.trips.apply(trip, self._steered(state, control))
             return
         here = {str(state.run_id): Place(step_id=state.step_id or "", visit=state.visit)}
-        self.late[state.run_id] = control.model_copy(update={"places": {} if control.command == "jump" else here})
+        late = control.model_copy(update={"places": {} if control.command == "jump" else here})
+        self.trips.late.setdefault(state.run_id, []).append(late)
         asked = "jump_requested" if control.command == "jump" else "skip_requested"
         to = {"to": control.to_step} if control.command == "jump" else {}
         self.trips.apply(trip, interpreter.remarked(state, asked, control.reason, to))
@@ -136,12 +147,16 @@ class Operators:
         return interpreter.skip(self.definition, state, workflow.now(), control.reason)
 
     def obey_late(self, trip: Trip) -> bool:
-        """Nothing is in flight for the run. Whether it skips or jumps as it was told meanwhile."""
-        control = self.late.pop(trip.state.run_id, None)
-        if control is None or not _meant(control, trip.state):
+        """Nothing is in flight for the run. Whether there was a word about it to be obeyed now, the one that was said first; or, where it
+        means a visit that the run has left, to be told of."""
+        state, late = trip.state, self.trips.late
+        if state.run_id not in late:
             return False
+        control, *others = late.pop(state.run_id)
+        if others:
+            late[state.run_id] = others
         trip.author = author_of(control)
-        self.trips.apply(trip, self._steered(trip.state, control))
+        self.trips.apply(trip, self._steered(state, control) if _meant(control, state) else missed(state, control))
         return True
 
     def _note(self, trip: Trip, kind: str, control: RunControl, state: RunState | None = None, whose: ControlledKind | None = None) -> None:

@@ -84,6 +84,7 @@ class Trips:
         self.definition = given.definition
         self.by_run = {state.run_id: Trip(state) for state in given.runs}
         self.held_by = list(given.held_by)  # "campaign", "journey": pauses of all runs
+        self.late: dict[UUID, list[RunControl]] = {}  # by run: skips and jumps, in order, for when nothing is in flight for it
         self.timers = SharedTimers(self.nudge)
         self._travel = travel
         self._records = Batch(self._record_all)
@@ -104,16 +105,27 @@ class Trips:
 
     def apply(self, trip: Trip, progress: Progress) -> None:
         """The state is the new one, and its changes are numbered, dated and queued for the record."""
-        sequence = trip.state.sequence
-        for change in progress.changes:
-            sequence += 1
-            trip.unrecorded.append(self._transition(trip, progress.state, change, sequence))
+        state, author = progress.state, trip.author
+        told = [(change, author) for change in progress.changes]
+        if state.phase in FINISHED:
+            if self._goes_on(trip, state):
+                state, told = replace(state, phase=Phase.ACTIVE, reason=None), told[:-1]
+            else:
+                told[-1:-1] = [(_missed(state, word), author_of(word)) for word in self.late.pop(state.run_id, ())]
+        for sequence, (change, by) in enumerate(told, trip.state.sequence + 1):
+            trip.unrecorded.append(self._transition(trip, state, change, sequence, by))
         trip.author = SYSTEM
-        trip.state = replace(progress.state, sequence=sequence)
+        trip.state = replace(state, sequence=trip.state.sequence + len(told))
 
-    def _transition(self, trip: Trip, state: RunState, change: Change, sequence: int) -> Transition:
+    def _goes_on(self, trip: Trip, state: RunState) -> bool:
+        """Whether what came back would have been the run's last, but it was told meanwhile to jump: that is obeyed in any case. What ends
+        it by a rule or a word from outside its steps ends it all the same."""
+        told = any(word.command == "jump" for word in self.late.get(state.run_id, ()))
+        return told and state.phase is not Phase.CANCELLED and trip.state.leaving is None
+
+    def _transition(self, trip: Trip, state: RunState, change: Change, sequence: int, author: Author) -> Transition:
         phase = Phase.PAUSED if self.is_held(trip) and change.phase not in FINISHED else change.phase
-        by = trip.author.operation_id
+        by = author.operation_id
         return Transition(
             run_id=state.run_id,
             sequence=sequence,
@@ -125,8 +137,8 @@ class Trips:
             visit=change.visit,
             wake_at=change.wake_at or (interpreter.turn_ahead(state, workflow.now()) if change.phase is Phase.ACTIVE else None),
             reason=change.reason,
-            actor_kind=trip.author.kind,
-            actor_id=trip.author.id,
+            actor_kind=author.kind,
+            actor_id=author.id,
             details=change.details if by is None else {**change.details, "operation_id": str(by)},
         )
 
@@ -155,3 +167,16 @@ class Trips:
         except ActivityError as error:  # what happened must be recorded: suspend, rather than fail and forget the runs
             raise RuntimeError("the record could not be written") from error
         return [None] * len(groups)
+
+
+def missed(state: RunState, word: RunControl) -> Progress:
+    """A skip or a jump that was to be obeyed later is not: the run has left what it was to skip, or is over."""
+    place = word.places.get(str(state.run_id))
+    kind, step_id = ("jump_missed", word.to_step) if place is None else ("skip_missed", place.step_id)
+    return interpreter.remarked(state, kind, word.reason, {"to": step_id})
+
+
+def _missed(ended: RunState, word: RunControl) -> Change:
+    """As the line before the last: nothing is said of a run after its end."""
+    [change] = missed(replace(ended, phase=Phase.ACTIVE, reason=None), word).changes
+    return change

@@ -1,7 +1,7 @@
 """Operations on many runs: previewed, bound to the preview's count, then carried out by a workflow."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -50,19 +50,20 @@ async def preview(caller: Caller, command: str, selection: RunSelection, argumen
             raise Invalid.field(
                 "limit", "too_many", f"{runs} runs fit; give a limit of at most {operation.most_runs}, and repeat for the others."
             )
-        effects = await _effects(session, wanted, taken)
-        row = await run_operations.add(session, wanted, {**seen, "obeying": runs, **effects}, taken, caller.actor.id)
+        bound = await run_selection.bound(session, wanted)
+        effects = await _effects(session, wanted, taken, bound)
+        row = await run_operations.add(session, wanted, {**seen, "obeying": runs, **effects, **bound}, taken, caller.actor.id)
         details = {"command": command, "filter": row.selection, "runs": taken}
         await audit.append(session, [NewEntry("run_operation.previewed", "run_operation", str(row.id), caller.actor, details)])
     return row
 
 
-async def _effects(session: OrganizationSession, wanted: RunQuery, runs: int) -> dict[str, Any]:
+async def _effects(session: OrganizationSession, wanted: RunQuery, runs: int, bound: Mapping[str, Any]) -> dict[str, Any]:
     """What the command would come to, beyond the number of runs, where that can be told."""
     if wanted.command != "replay":
         return {}
     run_ids = await run_selection.obeying(session, replace(wanted, maximum=runs))
-    found = await replay_plans.dry_run(session, run_ids, replay_plans.wanted_of(wanted.arguments, ""))
+    found = await replay_plans.dry_run(session, run_ids, replay_plans.wanted_of(wanted.arguments, "", run_operations.versions_in(bound)))
     steps = [{"step_id": step_id, **counted} for step_id, counted in sorted(found.by_step.items())]
     return {"effects": {**found.numbers, "by_step": steps}}
 
@@ -122,7 +123,7 @@ async def execute(caller: Caller, preview_id: UUID, reason: str) -> RunOperation
     Raises:
         NotFound: no such preview.
         NotAllowed: the caller may not do this to runs.
-        PreviewOutdated: the preview has expired, or as many runs as it counted do not fit any more: nothing is done.
+        PreviewOutdated: the preview has expired, or is not of exactly these runs, on these versions, any more: nothing is done.
         Conflict: it was carried out already, for another reason.
         Unavailable: it is under way, but its workflow could not be started yet. Repeat; upkeep starts it otherwise.
     """

@@ -1,7 +1,10 @@
 """Starting and controlling single runs. The row comes first, its workflow second: a row without a workflow can always be started."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -16,14 +19,15 @@ from api.commands.starting import start_each
 from api.commands.temporal import NoSuchWorkflow
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
-from models.domain.errors import Conflict, Invalid, NotFound, Unavailable
+from models.domain.errors import Conflict, Invalid, KeyReused, NotFound, Unavailable
 from models.domain.findings import LOST, REPLAY
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
 from models.domain.journey.entry import refusal
 from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
 from models.domain.journey.run import FINISHED, Phase, RunState
-from models.store import audit, changes, entries, entry_pace, journey_versions, journeys, lost_runs, run_variables, runs
+from models.store import audit, changes, entries, entry_pace, idempotency, journey_versions, journeys, lost_runs, run_variables, runs
+from models.store.idempotency import Reserved
 from models.store.run_variables import VariableChange
 from models.store.session import OrganizationSession
 from models.store.triggers import listens_to_runs
@@ -187,11 +191,12 @@ class Word:
 async def control_run(caller: Caller, run_id: UUID, word: Word, key: str | None) -> Controlled:
     """The run's workflow has obeyed the command. What is so already stays so, and is no error.
 
-    The workflow records what happened, with the caller as its actor, in timeline and audit.
+    The workflow records what happened, with the caller as its actor, in timeline and audit. The same word of the same caller about the
+    run as it stands, or with the same key, is heard once; what somebody else says, or for another reason, is a word of its own.
 
     Raises:
         NotFound: no such run.
-        Invalid: its version has no such step.
+        Invalid: its version has no such step, or (KeyReused) the key was used for another request.
         Conflict: the run is in a phase in which the command makes no sense, or has left the step that was meant.
         Unavailable: no answer in time. The command may still be obeyed: repeat with the same key.
     """
@@ -200,34 +205,67 @@ async def control_run(caller: Caller, run_id: UUID, word: Word, key: str | None)
         run = await runs.get(session, run_id)
         if word.to_step is not None or word.place is not None:
             await _check_steps(session, run, word)
-    if run.status in FINISHED:
-        return _settled(run, command)
-    place = Place(step_id=run.step_id) if word.place is None and command == "skip" and run.step_id else word.place
-    update_id = f"{command}/{run_id}/{key or _said_now(run, word.to_step, place)}"
-    control = RunControl(
-        command=command,
-        run_ids=[run_id],
-        actor_kind=caller.actor.kind,
-        actor_id=caller.actor.id,
-        reason=word.reason,
-        places={} if place is None else {str(run_id): place},
-        to_step=word.to_step,
-        request_id=None if key is None else temporal.request_id(key, caller.organization_id, caller.actor.id, command, run_id),
-    )
+        reserved = None if key is None else await _reserve(session, caller, key, _digest(caller, run_id, word))
+        if run.status in FINISHED:
+            return _settled(run, command)
+    async with _settling(caller, reserved):
+        meant = replace(word, place=Place(step_id=run.step_id)) if word.place is None and command == "skip" and run.step_id else word
+        # With a key as it was said: where the run stands may have changed when that is repeated, which does not make it another word.
+        update_id = f"{command}/{run_id}/{_digest(caller, run_id, word if key else meant, key or run.sequence)}"
+        control = RunControl(
+            command=command,
+            run_ids=[run_id],
+            actor_kind=caller.actor.kind,
+            actor_id=caller.actor.id,
+            reason=word.reason,
+            places={} if meant.place is None else {str(run_id): meant.place},
+            to_step=word.to_step,
+            request_id=None if key is None else temporal.request_id(update_id, caller.organization_id),
+        )
+        try:
+            answer = await _answer(caller, run, control, update_id)
+        except NoSuchWorkflow:
+            return await _unanswered(caller, run_id, command, word.reason)
+        async with caller.session() as session:
+            run = await runs.get(session, run_id)
+        return _judged(run, command, answer)
+
+
+def _digest(caller: Caller, run_id: UUID, word: Word, *more: str | int) -> str:
+    """By what a word is known: who says it, about which run, and all that it says. Temporal answers a word that it has heard with what
+    became of it then; another one, answered so, would be lost."""
+    place = None if word.place is None else [word.place.step_id, word.place.visit]
+    said = [caller.actor.kind, str(caller.actor.id), str(run_id), word.command, place, word.to_step, word.reason, *more]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+async def _reserve(session: OrganizationSession, caller: Caller, key: str, digest: str) -> Reserved | None:
+    """The key is this word's from now on. None: it was already. Raises KeyReused where it is another request's."""
+    assert caller.actor.id is not None  # only `system` has none
+    found = await idempotency.reserve(session, caller.actor.id, key, bytes.fromhex(digest))
+    if isinstance(found, Reserved):
+        return found
+    if found.request_hash != bytes.fromhex(digest):
+        raise KeyReused
+    return None
+
+
+@asynccontextmanager
+async def _settling(caller: Caller, reserved: Reserved | None) -> AsyncIterator[None]:
+    """What is refused uses up no key; what was not answered may still be obeyed, and keeps its own. There is no answer to keep: the
+    workflow has it."""
     try:
-        answer = await _answer(caller, run, control, update_id)
-    except NoSuchWorkflow:
-        return await _unanswered(caller, run_id, command, word.reason)
-    async with caller.session() as session:
-        run = await runs.get(session, run_id)
-    return _judged(run, command, answer)
-
-
-def _said_now(run: Run, to_step: str | None, place: Place | None) -> str:
-    """Without a key: the same command about the same step, for the run as it stands now, is the same word said again. About another
-    step it is another word: Temporal would answer it with what became of the first."""
-    meant = to_step if place is None else f"{place.step_id}.{place.visit or ''}"
-    return f"{meant}@{run.sequence}" if meant else str(run.sequence)
+        yield
+    except Unavailable:
+        raise
+    except Exception:
+        if reserved is not None:
+            async with caller.session() as session:
+                await idempotency.release(session, reserved)
+        raise
+    if reserved is not None:
+        async with caller.session() as session:
+            await idempotency.settle(session, reserved, 200, b"")
 
 
 async def _check_steps(session: OrganizationSession, run: Run, word: Word) -> None:

@@ -12,7 +12,7 @@ from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.brakes import PausedBecause, paused_because
 from api.rest.headers import CommandKey, PostKey
-from api.rest.reasons import StatedReason
+from api.rest.reasons import ReasonAsked, StatedReason
 from models.domain.campaign_end import NOBODY_FITTED, WORDS, why_nobody
 from models.domain.schedule import AtOnce, Timing, parse_timing, read_timing
 from models.settings import MAXIMUM_PAGE_SIZE
@@ -234,10 +234,10 @@ async def pause_campaign(
 
 @router.delete("/{campaign_id}/pause", status_code=202)
 async def resume_campaign(
-    caller: Annotated[Caller, authorize("campaigns.launch")], campaign_id: UUID, key: CommandKey = None
+    caller: Annotated[Caller, authorize("campaigns.launch")], campaign_id: UUID, key: CommandKey = None, reason: ReasonAsked = None
 ) -> CampaignView:
     """The pause is being lifted: `paused_at` is null as soon as it is. After a 503, repeat."""
-    return await _with_braking(caller, await commands.resume(caller, campaign_id, key))
+    return await _with_braking(caller, await commands.resume(caller, campaign_id, key, reason=reason))
 
 
 @router.put("/{campaign_id}/cancellation", status_code=202)

@@ -14,7 +14,7 @@ from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.brakes import PausedBecause, paused_because
 from api.rest.headers import CommandKey, IfMatch, OptionalIfMatch, PostKey, etag
-from api.rest.reasons import StatedReason
+from api.rest.reasons import ReasonAsked, StatedReason
 from api.rest.runs import RunView
 from models.domain.errors import Invalid, NotFound
 from models.domain.journey.draft import MAX_BYTES, storable
@@ -283,10 +283,14 @@ async def pause_journey(
 
 @router.delete("/{journey_id}/pause", status_code=202)
 async def resume_journey(
-    caller: Annotated[Caller, authorize("journeys.publish")], journey_id: UUID, response: Response, key: CommandKey = None
+    caller: Annotated[Caller, authorize("journeys.publish")],
+    journey_id: UUID,
+    response: Response,
+    key: CommandKey = None,
+    reason: ReasonAsked = None,
 ) -> JourneyView:
     """The pause is being lifted: `paused_at` is null as soon as it is. After a 503, repeat."""
-    return await view(caller, await commands.resume(caller, journey_id, key), response)
+    return await view(caller, await commands.resume(caller, journey_id, key, reason=reason), response)
 
 
 @router.put("/{journey_id}/cancellation", status_code=202)

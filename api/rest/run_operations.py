@@ -165,8 +165,8 @@ async def preview_run_operation(caller: Bulk, body: PreviewRequest, response: Re
 
 @router.post("", status_code=202)
 async def execute_run_operation(caller: Bulk, body: Execution, response: Response) -> OperationView:
-    """Does what was previewed, to exactly the runs that fit now. 409 `preview_outdated` when they are not as many as the preview
-    counted: nothing is done. After a 503, repeat: it is carried out once."""
+    """Does what was previewed, to exactly those runs. 409 `preview_outdated` when other ones fit by now, or they would go on with other
+    versions: nothing is done. After a 503, repeat: it is carried out once."""
     row = await commands.execute(caller, body.preview_id, body.reason)
     response.headers["Location"] = f"/v1/run-operations/{row.id}"
     return OperationView.of(row)

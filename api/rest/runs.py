@@ -13,7 +13,7 @@ from api.commands.runs import Command, Controlled, Word, control_run, review_run
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.headers import CommandKey
-from api.rest.reasons import StatedReason
+from api.rest.reasons import ReasonAsked, StatedReason
 from models.domain.errors import Invalid
 from models.domain.journey.failures import FailureClass
 from models.domain.journey.operations import MOST_VARIABLES
@@ -199,9 +199,11 @@ async def pause_run(
 
 
 @router.delete("/{run_id}/pause")
-async def resume_run(caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, key: CommandKey = None) -> ControlledRun:
+async def resume_run(
+    caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, key: CommandKey = None, reason: ReasonAsked = None
+) -> ControlledRun:
     """The run goes on where it stopped."""
-    return await _control(caller, run_id, "resume", key)
+    return await _say(caller, run_id, Word("resume", reason), key)
 
 
 @router.put("/{run_id}/cancellation")
@@ -252,10 +254,14 @@ async def cancel_step(
 
 @router.delete("/{run_id}/steps/{step_id}/cancellation")
 async def restore_step(
-    caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, step_id: StepPath, key: CommandKey = None
+    caller: Annotated[Caller, authorize("runs.control")],
+    run_id: UUID,
+    step_id: StepPath,
+    key: CommandKey = None,
+    reason: ReasonAsked = None,
 ) -> ControlledRun:
     """The step will be done after all."""
-    return await _say(caller, run_id, Word("restore_step", to_step=step_id), key)
+    return await _say(caller, run_id, Word("restore_step", reason, to_step=step_id), key)
 
 
 @router.patch("/{run_id}/variables")

@@ -6,6 +6,7 @@ LeadStatsError
 ├── NotAuthenticated      no valid session or API key
 ├── TooManyAttempts       slow down; carries `retry_after`
 ├── Invalid               the input breaks a rule; carries one `Problem` per field
+│   ├── KeyReused         its Idempotency-Key was used for another request
 │   └── Unpublishable     a journey definition that `check` refuses
 │       └── CasesFailed   one whose saved cases come to something else
 ├── Conflict              the thing is in a state that does not allow this
@@ -79,6 +80,14 @@ class Invalid(LeadStatsError):
     @classmethod
     def field(cls, path: str, code: str, message: str) -> "Invalid":
         return cls([Problem(path, code, message)])
+
+
+class KeyReused(Invalid):
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        message = "This Idempotency-Key was used for another request; choose a new one."
+        super().__init__([Problem("header.Idempotency-Key", self.code, message)], message)
 
 
 class Unpublishable(Invalid):

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from models.domain.journey.operations import UNKNOWN_RESEND, UNKNOWN_STEP
 from models.domain.journey.replay import Ahead, Begun, Past, Place, Standing, Trip, begin_at, forecast
 from models.domain.journey.run import FINISHED, Phase
 from models.store import journey_versions, replay_chains
+from models.store.run_applicability import LOST_PAUSED
 from models.store.session import OrganizationSession
 from models.tables.journeys import JourneyVersion
 
@@ -23,19 +24,21 @@ REPLAYABLE = FINISHED | {Phase.NEEDS_ATTENTION}
 @dataclass(frozen=True)
 class ReplayOptions:
     """What is asked for. `from_step` None: each run's, where it stopped. `resend`: steps whose effect is to be done again although it
-    was done, or may have been; `strict`: a run of which nothing was done there is refused, otherwise one that has no such step."""
+    was done, or may have been; `strict`: a run of which nothing was done there is refused, otherwise one that has no such step.
+    `current`: by journey, the version that is meant by that; empty: the newest."""
 
     from_step: str | None = None
     version: VersionChoice = "original"
     resend: frozenset[str] = frozenset()
     reason: str = ""
     strict: bool = True
+    current: Mapping[UUID, UUID] = field(default_factory=dict)
 
 
-def wanted_of(arguments: Mapping[str, Any], reason: str) -> ReplayOptions:
-    """What an operation on many runs asks of each: what was done there is done again, the rest anyway."""
+def wanted_of(arguments: Mapping[str, Any], reason: str, current: Mapping[UUID, UUID]) -> ReplayOptions:
+    """What an operation on many runs asks of each: what was done there is done again, the rest anyway. `current`: as previewed."""
     version: VersionChoice = "current" if arguments.get("version") == "current" else "original"
-    return ReplayOptions(arguments.get("from_step"), version, frozenset(arguments.get("resend", ())), reason, strict=False)
+    return ReplayOptions(arguments.get("from_step"), version, frozenset(arguments.get("resend", ())), reason, False, current)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Old:
     cancelling: bool  # likewise, by an operator's word
     journey_archived: bool
     campaign_cancelled: bool
+    paused: bool  # by itself, when its workflow was lost: its replay begins so
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,12 @@ class Refusal:
     steps: Sequence[str] = ()
 
 
-_LOAD = """
+_LOAD = f"""
     SELECT r.id, r.journey_id, r.version_id, r.campaign_id, r.contact_id, r.status, r.step_id, coalesce(r.root_run_id, r.id) AS root_id,
       r.replayed_by, r.finished_at IS NULL AND r.exit_requested_at IS NOT NULL AS leaving,
       r.finished_at IS NULL AND r.cancel_requested_at IS NOT NULL AS cancelling,
-      j.archived_at IS NOT NULL AS journey_archived, c.cancelled_at IS NOT NULL AS campaign_cancelled
+      j.archived_at IS NOT NULL AS journey_archived, c.cancelled_at IS NOT NULL AS campaign_cancelled,
+      coalesce({LOST_PAUSED}, FALSE) AS paused
     FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
     LEFT JOIN campaigns c ON c.organization_id = :o AND c.id = r.campaign_id
     WHERE r.organization_id = :o AND r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.id"""
@@ -104,7 +109,7 @@ async def load(session: OrganizationSession, run_ids: Sequence[UUID], *, lock: b
 
 async def plan(session: OrganizationSession, olds: Sequence[Old], wanted: ReplayOptions) -> list[Plan | Refusal]:
     """How each of the runs is replayed, or why it cannot be; in their order. A constant number of statements. Writes nothing."""
-    versions = await _Versions.load(session, olds, wanted.version)
+    versions = await _Versions.load(session, olds, wanted)
     roots = sorted({old.root_id for old in olds})
     chains, pasts = await replay_chains.chains(session, roots), await replay_chains.pasts(session, roots)
     return [_plan(old, wanted, versions, chains[old.root_id], pasts[old.root_id]) for old in olds]
@@ -148,9 +153,10 @@ class _Versions:
         self._definitions: dict[UUID, Definition] = {}
 
     @classmethod
-    async def load(cls, session: OrganizationSession, olds: Sequence[Old], choice: VersionChoice) -> "_Versions":
-        journeys = sorted({old.journey_id for old in olds})
-        current = await journey_versions.newest_ids(session, journeys) if choice == "current" else {}
+    async def load(cls, session: OrganizationSession, olds: Sequence[Old], wanted: ReplayOptions) -> "_Versions":
+        current: Mapping[UUID, UUID] = {}
+        if wanted.version == "current":
+            current = wanted.current or await journey_versions.newest_ids(session, sorted({old.journey_id for old in olds}))
         return cls(await journey_versions.by_id(session, [*(old.version_id for old in olds), *current.values()]), current)
 
     def original(self, old: Old) -> JourneyVersion:

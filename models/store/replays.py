@@ -118,6 +118,7 @@ def _row(one: Made, plan: Plan, wanted: ReplayOptions, actor: Actor, request_id:
         "version": wanted.version,
         "resend": dict(plan.again),
         "reason": wanted.reason,
+        "paused": plan.old.paused,
         "actor_kind": actor.kind,
         "actor_id": None if actor.id is None else str(actor.id),
     }
@@ -152,6 +153,7 @@ class StartingRun:
     step_id: str
     begun: Begun
     cancelled: bool  # asked for before its workflow was started
+    paused: bool  # as the run was whose place it takes
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,9 @@ async def starting(session: OrganizationSession, names: Sequence[str]) -> list[S
     for row in await session.execute(_STARTING, {"o": session.organization_id, "names": list(names)}):
         made = StartingWorkflow(row.workflow_id, row.journey_id, row.version_id, row.campaign_id, row.on_error)
         one = found.setdefault(row.workflow_id, made)
-        one.runs.append(StartingRun(row.id, row.contact_id, row.step_id, begun_with(row.replay), row.cancelled))
+        one.runs.append(
+            StartingRun(row.id, row.contact_id, row.step_id, begun_with(row.replay), row.cancelled, row.replay.get("paused", False))
+        )
     return list(found.values())
 
 

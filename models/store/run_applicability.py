@@ -6,6 +6,7 @@ About `r`, a row of runs, `journey` and `campaign` (all NULL for a run of none),
 from collections.abc import Mapping
 from typing import Any
 
+from models.domain.findings import LOST
 from models.domain.journey.operations import OPERATIONS, UNKNOWN_RESEND, UNKNOWN_STEP, WRONG_PHASE
 
 Case = tuple[str, str]  # a code, and when it applies
@@ -14,16 +15,20 @@ Case = tuple[str, str]  # a code, and when it applies
 _PAUSED_WITH = """CASE WHEN campaign.paused_at <= coalesce(journey.paused_at, campaign.paused_at) THEN 'campaign'
                        WHEN journey.paused_at IS NOT NULL THEN 'journey' END"""
 # The last word about it that was no word about all. Those that an older release recorded do not say so, and count as the run's own.
-_PAUSED_ITSELF = """coalesce((SELECT e.kind = 'paused' FROM run_events e WHERE e.organization_id = :o AND e.run_id = r.id
+PAUSED_ITSELF = """coalesce((SELECT e.kind = 'paused' FROM run_events e WHERE e.organization_id = :o AND e.run_id = r.id
                                 AND e.kind IN ('paused', 'resumed') AND NOT jsonb_exists(e.details, 'with')
                               ORDER BY e.sequence DESC LIMIT 1), FALSE)"""
 _ONLY_WITH_ALL: tuple[Case, ...] = tuple(
-    (f"paused_with_{kind}", f"r.status = 'paused' AND {_PAUSED_WITH} = '{kind}' AND NOT {_PAUSED_ITSELF}")
+    (f"paused_with_{kind}", f"r.status = 'paused' AND {_PAUSED_WITH} = '{kind}' AND NOT {PAUSED_ITSELF}")
     for kind in ("campaign", "journey")
 )
 _NEWEST = """coalesce((SELECT n.id FROM journey_versions n WHERE n.organization_id = :o AND n.journey_id = r.journey_id
                        ORDER BY n.number DESC LIMIT 1), r.version_id)"""
+# Its workflow is gone for good: nothing can be said to it, but it can be cancelled, by the record alone, and replayed.
+_IS_LOST: Case = (LOST, f"r.reason = '{LOST}'")
 _COMMANDS: Mapping[str, tuple[Case, ...]] = {
+    **dict.fromkeys(("retry", "skip", "jump"), (_IS_LOST,)),
+    "pause": (_IS_LOST, ("already", f"r.status = 'paused' AND {PAUSED_ITSELF}")),  # what is paused with all may be paused by itself, too
     "resume": _ONLY_WITH_ALL,
     "replay": (
         ("replayed_already", "r.replayed_by IS NOT NULL"),
@@ -35,9 +40,11 @@ _COMMANDS: Mapping[str, tuple[Case, ...]] = {
         ("campaign_cancelled", "campaign.cancelled_at IS NOT NULL"),
     ),
 }
+LOST_PAUSED = f"(r.reason = '{LOST}' AND {PAUSED_ITSELF})"  # its replay is paused, too
 _ALL_PAUSED = "(campaign.paused_at IS NOT NULL OR journey.paused_at IS NOT NULL)"
 _STAYS_PAUSED: Mapping[str, str] = {
-    **dict.fromkeys(("resume", "replay"), _ALL_PAUSED),
+    "resume": _ALL_PAUSED,
+    "replay": f"({_ALL_PAUSED} OR {LOST_PAUSED})",
     **dict.fromkeys(("retry", "skip", "jump"), f"(r.status = 'paused' OR {_ALL_PAUSED})"),
 }
 

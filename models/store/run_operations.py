@@ -11,24 +11,27 @@ from sqlmodel import col
 
 from models.domain.audit import Actor, NewEntry
 from models.domain.errors import Conflict, NotFound, PreviewOutdated
+from models.domain.findings import LOST
 from models.domain.journey.operations import RunSelection
 from models.store import audit
 from models.store.limits import within
 from models.store.rowset import rowset
-from models.store.run_selection import LOOK, RunQuery, fitting
+from models.store.run_selection import FINGERPRINT, LOOK, TAKEN, RunQuery, fitting
 from models.store.session import OrganizationSession
 from models.tables.operating import RunOperation
 
 PREVIEW_HOLDS = timedelta(minutes=15)
 PREVIEW_KEPT = timedelta(days=1)  # one that nobody carried out
 
-# The oldest first; those of one workflow stand together, so that it is told of many of them at once.
+# Runs of one workflow stand together, so that it is told of many of them at once.
 _TAKE = """
-    INSERT INTO run_operation_items (id, organization_id, operation_id, run_id, position, step_id, visit, result, details)
-    SELECT gen_random_uuid(), :o, :operation_id, t.id, row_number() OVER (ORDER BY t.workflow_id, t.id), t.step_id,
-      (SELECT e.visit FROM run_events e WHERE e.organization_id = :o AND e.run_id = t.id AND e.sequence = t.sequence
-         AND e.step_id = t.step_id), 'pending', '{{}}'
-    FROM (SELECT f.id, f.workflow_id, f.step_id, f.sequence FROM ({fitting}) f WHERE f.why_not IS NULL ORDER BY f.id LIMIT :maximum) t"""
+    WITH t AS MATERIALIZED ({taken}),
+    items AS (
+      INSERT INTO run_operation_items (id, organization_id, operation_id, run_id, position, step_id, visit, result, details)
+      SELECT gen_random_uuid(), :o, :operation_id, t.id, row_number() OVER (ORDER BY t.workflow_id, t.id), t.step_id,
+        (SELECT e.visit FROM run_events e WHERE e.organization_id = :o AND e.run_id = t.id AND e.sequence = t.sequence
+           AND e.step_id = t.step_id), 'pending', '{{}}' FROM t)
+    SELECT count(*) AS runs, CAST({fingerprint} AS text) AS fingerprint FROM t"""
 
 
 # --- The operation itself -------------------------------------------------------------------------------------------
@@ -37,7 +40,8 @@ _TAKE = """
 async def add(
     session: OrganizationSession, wanted: RunQuery, preview: Mapping[str, Any], runs: int, created_by: UUID | None
 ) -> RunOperation:
-    """The preview is kept for a while; nothing is done about it yet. Old ones that nobody carried out are forgotten."""
+    """The preview is kept for a while, with what `run_selection.bound` says among it; nothing is done about it yet. Old ones that nobody
+    carried out are forgotten."""
     forget = text("DELETE FROM run_operations WHERE organization_id = :o AND status = 'previewed' AND expires_at < :before")
     now = datetime.now(UTC)
     await session.execute(forget, {"o": session.organization_id, "before": now - PREVIEW_KEPT})
@@ -59,6 +63,12 @@ async def add(
 
 def wanted_of(operation: RunOperation) -> RunQuery:
     return RunQuery(operation.command, RunSelection.model_validate(operation.selection), operation.arguments, operation.maximum)
+
+
+def versions_in(bound: Mapping[str, Any]) -> dict[UUID, UUID]:
+    """By journey, the version that was current at the preview, which holds what `run_selection.bound` said then; empty where none is asked
+    for."""
+    return {UUID(journey_id): UUID(version_id) for journey_id, version_id in bound.get("versions", {}).items()}
 
 
 async def get(session: OrganizationSession, operation_id: UUID, *, lock: bool = False) -> RunOperation:
@@ -91,7 +101,7 @@ async def execute(session: OrganizationSession, operation: RunOperation, actor: 
     its lock.
 
     Raises:
-        PreviewOutdated: the preview is too old, or as many runs as it counted do not fit any more; nothing is changed.
+        PreviewOutdated: the preview is too old, or is not of exactly these runs, on these versions, any more; nothing is changed.
         Unavailable: taking them down took longer than `LOOK`; nothing is changed.
     """
     now = datetime.now(UTC)
@@ -100,13 +110,20 @@ async def execute(session: OrganizationSession, operation: RunOperation, actor: 
     wanted = wanted_of(operation)
     async with within(session, LOOK):
         sql, parameters = await fitting(session, wanted)
-        taking = {**parameters, "operation_id": operation.id, "maximum": operation.maximum}
-        taken = (await session.execute(text(_TAKE.format(fitting=sql)), taking)).rowcount  # type: ignore[attr-defined]
-    if taken != operation.runs:
-        raise PreviewOutdated(f"The preview counted {operation.runs} runs; now it would be {taken}. Make a new preview, and look again.")
+        take = text(_TAKE.format(taken=TAKEN.format(fitting=sql), fingerprint=FINGERPRINT))
+        taken = (await session.execute(take, {**parameters, "operation_id": operation.id, "maximum": operation.maximum})).one()
+    if taken.runs != operation.runs:
+        raise PreviewOutdated(
+            f"The preview counted {operation.runs} runs; now it would be {taken.runs}. Make a new preview, and look again."
+        )
+    if taken.fingerprint != operation.preview["fingerprint"]:
+        raise PreviewOutdated(
+            "As many runs fit as the preview counted, but not the same ones, or they would go on with other versions by now. "
+            "Make a new preview, and look again."
+        )
     operation.status, operation.reason = "running", reason
     operation.actor_kind, operation.executed_by, operation.executed_at = actor.kind, actor.id, now
-    if not taken:
+    if not taken.runs:
         operation.status, operation.completed_at = "completed", now
     await session.flush()
 
@@ -144,6 +161,7 @@ class Item:
     workflow_id: str
     status: str  # now
     finished: bool  # now
+    lost: bool  # now: its workflow is gone for good
 
 
 @dataclass(frozen=True)
@@ -159,7 +177,8 @@ class Settled:
 
 _PENDING = text(
     """
-    SELECT i.run_id, i.position, i.step_id, i.visit, r.workflow_id, r.status, r.finished_at IS NOT NULL AS finished
+    SELECT i.run_id, i.position, i.step_id, i.visit, r.workflow_id, r.status, r.finished_at IS NOT NULL AS finished,
+      r.finished_at IS NULL AND r.reason IS NOT DISTINCT FROM :lost AS lost
     FROM run_operation_items i JOIN runs r ON r.organization_id = :o AND r.id = i.run_id
     WHERE i.organization_id = :o AND i.operation_id = :id AND i.result = 'pending' AND i.position > :after AND i.position <= :until
     ORDER BY i.position
@@ -197,7 +216,7 @@ _CLOSE = text(
 
 async def pending(session: OrganizationSession, operation_id: UUID, after: int, until: int) -> list[Item]:
     """The runs at the positions from `after`, not included, to `until` that have not been settled, in order."""
-    wanted = {"o": session.organization_id, "id": operation_id, "after": after, "until": until}
+    wanted = {"o": session.organization_id, "id": operation_id, "after": after, "until": until, "lost": LOST}
     return [Item(*row) for row in await session.execute(_PENDING, wanted)]
 
 

@@ -37,8 +37,8 @@ CONDITIONS: Mapping[str, str] = {
     "finished_before": "r.finished_at < CAST(:finished_before AS timestamptz)",
 }
 _FITTING = """
-    SELECT r.id, r.status, r.step_id, r.version_id, r.workflow_id, r.sequence, {why_not} AS why_not, {stays_paused} AS stays_paused,
-      {goes_on_with} AS goes_on_with
+    SELECT r.id, r.journey_id, r.status, r.step_id, r.version_id, r.workflow_id, r.sequence, {why_not} AS why_not,
+      {stays_paused} AS stays_paused, {goes_on_with} AS goes_on_with
     FROM runs r JOIN journeys journey ON journey.organization_id = :o AND journey.id = r.journey_id
     LEFT JOIN campaigns campaign ON campaign.organization_id = :o AND campaign.id = r.campaign_id WHERE {where}"""
 _COUNTS = """
@@ -49,6 +49,13 @@ _COUNTS = """
 _STEPS = """
     SELECT DISTINCT jsonb_object_keys(v.definition -> 'steps') FROM journey_versions v WHERE v.organization_id = :o AND v.id IN
       (SELECT f.goes_on_with FROM ({fitting}) f WHERE f.why_not IS NULL OR f.why_not = :unknown) ORDER BY 1"""
+
+# The runs that the command is for: the oldest first.
+TAKEN = """
+    SELECT f.id, f.journey_id, f.workflow_id, f.step_id, f.sequence, f.goes_on_with
+    FROM ({fitting}) f WHERE f.why_not IS NULL ORDER BY f.id LIMIT :maximum"""
+# Of rows `t` of TAKEN: the same for the same runs on the same versions, in whatever order, and hardly ever for others.
+FINGERPRINT = "coalesce(sum(CAST(hashtextextended(t.id || '/' || t.goes_on_with, 0) AS numeric)), 0)"
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,23 @@ def _refuse_unknown(steps: Sequence[str], known: Sequence[str]) -> None:
 async def obeying(session: OrganizationSession, wanted: RunQuery) -> list[UUID]:
     """The runs that the command would be said to now."""
     sql, parameters = await fitting(session, wanted)
-    query = f"SELECT f.id FROM ({sql}) f WHERE f.why_not IS NULL ORDER BY f.id LIMIT :maximum"
+    query = f"SELECT t.id FROM ({TAKEN.format(fitting=sql)}) t"
     return list((await session.execute(text(query), {**parameters, "maximum": wanted.maximum})).scalars())
+
+
+async def bound(session: OrganizationSession, wanted: RunQuery) -> dict[str, Any]:
+    """What a preview is bound to, as it is kept with it: a fingerprint of the runs that the command would be said to now and of the
+    versions on which they would go on, and, by journey, the current one where that is asked for.
+
+    Raises:
+        Unavailable: looking took longer than `LOOK`.
+    """
+    versions = "jsonb_object_agg(t.journey_id, t.goes_on_with)" if wanted.arguments.get("version") == "current" else "NULL"
+    async with within(session, LOOK):
+        sql, parameters = await fitting(session, wanted)
+        query = f"SELECT CAST({FINGERPRINT} AS text) AS fingerprint, {versions} AS versions FROM ({TAKEN.format(fitting=sql)}) t"
+        row = (await session.execute(text(query), {**parameters, "maximum": wanted.maximum})).mappings().one()
+    return {name: value for name, value in row.items() if value is not None}
 
 
 _NAMED = {"journey_id": "journeys", "version_id": "journey_versions", "campaign_id": "campaigns", "segment_id": "segments"}

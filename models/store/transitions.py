@@ -22,9 +22,11 @@ from models.tables.base import new_id
 AUDITED = frozenset(
     {
         *("parked", "cancel_requested", "paused", "resumed", "retried", "skipped", "moved", "cancelled", "exited", "completed"),
-        *("jumped", "skip_requested", "jump_requested", "step_cancelled", "step_restored"),
+        *("jumped", "skip_requested", "jump_requested", "skip_missed", "jump_missed", "step_cancelled", "step_restored"),
     }
 )
+
+SAID = ("retried", "skipped", "jumped")  # with the reason for that, which is none for the pause beneath which it is done
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ _EVENTS = text(
     """
 )
 # Runs are found, and locked, one by one by their key in the order given, whatever the planner believes of a table that has just grown.
-# One that its replay has closed stays closed, whatever its workflow said before it heard of that.
+# One that its replay has closed stays closed, whatever its workflow said before it heard of that. A paused run shows why it is paused
+# as long as it is, whatever happens beneath: the reason of the newest pause that has not been lifted and that somebody gave one for.
 _PROJECTION = text(
     """
     WITH told AS MATERIALIZED (
@@ -69,8 +72,14 @@ _PROJECTION = text(
         SELECT r.sequence, r.replayed_by FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR UPDATE) r
       WHERE a.sequence > r.sequence AND r.replayed_by IS NULL
       ORDER BY a.run_id)
-    UPDATE runs r SET status = a.phase, beneath = a.beneath, step_id = a.step_id, wake_at = a.wake_at, reason = a.reason,
-      sequence = a.sequence,
+    UPDATE runs r SET status = a.phase, beneath = a.beneath, step_id = a.step_id, wake_at = a.wake_at, sequence = a.sequence,
+      reason = coalesce(CASE WHEN a.phase = 'paused' THEN (
+        SELECT p.details ->> 'reason' FROM run_events p
+        WHERE p.organization_id = :o AND p.run_id = a.run_id AND p.kind = 'paused' AND jsonb_exists(p.details, 'reason')
+          AND NOT EXISTS (
+            SELECT 1 FROM run_events l WHERE l.organization_id = :o AND l.run_id = a.run_id AND l.kind = 'resumed'
+              AND l.sequence > p.sequence AND l.details ->> 'with' IS NOT DISTINCT FROM p.details ->> 'with')
+        ORDER BY p.sequence DESC LIMIT 1) END, a.reason),
       failure_class = CASE WHEN a.same_failure THEN r.failure_class ELSE a.failure_class END,
       failure_fingerprint = CASE WHEN a.same_failure THEN r.failure_fingerprint ELSE a.fingerprint END,
       failed_at = CASE WHEN a.same_failure THEN r.failed_at ELSE a.failed_at END,
@@ -161,7 +170,7 @@ def _projected(history: Sequence[NewTransition], failed: Mapping[tuple[UUID, int
         "beneath": last.beneath,
         "step_id": last.step_id,
         "wake_at": last.wake_at,
-        "reason": last.reason,
+        "reason": None if last.beneath is not None and last.kind in SAID else last.reason,
         "occurred_at": last.occurred_at,
         **_failure_after(history, failed),
     }

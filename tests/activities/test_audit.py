@@ -69,6 +69,26 @@ async def test_an_operators_act_is_recorded_under_their_name(world: World) -> No
     assert entry["occurred_at"] == NOON + timedelta(seconds=1)
 
 
+async def test_a_paused_run_shows_why_it_is_paused_as_long_as_it_is(world: World) -> None:
+    run = await world.contact()
+    here: dict[str, Any] = {"beneath": "active", "step_id": "news"}
+    lines: list[tuple[str, dict[str, Any], str | None]] = [
+        ("skipped", {"reason": "not the first"}, None),
+        ("paused", {"reason": "legal hold"}, "legal hold"),
+        ("jumped", {"reason": "wrong language"}, "legal hold"),
+        ("paused", {"details": {"with": "campaign"}}, "legal hold"),  # nobody said why
+        ("paused", {"reason": "wrong price", "details": {"with": "journey"}}, "wrong price"),
+        ("held", {"beneath": "held", "reason": "journey_paused"}, "wrong price"),
+        ("resumed", {"beneath": "held", "reason": "journey_paused", "details": {"with": "journey"}}, "legal hold"),
+        ("resumed", {"beneath": "held", "reason": "journey_paused"}, "journey_paused"),  # the campaign's is left, which has no reason
+    ]
+    for sequence, (kind, values, shown) in enumerate(lines, 1):
+        await record(world, happened(run, sequence, kind, "paused", **here | values))
+        assert (await run_row(world, run))["reason"] == shown, kind
+    await record(world, happened(run, 9, "resumed", "held", step_id="news", reason="quiet_hours", details={"with": "campaign"}))
+    assert (await run_row(world, run))["reason"] == "quiet_hours"
+
+
 async def failed(world: World, run_id: UUID) -> tuple[Any, Any, Any]:
     row = await run_row(world, run_id)
     return row["failure_class"], row["failure_fingerprint"], row["failed_at"]

@@ -16,7 +16,7 @@ from activities.control import ControlActivities
 from activities.operations import OperationActivities
 from models.domain.audit import SYSTEM
 from models.domain.journey.operations import RunSelection
-from models.store import run_operations
+from models.store import run_operations, run_selection
 from models.store.run_selection import RunQuery
 from tests.activities.test_audit import happened, record
 from tests.activities.world import World
@@ -74,7 +74,7 @@ async def test_a_page_of_new_variables_and_the_cancellation_of_its_operation(wor
     run = await world.contact()
     async with world.database.organization(world.organization_id) as session:
         wanted = RunQuery("set_variables", RunSelection(run_ids=[run]), {"variables": {"order": "A-1"}})
-        operation = await run_operations.add(session, wanted, {}, 1, None)
+        operation = await run_operations.add(session, wanted, await run_selection.bound(session, wanted), 1, None)
         await run_operations.execute(session, operation, SYSTEM, "asked")
     activities = OperationActivities(world.database, cast(Any, AsyncMock()))
     page = OperationPage(operation=OperationRef(organization_id=world.organization_id, operation_id=operation.id, command="set_variables"))

@@ -252,7 +252,7 @@ async def test_a_run_without_the_step_that_is_to_be_done_again_is_refused_also_w
     run = await world.contact()
     await world.sql("UPDATE runs SET status = 'needs_attention', step_id = 'news'")
     async with world.database.organization(world.organization_id) as session:
-        wanted = replay_plans.wanted_of({"resend": ["news", "gone"]}, "outage")
+        wanted = replay_plans.wanted_of({"resend": ["news", "gone"]}, "outage", {})
         [refusal] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), wanted)
     assert isinstance(refusal, Refusal) and (refusal.code, refusal.step) == ("unknown_resend", "gone")
 
@@ -262,7 +262,7 @@ async def test_a_replay_of_many_leaves_those_alone_that_have_ended_since_they_we
     await world.sql("UPDATE runs SET status = 'needs_attention', step_id = 'news'")
     async with world.database.organization(world.organization_id) as session:
         wanted = run_selection.RunQuery("replay", RunSelection(statuses=[Phase.NEEDS_ATTENTION]), {})
-        operation = await run_operations.add(session, wanted, {}, 2, None)
+        operation = await run_operations.add(session, wanted, await run_selection.bound(session, wanted), 2, None)
         await run_operations.execute(session, operation, ALICE, "the mail server is back")
     await world.sql("UPDATE runs SET status = 'exited', reason = 'goal:bought', finished_at = now() WHERE id = :id", id=bought)
     ref = OperationRef(organization_id=world.organization_id, operation_id=operation.id, command="replay")

@@ -27,6 +27,7 @@ from tests.journeys.broken import OtherwiseWorkflow, RaisingWorkflow
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 from tests.journeys.reconciler import HASTE, Reconciler, as_owner, reconciler, starting_on
+from tests.journeys.test_operating import carry_out
 
 LONG: Document = {"pause": {"kind": "wait", "duration": "P30D", "next": None}}
 FOR_EVER: Document = {"until": {"kind": "wait_for", "events": [{"event": "never_sent", "next": None}]}}
@@ -220,6 +221,10 @@ async def test_a_row_whose_workflow_is_not_in_temporal(stack: Stack, acme: Organ
         found = await looking.finding(acme, "row_without_workflow")
         assert "not in Temporal any more" in found["cause"] and "/replays" in found["action"]
         assert (await acme.until_run(run["id"], "needs_attention"))["reason"] == "workflow_lost"
+        done = await carry_out(acme, "cancel", {"run_ids": [run["id"]]})
+        assert (done["progress"]["done"], (await acme.run(run["id"]))["status"]) == (1, "cancelled")
+        last = (await acme.timeline(run["id"]))[-1]
+        assert last["sentence"].startswith("Cancelled by ") and last["details"]["operation_id"] == done["id"]
 
 
 async def test_a_row_whose_workflow_was_never_started_is_left_to_upkeep(stack: Stack, acme: Organization, looking: Reconciler) -> None:

@@ -35,7 +35,8 @@ EVERYBODY = UUID(int=1)  # who pauses and resumes a whole workflow: at no moment
 HOUR = timedelta(hours=1)
 # What people have said that leaves a run where it is, or will be obeyed later.
 REMARKS = ("paused", "resumed", "variables_changed", "step_cancelled", "step_restored")
-REQUESTS = ("cancel_requested", "skip_requested", "jump_requested")  # depends on whether something is in flight just then
+# Depends on whether something is in flight just then.
+REQUESTS = ("cancel_requested", "skip_requested", "jump_requested", "skip_missed", "jump_missed")
 
 
 @dataclass(frozen=True)

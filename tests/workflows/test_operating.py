@@ -1,6 +1,7 @@
 """What operators say to runs while things are in flight, spread resumptions, and the workflow that speaks to many."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -60,7 +61,7 @@ async def test_a_skip_while_a_message_is_in_flight_waits_for_it_and_never_skips_
             assert [(answer.changed, answer.why) for answer in late] == [(False, "moved_on")] * 2
             await handle.terminate()
     assert fakes.kinds(runs[0].run_id) == ["entered", "skip_requested", "parked", "skipped", "waiting"]
-    assert fakes.kinds(runs[1].run_id) == ["entered", "skip_requested", "sent", "waiting"]
+    assert fakes.kinds(runs[1].run_id) == ["entered", "skip_requested", "sent", "waiting", "skip_missed"]
     [skipped] = [each for each in fakes.transitions if each.kind == "skipped"]
     assert skipped.reason == "a mistake" and skipped.actor_id is not None
 
@@ -79,6 +80,47 @@ async def test_a_jump_while_a_message_is_in_flight_comes_before_the_next_effect(
             await handle.result()
     assert fakes.kinds(runs[0].run_id) == ["entered", "jump_requested", "sent", "waiting", "jumped", "sent", "completed"]
     assert [(visit.step_id, visit.visit) for visit in fakes.sent] == [("welcome", 1), ("reminder", 2)]
+
+
+async def while_sending(server: WorkflowEnvironment, fakes: Fakes, words: list[dict[str, Any]], start_at: str = "welcome") -> RunState:
+    """A run that is told all of this while its first message is in flight, and then travels to its end."""
+    [run] = some_runs(1, start_at)
+    fakes.may_send.clear()
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            definition = WELCOME.model_copy(update={"start": start_at})
+            handle = await start(server, queue, [run], definition=definition)
+            await sending(fakes)
+            for word in words:
+                assert [answer.changed for answer in await say(handle, runs=[run], **word)] == [True]
+            fakes.may_send.set()
+            await handle.result()
+    return run
+
+
+async def test_all_that_is_said_while_a_message_is_in_flight_is_obeyed_in_order_or_told_of(
+    server: WorkflowEnvironment, fakes: Fakes
+) -> None:
+    """A skip that follows a jump is for the step where the run stood, and must not make it forget the jump."""
+    jump, skip = {"command": "jump", "to_step": "reminder", "reason": "must end"}, {"command": "skip", "reason": "colleague"}
+    run = await while_sending(server, fakes, [skip, jump, skip])
+    asked = ["entered", "skip_requested", "jump_requested", "skip_requested", "sent", "waiting"]
+    assert fakes.kinds(run.run_id) == [*asked, "skip_missed", "jumped", "skip_missed", "sent", "completed"]
+    missed = [each for each in fakes.transitions if each.kind == "skip_missed"]
+    assert [each.details for each in missed] == [{"to": "welcome", "why": "colleague"}] * 2
+    assert all(each.actor_id is not None for each in missed)
+
+
+async def test_a_jump_is_obeyed_also_when_the_message_in_flight_was_the_last(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    run = await while_sending(server, fakes, [{"command": "jump", "to_step": "reminder"}], start_at="reminder")
+    assert fakes.kinds(run.run_id) == ["entered", "jump_requested", "sent", "jumped", "sent", "completed"]
+    assert [visit.visit for visit in fakes.sent] == [1, 2]
+
+
+async def test_a_word_that_a_cancellation_comes_before_is_told_of(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    run = await while_sending(server, fakes, [{"command": "jump", "to_step": "reminder"}, {"command": "skip"}, {"command": "cancel"}])
+    kinds = fakes.kinds(run.run_id)
+    assert kinds[-3:] == ["jump_missed", "skip_missed", "cancelled"] and len(fakes.sent) == 1
 
 
 async def test_a_jump_that_is_said_again_to_the_next_workflow_sends_nothing_again(server: WorkflowEnvironment, fakes: Fakes) -> None:
@@ -135,6 +177,27 @@ async def test_a_paused_run_obeys_at_once_and_rests_where_it_arrives(server: Wor
             await handle.terminate()
     assert fakes.sent == []
     assert [each.beneath for each in fakes.transitions if each.kind == "waiting"] == ["waiting"]
+
+
+async def test_what_begins_beneath_a_pause_says_so(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    """Of a replay also the pause of the run in whose place it goes on, which outlasts the journey's."""
+    other, own = some_runs(1)[0], replace(some_runs(1)[0], paused=True)
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, [other, own], held_by=["journey"])
+            await until(lambda: list(fakes.phases().values()) == ["paused"] * 2)
+            await handle.signal("control", resumption(None))
+            await until(lambda: fakes.phases()[other.run_id] == "waiting")
+            carried = await handle.query("runs", result_type=list[RunState])
+            await handle.terminate()
+            following = await start(server, queue, carried)  # as after continue-as-new: nothing begins
+            assert [answer.changed for answer in await say(following, "resume", [own])] == [True]
+            await until(lambda: fakes.phases()[own.run_id] == "waiting")
+            await following.terminate()
+    assert fakes.kinds(other.run_id) == ["entered", "paused", "resumed", "sent", "waiting"]
+    assert fakes.kinds(own.run_id) == ["entered", "paused", "paused", "resumed", "resumed", "sent", "waiting"]
+    told = [(each.reason, each.details) for each in fakes.transitions if each.run_id == own.run_id and each.kind == "paused"]
+    assert told == [(None, {"with": "journey"}), ("paused_before", {})]
 
 
 async def test_the_workflow_hears_which_variables_changed_and_by_whom(server: WorkflowEnvironment, fakes: Fakes) -> None:

@@ -243,7 +243,7 @@ def stands_at(state: RunState, step_id: str, visit: int | None) -> bool:
 
 def skip(definition: Definition, state: RunState, now: datetime, reason: str | None = None) -> Progress:
     """The run leaves its step undone, whatever it does there. A branch goes its `otherwise` way, a wait for events the first of its
-    ways. A run that starts later will leave its first step undone."""
+    ways, a review the `rejected` one. A run that starts later will leave its first step undone."""
     if state.starts_at is not None:
         return cancel_step(state, state.step_id or "", reason)
     return _follow(definition, state, Go(_step(definition, state).skipped(), "skipped", reason), now)

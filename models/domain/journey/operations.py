@@ -96,7 +96,7 @@ class Operation:
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
     {
-        "pause": Operation(UNFINISHED - {Phase.PAUSED}),
+        "pause": Operation(UNFINISHED),
         "resume": Operation(frozenset({Phase.PAUSED})),
         "retry": Operation(frozenset({Phase.NEEDS_ATTENTION}), beneath_pause=True),
         "skip": Operation(UNFINISHED, bound_to_step=True),

@@ -117,6 +117,7 @@ _CLAUSES = {
     "first_failure": "a run failed for good, and the campaign was to pause at the first failure",
     "campaign_cancelled": "the campaign was cancelled",
     "workflow_cancelled": "the workflow that carried it was cancelled",
+    "paused_before": "the run in whose place it goes on had been paused by itself",
     "workflow_lost": "the workflow that carried it is gone; it goes on only when somebody replays it",
     "version_replaced": "another version of the journey was published, and its plan said so",
     "exit_step": "the journey ends here for this contact",

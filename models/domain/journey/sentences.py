@@ -213,6 +213,16 @@ def _about_step(verb: str) -> Callable[[Happening], str]:
     return tell
 
 
+def _missed(verb: str, because: str) -> Callable[[Happening], str]:
+    """Of a word that was to be obeyed when something had come back, and could not be any more."""
+
+    def tell(happening: Happening) -> str:
+        step = happening.names.step(str(happening.details.get("to")))
+        return f"Did not {verb} {step}, as was asked{happening.names.actor(happening.details)}: {because}"
+
+    return tell
+
+
 def _variables_changed(happening: Happening) -> str:
     names, why = happening.details.get("names"), happening.details.get("why")
     which = f" {', '.join(map(str, names))}" if isinstance(names, list) else ""
@@ -294,8 +304,10 @@ _TELLERS: Mapping[str, Callable[[Happening], str]] = {
     "retried": _by("Tried again"),
     "skipped": _skipped,
     "skip_requested": _by("Asked to skip the step", at_step=True),
+    "skip_missed": _missed("skip", "the run had left it by then"),
     "jumped": _about_step("Jumped to"),
     "jump_requested": _about_step("Asked to jump to"),
+    "jump_missed": _missed("jump to", "the run was over by then"),
     "step_cancelled": _about_step("Cancelled the step"),
     "step_restored": _about_step("Took back that the step was cancelled:"),
     "variables_changed": _variables_changed,

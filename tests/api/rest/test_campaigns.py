@@ -272,9 +272,10 @@ async def test_pausing_stands_at_once_and_resuming_is_left_to_the_workflow(
     assert (await alice.client.delete(path)).status_code == 202  # not paused: nothing to do
     paused = await alice.client.put(path, json={"reason": "typo"}, headers={"Idempotency-Key": "p1"})
     assert (paused.status_code, paused.json()["status"], paused.json()["paused_at"] is None) == (202, "paused", False)
-    resumed = await alice.client.delete(path)
+    resumed = await alice.client.delete(path, params={"reason": " corrected "})
     assert (resumed.status_code, resumed.json()["paused_at"]) == (202, paused.json()["paused_at"])
-    assert (await alice.client.delete(path)).status_code == 202  # as after a lost answer: not on record again
+    again = await alice.client.delete(path, params={"reason": "corrected"})
+    assert again.status_code == 202  # as after a lost answer: not on record again
     slowly = await alice.client.post(f"/v1/campaigns/{campaign['id']}/resumptions", json={"spread": "PT10M"})
     assert slowly.status_code == 409 and "being resumed already" in slowly.json()["detail"]
     controls = [started.argument for started in temporal.started.values() if started.workflow == "ControlWorkflow"]
@@ -285,6 +286,8 @@ async def test_pausing_stands_at_once_and_resuming_is_left_to_the_workflow(
     done = await actions(alice, database, campaign["id"])
     assert done == ["campaign.launched", "campaign.paused", "campaign.resume_requested"]
     assert await acme.reasons(alice, database, campaign["id"], "campaign.paused") == ["typo"]
+    assert await acme.reasons(alice, database, campaign["id"], "campaign.resume_requested") == ["corrected"]
+    assert [control.reason for control in controls] == ["typo", "corrected"]
 
 
 async def test_cancelling_stands_at_once_and_for_good(

@@ -200,15 +200,18 @@ async def test_pausing_stands_at_once_and_tells_the_runs(
     assert await acme.reasons(alice, database, journey, "journey.paused") == ["wrong price"]
 
 
-async def test_resuming_is_left_to_the_workflow(alice: Person, around: Surroundings, temporal: FakeTemporal) -> None:
+async def test_resuming_is_left_to_the_workflow(alice: Person, around: Surroundings, temporal: FakeTemporal, database: Database) -> None:
     journey = await acme.publish(alice, around)
     assert (await alice.client.delete(f"/v1/journeys/{journey}/pause")).status_code == 202
     assert temporal.started == {}  # nothing to resume
     await alice.client.put(f"/v1/journeys/{journey}/pause")
-    resumed = await alice.client.delete(f"/v1/journeys/{journey}/pause", headers={"Idempotency-Key": "k1"})
+    why = {"reason": "price corrected"}
+    resumed = await alice.client.delete(f"/v1/journeys/{journey}/pause", params=why, headers={"Idempotency-Key": "k1"})
     assert resumed.status_code == 202
     assert resumed.json()["paused_at"] is not None
-    assert [started.argument.command for started in temporal.started.values()] == ["pause", "resume"]
+    said = [(started.argument.command, started.argument.reason) for started in temporal.started.values()]
+    assert said == [("pause", None), ("resume", "price corrected")]
+    assert await acme.reasons(alice, database, journey, "journey.resume_requested") == ["price corrected"]
     await alice.client.delete(f"/v1/journeys/{journey}/pause", headers={"Idempotency-Key": "k1"})
     assert len(temporal.started) == 2
 

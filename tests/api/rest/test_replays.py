@@ -14,6 +14,8 @@ from activities.versions import Versions
 from api.dependencies import Services
 from models.store import outbox
 from models.store.session import Database
+from models.tables.base import utc_now
+from models.tables.journeys import RunEvent
 from tests.api.conftest import Person
 from tests.api.rest.acme import Surroundings, actions
 from tests.api.rest.fake_temporal import FakeTemporal
@@ -196,6 +198,24 @@ async def test_an_archived_journey_replays_nothing_and_a_paused_one_holds_its_re
     await alice.client.put(f"/v1/journeys/{journey}/pause")
     new = (await replay(alice, run["id"])).json()
     assert (await started(alice, services, temporal, new["workflow_id"])).held_by == ["journey"]
+
+
+@pytest.mark.parametrize(("lifted", "paused"), [(False, True), (True, False)])
+async def test_the_pause_of_a_run_that_lost_its_workflow_outlasts_its_replay(
+    alice: Person, run: dict[str, Any], services: Services, temporal: FakeTemporal, database: Database, lifted: bool, paused: bool
+) -> None:
+    await project(database, alice, run["id"], reason="workflow_lost")
+    async with database.organization(alice.organization_id) as session:
+        place: dict[str, Any] = {"organization_id": alice.organization_id, "run_id": UUID(run["id"]), "occurred_at": utc_now()}
+        session.add(RunEvent(**place, sequence=3, kind="paused"))
+        session.add(RunEvent(**place, sequence=4, kind="paused", details={"with": "journey"}))
+        if lifted:
+            session.add(RunEvent(**place, sequence=5, kind="resumed"))
+    seen = (await bulk(alice, filter={"run_ids": [run["id"]]})).json()
+    assert (seen["runs"], seen["preview"]["stay_paused"]) == (1, int(paused))
+    new = (await replay(alice, run["id"])).json()
+    [state] = (await started(alice, services, temporal, new["workflow_id"])).runs
+    assert state.paused is paused
 
 
 async def test_an_unknown_run_is_404(alice: Person) -> None:

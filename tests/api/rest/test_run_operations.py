@@ -1,12 +1,15 @@
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 from sqlalchemy import text
+from temporalio.testing import ActivityEnvironment
 
-from activities.contracts.operations import OPERATION_WORKFLOW
+from activities.contracts.operations import OPERATION_WORKFLOW, OperationPage, OperationRef
+from activities.replaying import ReplayActivities
 from api.commands import run_operations
 from api.dependencies import Services
 from models.store.session import Database
@@ -85,6 +88,47 @@ async def test_a_changed_count_does_nothing(
     assert not [name for name in temporal.started if "run-operation" in name]
     assert (await alice.client.get(f"{OPERATIONS}/{seen['id']}/items")).json()["items"] == []
     assert (await alice.client.get(f"{OPERATIONS}/{seen['id']}")).json()["status"] == "previewed"
+
+
+async def test_as_many_other_runs_are_not_those_that_were_previewed(
+    alice: Person, journey: str, around: Surroundings, database: Database, temporal: FakeTemporal
+) -> None:
+    seen = await preview(alice, "cancel", {"journey_id": journey, "step_id": "pause"})
+    async with database.organization(alice.organization_id) as session:
+        left = "UPDATE runs SET step_id = 'welcome' WHERE id = (SELECT id FROM runs WHERE step_id = 'pause' LIMIT 1)"
+        await session.execute(text(left))
+    await standing(database, alice, journey, around, [("pause", "waiting")])
+    answer = await alice.client.post(OPERATIONS, json={"preview_id": seen["id"], "reason": "x"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "preview_outdated")
+    assert "not the same ones" in answer.json()["detail"]
+    assert not [name for name in temporal.started if "run-operation" in name]
+
+
+async def publish_again(alice: Person, journey: str, around: Surroundings, name: str) -> None:
+    headers = {"If-Match": f'"{(await alice.client.get(f"/v1/journeys/{journey}")).json()["revision"]}"'}
+    await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": around.welcome(name=name)}, headers=headers)
+    assert (await alice.client.post(f"/v1/journeys/{journey}/versions")).status_code == 201
+
+
+async def test_a_replay_onto_the_current_version_is_of_the_one_that_was_previewed(
+    alice: Person, journey: str, around: Surroundings, database: Database
+) -> None:
+    """A publication before it is carried out outdates the preview; one after that does not reach it."""
+    onto: dict[str, Any] = {"command": "replay", "filter": {"journey_id": journey}}
+    original = await preview(alice, **onto)
+    outdated = await preview(alice, **onto, arguments={"version": "current"})
+    await publish_again(alice, journey, around, "Second")
+    for seen, answered in ((outdated, (409, "preview_outdated")), (original, (202, None))):
+        answer = await alice.client.post(OPERATIONS, json={"preview_id": seen["id"], "reason": "x"})
+        assert (answer.status_code, answer.json().get("code")) == answered
+    seen = await preview(alice, **onto, arguments={"version": "current"})
+    assert (await alice.client.post(OPERATIONS, json={"preview_id": seen["id"], "reason": "x"})).status_code == 202
+    await publish_again(alice, journey, around, "Third")
+    ref = OperationRef(organization_id=alice.organization_id, operation_id=UUID(seen["id"]), command="replay")
+    await ActivityEnvironment().run(ReplayActivities(database, AsyncMock()).replay_page, OperationPage(operation=ref))
+    async with database.organization(alice.organization_id) as session:
+        query = "SELECT v.number FROM runs r JOIN journey_versions v ON v.id = r.version_id WHERE r.replay_of IS NOT NULL"
+        assert list(await session.scalars(text(query))) == [2] * seen["runs"] == [2] * 3
 
 
 async def test_an_expired_preview_does_nothing(alice: Person, journey: str, database: Database) -> None:
@@ -188,9 +232,11 @@ async def pause_all(database: Database, person: Person, journey: str) -> None:
 
 async def test_a_preview_sees_beneath_a_pause_what_each_run_will_answer(alice: Person, journey: str, database: Database) -> None:
     await pause_all(database, alice, journey)
-    seen = {name: (await preview(alice, name, {"journey_id": journey})) for name in ("resume", "retry", "replay", "skip", "cancel")}
+    commands = ("pause", "resume", "retry", "replay", "skip", "cancel")
+    seen = {name: (await preview(alice, name, {"journey_id": journey})) for name in commands}
     numbers = {name: (each["runs"], each["preview"]["stay_paused"], each["preview"]["not_applicable"]) for name, each in seen.items()}
     assert numbers == {
+        "pause": (4, 0, {"already": 1, "wrong_phase": 1}),  # each by itself, beneath the journey's
         "resume": (1, 1, {"paused_with_journey": 4, "wrong_phase": 1}),  # whose own pause ends, beneath the journey's
         "retry": (2, 2, {"wrong_phase": 4}),
         "replay": (1, 1, {"paused_with_journey": 2, "wrong_phase": 3}),
@@ -207,6 +253,16 @@ async def test_a_preview_sees_beneath_a_pause_what_each_run_will_answer(alice: P
     assert (lifted["runs"], lifted["preview"]["stay_paused"]) == (5, 0)
     alone = await preview(alice, "replay", {"journey_id": journey})
     assert alone["preview"]["not_applicable"] == {"run_paused": 2, "wrong_phase": 3}
+
+
+async def test_runs_without_a_workflow_can_only_be_cancelled_or_replayed(alice: Person, journey: str, database: Database) -> None:
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE runs SET reason = 'workflow_lost' WHERE status = 'needs_attention'"))
+    here = {"journey_id": journey, "statuses": ["needs_attention"]}
+    for name, arguments in {"retry": {}, "skip": {}, "jump": {"to_step": "pause"}, "pause": {}}.items():
+        seen = await preview(alice, name, here, arguments=arguments)
+        assert (seen["runs"], seen["preview"]["not_applicable"]) == (0, {"workflow_lost": 2}), name
+    assert [(await preview(alice, name, here))["runs"] for name in ("cancel", "replay")] == [2, 2]
 
 
 async def test_nobody_to_tell_is_completed_at_once(alice: Person, journey: str, temporal: FakeTemporal) -> None:

@@ -4,6 +4,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
+from fastapi import FastAPI
 from sqlalchemy import text
 
 from activities.contracts.run_control import Place
@@ -14,7 +15,7 @@ from models.store.session import Database
 from models.tables.base import new_id, utc_now
 from models.tables.journeys import RunEvent
 from models.tables.messaging import Decision, Delivery
-from tests.api.conftest import Person
+from tests.api.conftest import Person, anonymous
 from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings, actions
 from tests.api.rest.fake_temporal import FakeTemporal
@@ -175,7 +176,7 @@ async def test_a_command_reaches_the_runs_workflow(
     assert (told.workflow_id, told.control.command) == (run["workflow_id"], command)
     assert [str(run_id) for run_id in told.control.run_ids] == [run["id"]]
     assert (told.control.actor_kind, told.control.actor_id) == ("api_key", alice.api_key_id)
-    assert told.update_id == f"{command}/{run['id']}/k1"
+    assert told.update_id.startswith(f"{command}/{run['id']}/")
 
 
 async def test_a_skip_names_the_step_that_was_seen(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
@@ -210,6 +211,15 @@ async def test_a_step_ahead_is_cancelled_and_restored(alice: Person, run: dict[s
     temporal.changed, temporal.why = False, "already"
     assert (await alice.client.put(path)).json()["changed"] is False
     assert (await alice.client.put(f"/v1/runs/{run['id']}/steps/nowhere/cancellation")).status_code == 422
+
+
+async def test_what_is_taken_back_has_a_reason_too(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
+    path = f"/v1/runs/{run['id']}"
+    for taken_back in ("pause", "steps/pause/cancellation"):
+        assert (await alice.client.delete(f"{path}/{taken_back}", params={"reason": " settled by phone "})).status_code == 200
+        assert (await alice.client.delete(f"{path}/{taken_back}", params={"reason": "x" * 201})).status_code == 422
+    words = [(told.control.command, told.control.reason) for told in temporal.told]
+    assert words == [("resume", "settled by phone"), ("restore_step", "settled by phone")]
 
 
 async def test_variables_are_changed_in_the_row_and_the_workflow_hears_their_names(
@@ -249,6 +259,71 @@ async def test_a_command_said_again_is_the_same_update_until_the_run_moves(
     await alice.client.put(f"/v1/runs/{run['id']}/pause")
     ids = [told.update_id for told in temporal.told]
     assert ids[0] == ids[1] != ids[2]
+
+
+async def another_key(person: Person, *scopes: str) -> dict[str, str]:
+    """Headers of somebody else in the same organization."""
+    made = await person.client.post("/v1/api-keys", json={"name": "another", "scopes": ["runs.read", *scopes]})
+    return {"Authorization": f"Bearer {made.json()['secret']}"}
+
+
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "daily"}])
+async def test_what_somebody_else_says_is_another_word(
+    alice: Person, app: FastAPI, run: dict[str, Any], temporal: FakeTemporal, key: dict[str, str]
+) -> None:
+    """Also at the same moment, and by the same text of a key: answered with what became of the first, it would be lost."""
+    path, who = f"/v1/runs/{run['id']}/pause", await another_key(alice, "runs.control")
+    body = {"reason": "must stop this now"}
+    async with anonymous(app) as other:
+        said = [await other.put(path, json=body, headers=who | key), await alice.client.put(path, json=body, headers=key)]
+    said.append(await alice.client.put(path, json=body, headers=key))
+    assert [answer.status_code for answer in said] == [200] * 3
+    ids, requests = [told.update_id for told in temporal.told], [told.control.request_id for told in temporal.told]
+    assert ids[0] != ids[1] == ids[2] and (not key or requests[0] != requests[1] == requests[2])
+
+
+async def test_another_reason_is_another_word(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
+    for reason in ("customer rang", "legal hold"):
+        await alice.client.put(f"/v1/runs/{run['id']}/pause", json={"reason": reason})
+    assert [told.control.reason for told in temporal.told] == ["customer rang", "legal hold"]
+    assert len({told.update_id for told in temporal.told}) == 2
+
+
+async def test_a_key_for_another_word_is_refused(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
+    path, key = f"/v1/runs/{run['id']}", {"Idempotency-Key": "daily"}
+    for _ in range(2):
+        assert (await alice.client.put(f"{path}/jump", json={"step_id": "pause"}, headers=key)).status_code == 200
+    for answer in (
+        await alice.client.put(f"{path}/jump", json={"step_id": "welcome"}, headers=key),
+        await alice.client.put(f"{path}/jump", json={"step_id": "pause", "reason": "x"}, headers=key),
+        await alice.client.put(f"{path}/pause", headers=key),
+        await alice.client.post("/v1/topics", json={"key": "news", "name": "News"}, headers=key),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+    assert [told.control.to_step for told in temporal.told] == ["pause", "pause"]
+
+
+async def test_a_word_that_is_refused_uses_up_no_key_and_one_that_is_not_answered_keeps_its_own(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal
+) -> None:
+    path, key = f"/v1/runs/{run['id']}", {"Idempotency-Key": "daily"}
+    temporal.phase, temporal.changed = "waiting", False
+    assert (await alice.client.put(f"{path}/retry", headers=key)).status_code == 409
+    temporal.silent()
+    assert (await alice.client.put(f"{path}/jump", json={"step_id": "pause"}, headers=key)).status_code == 503
+    temporal.back()
+    temporal.changed = True
+    assert (await alice.client.put(f"{path}/jump", json={"step_id": "welcome"}, headers=key)).status_code == 422
+    assert (await alice.client.put(f"{path}/jump", json={"step_id": "pause"}, headers=key)).status_code == 200
+
+
+async def test_a_skip_that_is_repeated_under_its_key_is_the_same_word_wherever_the_run_has_come(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database
+) -> None:
+    for step in ("welcome", "pause"):
+        await project(database, alice, run["id"], step_id=step)
+        await alice.client.put(f"/v1/runs/{run['id']}/skip", headers={"Idempotency-Key": "once"})
+    assert len({told.update_id for told in temporal.told}) == 1
 
 
 async def test_a_skip_that_named_the_wrong_step_does_not_answer_for_the_right_one(

@@ -40,3 +40,7 @@ class ReviewStep(StepModel):
 
     def reviewed(self, approved: bool) -> Go:
         return Go(self.approved, "review_approved") if approved else Go(self.rejected, "review_rejected")
+
+    def skipped(self) -> str | None:
+        """As rejected: who leaves a review out may not be somebody who may approve."""
+        return self.rejected

@@ -283,6 +283,15 @@ def test_a_cancelled_step_is_skipped_once_and_then_done_again() -> None:
     assert kinds(sent(ROUND, round_again, NOW, {})) == ["sent", "waiting"]
 
 
+def test_a_review_that_is_left_out_is_not_an_approval() -> None:
+    """Neither when it is skipped nor when it was cancelled before: that takes another permission than to decide."""
+    ends: dict[str, Step] = {"mail": SendStep(template_id=uuid4()), "no": ExitStep(reason="no")}
+    definition = journey("look", look=ReviewStep(approved="mail", rejected="no"), **ends)
+    skipped = skip(definition, enter(definition, run_at("look"), NOW).state, NOW)
+    spared = enter(definition, replace(run_at("look"), skips=("look",)), NOW)
+    assert [(each.state.step_id, each.state.phase) for each in (skipped, spared)] == [("no", Phase.EXITED)] * 2
+
+
 def test_a_cancelled_step_can_be_restored_and_leaves_the_reason_as_it_is() -> None:
     state = held(enter(ROUND, run_at("mail"), NOW).state, NOW + DAY, "connection_broken").state
     told = cancel_step(state, "pause", ASKED)

@@ -105,6 +105,11 @@ def say(kind: str, reason: str | None = None, **fields: Any) -> str:
         (say("team_notified", step_id="x"), 'Told the team at "x"'),
         (say("entered_journey", step_id="x"), 'Entered the contact into another journey at "x"'),
         (say("not_done", "under_way", step_id="x"), 'Did nothing at "x": the contact is under way in this journey already'),
+        (
+            say("skip_missed", step_id="y", details={"to": "x", "actor_kind": "user", "actor_id": "u1"}),
+            'Did not skip "x", as was asked by Alice: the run had left it by then',
+        ),
+        (say("jump_missed", step_id="y", details={"to": "x"}), 'Did not jump to "x", as was asked: the run was over by then'),
         (say("review_asked", step_id="x", until=NOON), 'Asked for a review at "x", until 23 Nov 2026 12:00 UTC'),
         (say("review_approved", step_id="x", details={"actor_kind": "user", "actor_id": "u1"}), 'Approved at "x" by Alice'),
         (
