@@ -1,6 +1,5 @@
 """Cases of journeys: keeping them, and running them against a draft, a version, or what is about to be published."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -9,6 +8,7 @@ from api.commands.facts import facts_of
 from api.commands.simulating import Stage, stage
 from api.commands.simulations import frozen
 from api.dependencies import Caller
+from api.processor import Heed, Processor
 from models.domain.audit import NewEntry
 from models.domain.errors import CasesFailed, Invalid, Problem
 from models.domain.journey.definition import Definition
@@ -27,6 +27,7 @@ from models.tables.simulations import SimulationCase
 
 SHOWN = 20  # differences of one case that a refusal to publish tells
 MAX_CASE_BYTES = MAX_BYTES * 4  # with its expectation
+SHORTER = "Nothing was changed. Look at less: cases with a shorter `until`, or fewer of them."
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ async def run(caller: Caller, journey_id: UUID, version: int | None, given: Sequ
     Raises:
         NotFound: no such journey or version.
         Unpublishable: the draft is no journey yet.
+        Unavailable: it is too much work, or others' simulations take too long.
     """
     async with caller.session() as session:
         await simulation_facts.read_only(session)
@@ -112,20 +114,24 @@ async def run(caller: Caller, journey_id: UUID, version: int | None, given: Sequ
         definition, facts, _ = await frozen(session, journey, version)
         made = await stage(session, definition, facts)
         cases = await simulation_cases.every(session, journey_id) if given is None else given
-    return await asyncio.to_thread(run_all, made, cases)
+    return await caller.services.simulating.work(
+        caller.organization_id, "Trying the cases", SHORTER, lambda heed: run_all(made, cases, heed)
+    )
 
 
-async def require_passing(session: OrganizationSession, journey_id: UUID, definition: Definition) -> None:
+async def require_passing(session: OrganizationSession, processor: Processor, journey_id: UUID, definition: Definition) -> None:
     """Every case of the journey passes with this (frozen) definition.
 
     Raises:
         CasesFailed: naming each case that does not, with how what happens differs from what it expects.
+        Unavailable: they are too much work, or others' cases take too long.
     """
     cases = await simulation_cases.every(session, journey_id)
     if not cases:
         return
     made = await stage(session, definition, await facts_of(session, definition, journey_id))
-    failed = [ran for ran in await asyncio.to_thread(run_all, made, cases) if not ran.passed]
+    all_ran = await processor.work(session.organization_id, "Trying the cases", SHORTER, lambda heed: run_all(made, cases, heed))
+    failed = [ran for ran in all_ran if not ran.passed]
     if failed:
         problems = [_problem(ran.case.name, difference) for ran in failed for difference in ran.differences[:SHOWN]]
         names = ", ".join(repr(ran.case.name) for ran in failed[:5]) + (", …" if len(failed) > 5 else "")
@@ -137,19 +143,20 @@ def _problem(name: str, difference: Difference) -> Problem:
     return Problem(f"cases[{name}].{difference.where}", difference.code, difference.message)
 
 
-def run_all(made: Stage, cases: Sequence[Case]) -> list[Ran]:
-    return [_run(made, case) for case in cases]
+def run_all(made: Stage, cases: Sequence[Case], heed: Heed) -> list[Ran]:
+    return [_run(made, case, heed) for case in cases]
 
 
-def _run(made: Stage, case: Case) -> Ran:
+def _run(made: Stage, case: Case, heed: Heed) -> Ran:
     """The same answer whenever it runs: everything that it rests on stands in the case, the journey and the organization's settings."""
+    heed()
     problems = [
         *made.problems(case.given, case.script, "given"),
         *made.contact_problems(case.given.contact, "given.contact"),
     ]
     if problems:
         return Ran(case, [Difference(problem.path, problem.code, problem.message) for problem in problems], None)
-    plan = made.plan(case.given, case.script, case.start, case.until)
+    plan = made.plan(case.given, case.script, case.start, case.until, heed)
     person = made.invent(case.given.contact, case.start)
     trip = travel(plan, person, run_of(person))
     return Ran(case, differences(case, made.definition, trip), trip)

@@ -10,6 +10,7 @@ from uuid import uuid5
 from activities.contracts.sending import MAXIMUM_TRIES
 from api.commands.contacts import normalize_field
 from api.commands.events import property_problems
+from api.processor import Heed
 from models.domain.contact import FIELDS, Malformed, normalize_attributes, normalize_tags
 from models.domain.errors import Problem
 from models.domain.journey.content_hash import TemplateContent
@@ -74,11 +75,11 @@ class Stage:
         """What the reader calls things, as in the timelines of runs."""
         return Names(steps={step_id: step.name for step_id, step in self.definition.steps.items() if step.name}, topics=self.topic_names)
 
-    def plan(self, world: World, script: Script, start: datetime, until: timedelta) -> Plan:
-        """Times are taken as UTC, to the microsecond."""
+    def plan(self, world: World, script: Script, start: datetime, until: timedelta, heed: Heed) -> Plan:
+        """Times are taken as UTC, to the microsecond. `heed`: as the plan has it."""
         start = start.astimezone(UTC)
         told = in_order(tuple(self._normalized(happening) for happening in script), start)
-        return Plan(self.definition, self.surroundings, self.printer, world, told, start, start + until)
+        return Plan(self.definition, self.surroundings, self.printer, world, told, start, start + until, heed=heed)
 
     def problems(self, world: World, script: Script, path: str = "", script_path: str = "script") -> list[Problem]:
         """What is wrong with the scenario, each with its path; `path`: of the world."""

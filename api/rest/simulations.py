@@ -1,5 +1,6 @@
 """`/v1/journeys/{id}/simulations`: a journey under a virtual clock. Nothing is sent, and nothing is written."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -121,7 +122,7 @@ class MessageView(View):
 
 
 class TripView(View):
-    """`expected` is what it came to in the form of a case's expectation."""
+    """`expected` is what it came to in the form of a case's expectation; its `path` or `messages` null where a case cannot hold so many."""
 
     contact_id: UUID
     invented: bool
@@ -185,7 +186,9 @@ class SimulationView(BaseModel):
     until: datetime
     warnings: list[ProblemView] = Field(description="What still keeps the draft from being published.")
     summary: SummaryView
-    contacts: list[TripView] = Field(description="The first `paths` of them: invented ones, those named, the sample.")
+    contacts: list[TripView] = Field(
+        description="The first `paths` of them: invented ones, those named, the sample. Fewer where their paths are very long."
+    )
 
 
 @router.post("/{journey_id}/simulations")
@@ -195,7 +198,7 @@ async def simulate_journey(
     """What the draft or a version would do: the same rules, decisions and templates under a virtual clock. Nothing is sent, called or
     written. Real contacts need `contacts.read` too."""
     wanted = body.wanted()
-    return view(await commands.run(caller, journey_id, wanted), wanted)
+    return await asyncio.to_thread(view, await commands.run(caller, journey_id, wanted), wanted)  # long trips take a while to tell
 
 
 def view(answer: Answer, wanted: SimulationRequest) -> SimulationView:

@@ -82,10 +82,10 @@ class Difference:
 
 
 def expected_of(trip: Trip) -> Expected:
-    """What the trip did, in the form of a case's expectation."""
+    """What the trip did, in the form of a case's expectation; without its path, or its messages, where a case could not hold so many."""
     return Expected(
-        path=tuple(_step(line) for line in trip.lines),
-        messages=tuple(_message(sent) for sent in trip.messages),
+        path=None if len(trip.lines) > MAX_LINES else tuple(_step(line) for line in trip.lines),
+        messages=None if len(trip.messages) > MAX_LINES else tuple(_message(sent) for sent in trip.messages),
         end=ExpectedEnd(phase=trip.status, reason=trip.reason),
     )
 

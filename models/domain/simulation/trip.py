@@ -1,6 +1,6 @@
 """What all trips of a simulation share, and what became of one contact. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -15,9 +15,14 @@ from models.domain.simulation.surroundings import Message, Printer, Surroundings
 MAX_COMMANDS = 2_000  # of one trip: a journey that goes on without end is cut off there
 
 
+def go_on() -> None:
+    """However long it takes."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What all trips of a simulation share. Times are aware UTC; nothing is looked at after `until`."""
+    """What all trips of a simulation share. Times are aware UTC; nothing is looked at after `until`. `heed` is called at every step of
+    every trip: what it raises ends the simulation."""
 
     definition: Definition
     surroundings: Surroundings
@@ -27,6 +32,7 @@ class Plan:
     start: datetime
     until: datetime
     max_commands: int = MAX_COMMANDS
+    heed: Callable[[], None] = go_on
 
 
 @dataclass(frozen=True)

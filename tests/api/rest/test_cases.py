@@ -1,11 +1,16 @@
 """Cases beside a journey: kept, run, and in the way of whatever does not pass them."""
 
+import asyncio
+import threading
 import time
+from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
+from api.dependencies import Services
 from models.store.session import Database
 from tests.api.conftest import Person, anonymous
 from tests.api.rest.acme import Surroundings, actions
@@ -129,6 +134,38 @@ async def test_every_way_of_publishing_runs_the_cases(alice: Person, around: Sur
     assert answer.status_code == 422 and answer.json()["code"] == "cases_failed"
     await alice.client.patch("/v1/organization", json={"approval_required": True})
     assert (await alice.client.post(f"{journey}/versions")).json()["code"] == "cases_failed"
+
+
+async def test_cases_that_take_too_long_are_given_up_and_nothing_is_published(
+    alice: Person, journey: str, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = {"a": {"kind": "wait", "duration": "PT1M", "next": "b"}, "b": {"kind": "wait", "duration": "PT1M", "next": "a"}}
+    await save(alice, journey, {"start": "a", "steps": pauses, "max_visits": 5_000})
+    made = await add(alice, journey, case(expected={"messages": []}))
+    with monkeypatch.context() as hasty:
+        for processor in (services.simulating, services.passing):
+            hasty.setattr(processor, "longest", timedelta(milliseconds=20))
+        for answer in (await alice.client.post(f"{journey}/cases/runs"), await alice.client.post(f"{journey}/versions")):
+            assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+            assert "Nothing was changed." in answer.json()["detail"] and "a shorter `until`" in answer.json()["detail"]
+        assert (await alice.client.get(f"{journey}/versions")).json()["items"] == []
+        shorter = case(expected={"messages": []}, until="PT1H")
+        assert (await alice.client.put(f"{journey}/cases/{made['id']}", json=shorter)).status_code == 200
+    assert (await alice.client.post(f"{journey}/versions")).status_code == 201
+
+
+async def test_simulations_do_not_keep_a_publication_waiting(alice: Person, journey: str, services: Services) -> None:
+    await add(alice, journey, case())
+    go = threading.Event()
+    others = [alice.organization_id, uuid4()]
+    busy = [asyncio.create_task(services.simulating.work(who, "It", "", lambda heed: go.wait(60))) for who in others]
+    await asyncio.sleep(0)  # every place is taken
+    try:
+        assert (await alice.client.post(f"{journey}/versions")).status_code == 201
+        assert not any(task.done() for task in busy)
+    finally:
+        go.set()
+        await asyncio.gather(*busy)
 
 
 async def test_a_case_that_names_a_step_that_is_gone_fails_and_says_so(alice: Person, around: Surroundings, journey: str) -> None:
