@@ -57,7 +57,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Sent:
-    """One message that the provider was given. `outcome`: what it said."""
+    """One message that was handed to the provider. `outcome`: what it said."""
 
     at: datetime
     step_id: str
@@ -66,6 +66,11 @@ class Sent:
     recipient: str
     message: Message
     outcome: str = "accepted"
+
+    @property
+    def left(self) -> bool:
+        """Whether it was sent, or may have been; what the provider refused or never took was certainly not."""
+        return self.outcome in ("accepted", "unknown")
 
 
 @dataclass
