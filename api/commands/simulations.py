@@ -16,7 +16,7 @@ from models.domain.journey.content_hash import freeze
 from models.domain.journey.definition import Definition
 from models.domain.journey.facts import Facts
 from models.domain.simulation.person import Person
-from models.domain.simulation.scenario import Invented, Script, World
+from models.domain.simulation.scenario import Invented, Script, World, late_problems
 from models.domain.simulation.simulate import Simulated, asked_events, simulate
 from models.store import journey_versions, journeys, segments, simulation_facts
 from models.store.segment_sql import compile_rule
@@ -117,7 +117,7 @@ def _unready(problems: list[Problem]) -> Unpublishable:
 
 
 def _require_sense(made: Stage, wanted: SimulationRequest) -> None:
-    problems = made.problems(wanted.world, wanted.script)
+    problems = [*made.problems(wanted.world, wanted.script), *late_problems(wanted.script, wanted.until, "script")]
     for index, contact in enumerate(wanted.contacts):
         problems += made.contact_problems(contact, f"contacts[{index}]")
     if problems:

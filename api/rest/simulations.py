@@ -136,7 +136,7 @@ class TripView(View):
     wakes: list[datetime]
     path: list[PathEntry]
     decisions: list[DecisionView]
-    messages: list[MessageView]
+    messages: list[MessageView] = Field(description="Handed to the provider, whatever it said: each with its `outcome`.")
     goals: dict[str, datetime]
     assumed: list[str] = Field(description="Steps whose webhook was taken to answer 200, for want of an answer in `webhooks`.")
     expected: Expected
@@ -170,12 +170,12 @@ class HourView(BaseModel):
 
 class SummaryView(BaseModel):
     contacts: int
-    messages: int
+    messages: int = Field(description="Sent, or maybe sent: `sends` says accepted or unknown.")
     cut: int = Field(description="Contacts at whom nothing more was looked at: the journey went on for too long.")
     ends: list[EndCount]
     steps: list[StepView]
     goals: dict[str, int]
-    volume: list[HourView] = Field(description="Messages by the hour; hours without any are left out.")
+    volume: list[HourView] = Field(description="The same messages by the hour; hours without any are left out.")
 
 
 class SimulationView(BaseModel):

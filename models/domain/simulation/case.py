@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from models.domain.journey.steps.base import Model
 from models.domain.simulation.scenario import USUAL, Given, Moment, Offset, Script
@@ -13,7 +13,7 @@ MAX_CASES = 100  # of one journey: they all run on every publish
 MAX_LINES = 1_000
 MAX_TEXT = 200_000
 
-CaseName = Annotated[str, Field(min_length=1, max_length=200)]
+CaseName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Word = Annotated[str, Field(max_length=200)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import text
 
 from api.dependencies import Services
 from models.store.session import Database
@@ -86,6 +87,22 @@ async def test_a_name_stands_once(alice: Person, journey: str) -> None:
     other = await add(alice, journey, case("other"))
     assert (await alice.client.post(f"{journey}/cases", json=case())).status_code == 409
     assert (await alice.client.put(f"{journey}/cases/{other['id']}", json=case())).status_code == 409
+    assert (await alice.client.post(f"{journey}/cases", json=case("  other "))).status_code == 409
+    assert (await add(alice, journey, case("  third ")))["name"] == "third"
+
+
+async def test_what_comes_after_the_end_is_told_of_a_case_that_is_tried_and_ignored_in_one_that_is_kept(
+    alice: Person, journey: str, database: Database
+) -> None:
+    """It is refused when a case is saved; one that was saved before that must not keep anybody from publishing."""
+    late = case(until="P30D", script=[{"after": "P40D", "event": {"name": "opened"}}])
+    [result] = await results(alice, journey, cases=[late])
+    assert [(one["where"], one["code"]) for one in result["differences"]] == [("script[0].after", "after_end")]
+    await add(alice, journey, case(until="P30D", script=[{"after": "P30D", "event": {"name": "opened"}}]))
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE simulation_cases SET scenario = jsonb_set(scenario, '{script,0,after}', '\"P40D\"')"))
+    [result] = await results(alice, journey)
+    assert result["passed"] and (await alice.client.post(f"{journey}/versions")).status_code == 201
 
 
 async def test_what_a_simulation_answers_can_be_saved_as_a_case(alice: Person, journey: str) -> None:
@@ -199,7 +216,13 @@ async def test_the_wall_clock_does_not_matter(alice: Person, journey: str, datab
         ({"start": "2026-03-02T09:00:00"}, "start"),
         ({"start": "9999-12-31T00:00:00Z"}, "start"),
         ({"expected": {}}, "expected"),
+        ({"name": "   "}, "name"),
         ({"given": {"contact": {"shoe": 44}}}, "given.contact.shoe"),
+        ({"given": {"contact": {"timezone": "X/Y"}}}, "given.contact.timezone"),
+        ({"given": {"contact": {"attributes": {"shoe": 44}}}}, "given.contact.attributes.shoe"),
+        ({"given": {"contact": {"consents": [{"topic": "gossip"}]}}}, "given.contact.consents[0].topic"),
+        ({"script": [{"after": "P1D", "change": {"timezone": "X/Y"}}]}, "script[0].change.timezone"),
+        ({"until": "P2D", "script": [{"after": "P2D", "review": "approved"}, {"after": "P3D", "review": "approved"}]}, "script[1].after"),
         ({"script": [{"after": "P1D", "event": {"name": ""}}]}, "script[0].event.name"),
         ({"script": [{"after": "P1D"}]}, "script[0]"),
         ({"expected": {"path": [{"kind": "entered"}, {"kind": "sended"}]}}, "expected.path[1].kind"),
@@ -208,6 +231,9 @@ async def test_the_wall_clock_does_not_matter(alice: Person, journey: str, datab
 )
 async def test_a_malformed_case_is_refused_with_the_fields_path(alice: Person, journey: str, fields: Document, path: str) -> None:
     answer = await alice.client.post(f"{journey}/cases", json=case(**fields))
+    assert answer.status_code == 422 and [error["path"] for error in answer.json()["errors"]] == [path]
+    kept = await add(alice, journey, case("kept"))
+    answer = await alice.client.put(f"{journey}/cases/{kept['id']}", json=case(**fields))
     assert answer.status_code == 422 and [error["path"] for error in answer.json()["errors"]] == [path]
 
 
@@ -238,6 +264,9 @@ async def test_cases_travel_with_the_journey(alice: Person, charlie: Person, jou
     wrong = case(expected={"path": [{"kind": "sent"}]})
     refused = await charlie.client.post("/v1/journey-imports", json={"document": {**exported, "cases": [wrong]}, "replace": True})
     assert [error["path"] for error in refused.json()["errors"]] == ["document.cases[0].expected.path[0].kind"]
+    unknown = case(given={"contact": {"timezone": "X/Y"}})
+    refused = await charlie.client.post("/v1/journey-imports", json={"document": {**exported, "cases": [unknown]}, "replace": True})
+    assert [error["path"] for error in refused.json()["errors"]] == ["document.cases[0].given.contact.timezone"]
     without = {name: value for name, value in exported.items() if name != "cases"}
     await add(charlie, there, case("mine"))
     assert (await charlie.client.post("/v1/journey-imports", json={"document": without, "replace": True})).json()["outcome"] == "unchanged"

@@ -132,6 +132,7 @@ async def test_bad_input_is_refused_with_its_place(alice: Person, around: Surrou
     assert await refused(contacts=[]) == [("body", "value_error")]
     assert await refused(script=[{"after": "P1D"}]) == [("script[0]", "one_of")]
     assert await refused(script=[{"after": "-P1D", "event": {"name": "x"}}]) == [("script[0].after", "greater_than_equal")]
+    assert await refused(until="P1D", script=[{"after": "P3D", "event": {"name": "x"}}]) == [("script[0].after", "after_end")]
     assert await refused(sends={"pause": "bounced"}) == [("sends.pause", "unknown_step")]
     assert await refused(webhooks={"gone": [{"status": 200}]}) == [("webhooks.gone", "unknown_step")]
     assert await refused(event={"name": "signed up"}) == [("event.name", "no_trigger")]
@@ -145,6 +146,21 @@ async def test_bad_input_is_refused_with_its_place(alice: Person, around: Surrou
     assert await refused(start="0001-01-01T00:00:00Z") == [("start", "greater_than_equal")]
     assert await refused(contacts=[{"created_at": "0001-01-01T00:00:00+14:00"}]) == [("contacts[0].created_at", "greater_than_equal")]
     assert await refused(until="P4000D") == [("until", "less_than_equal")]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "messages"),
+    [("accepted", 1), ("unknown", 1), ("gave_up", 0), ("content_refused", 0), ("bounced", 0), ("opted_out", 0)],
+)
+async def test_only_what_was_or_may_have_been_sent_counts_as_volume(
+    alice: Person, around: Surroundings, outcome: str, messages: int
+) -> None:
+    path = await journey(alice, around.welcome()["steps"], "welcome")
+    found = await simulate(alice, path, contacts=[agreed()], sends={"welcome": outcome}, script=[{"after": "P1D", "control": "retry"}])
+    tried = 2 if outcome in ("gave_up", "content_refused") else 1  # by a person; what may have arrived is not sent again
+    assert [message["outcome"] for message in found["contacts"][0]["messages"]] == [outcome] * tried
+    assert found["summary"]["messages"] == messages == sum(hour["messages"] for hour in found["summary"]["volume"])
+    assert outcome != "unknown" or kinds(found["contacts"][0]) == ["entered", "parked", "retried", "parked"]
 
 
 ROUND: Document = {
