@@ -126,6 +126,26 @@ async def broken_at_second(acme: Organization, receiver: Receiver, journey: str,
     return run
 
 
+async def test_a_step_that_is_of_another_kind_by_now_is_done_as_the_dry_run_says(stack: Stack, acme: Organization) -> None:
+    """What updated the contact in the version that the run was on sends a message in the newest."""
+    topic, contact = await consenting(acme)
+    journey = await acme.publish("one", {"one": {"kind": "update_contact", "add_tags": ["seen"]}})
+    async with stack.working():
+        first = await acme.start_run(journey, contact)
+        await acme.until_run(first, "completed")
+        etag = (await acme.client.get(f"/v1/journeys/{journey}")).headers["ETag"]
+        mail = {"kind": "send", "template_id": await acme.template("Second"), "topic_id": topic}
+        await acme.call(
+            "PATCH", f"/journeys/{journey}/draft", {"draft": {"start": "one", "steps": {"one": mail}}}, headers={"If-Match": etag}
+        )
+        await acme.post(f"/journeys/{journey}/versions", None)
+        seen = await preview(acme, first, from_step="one", version="current")
+        assert (numbers(seen), seen["first_send"]) == ({"to_do": 1}, "one")
+        second = await replay(acme, first, from_step="one", version="current")
+        await acme.until_run(second, "completed")
+    assert await subjects(acme) == {"Second": 1}
+
+
 @pytest.mark.parametrize("version", ["original", "current"])
 async def test_scenario_45_the_original_version_says_what_it_said_and_the_current_one_the_new(
     stack: Stack, acme: Organization, version: str

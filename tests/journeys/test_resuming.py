@@ -156,6 +156,30 @@ async def test_scenario_32_waiting_arriving_and_in_the_middle_of_a_send_when_pau
     assert await kinds(acme, due) == ["entered", "chose", "waiting", "paused", "resumed", "woke", "sent", "completed"]
 
 
+async def test_whom_a_broken_connection_held_the_dialog_counts_as_due_once_it_is_mended(stack: Stack, acme: Organization) -> None:
+    """They would look again in a minute, but go on at once when the journey is resumed."""
+    topic = await acme.topic()
+    await acme.consent(await acme.contacts(4), topic)
+    template, [connection] = await acme.template(), (await acme.get("/connections"))["items"]
+    await acme.post("/sandbox/faults", {"phase": "auth", "action": "refuse"})
+    journey = await acme.publish("mail", {"mail": {"kind": "send", "template_id": template, "topic_id": topic}})
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await acme.launch(journey)
+            await standing(acme, journey, {("held", "mail"): 4})
+            await pause(acme, journey)
+            await standing(acme, journey, {("paused", "mail"): 4})
+            await acme.call("DELETE", "/sandbox/faults")
+            await asyncio.sleep(1)  # the inbox looks for its faults every half second
+            assert (await acme.post(f"/connections/{connection['id']}/checks", None))["ok"]
+            numbers = await acme.get(f"/journeys/{journey}/resumption", drop_older_than="PT0S")
+            await resume(acme, journey)
+            await standing(acme, journey, {("completed", "mail"): 4})
+    assert numbers["by_status"] == {"held": 4}
+    assert [numbers[name] for name in ("due", "sends_due", "would_drop")] == [4, 4, 4]
+    assert set((await acme.mails()).values()) == {1}
+
+
 async def test_resuming_drops_what_is_overdue_and_whoever_no_longer_fits(stack: Stack, acme: Organization) -> None:
     fits = await acme.contacts(2, tags=["vip"])
     leaves = await acme.contact(tags=["vip"])
