@@ -20,7 +20,7 @@ from activities.campaign import CampaignActivities
 from activities.consent import ConsentActivities
 from activities.contracts.execution import send_queue
 from activities.control import ControlActivities
-from activities.effects.effect import Tools
+from activities.effects.effect import EffectTools
 from activities.handover import HandOverActivities
 from activities.lines import Lines
 from activities.moves import MoveActivities
@@ -109,7 +109,7 @@ class Parts:
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
         webhooks = Webhooks(Destinations(settings))
-        steps = StepActivities(Tools(database, settings, versions, lines, webhooks), temporal)
+        steps = StepActivities(EffectTools(database, settings, versions, lines, webhooks), temporal)
         sends = (SendActivities(database, settings, versions, lines, braked), steps, braking)
         return cls(temporal, providers, webhooks, _methods(*records, steps), _methods(*sends))
 

@@ -1,14 +1,14 @@
 """audit: what happened to runs is on record."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from temporalio import activity
 
 from activities.braking import Tell, left_to_upkeep
 from activities.contracts.recording import AuditBatch, Transition
 from activities.heartbeat import heartbeating
-from models.domain.audit import Actor, ActorKind
+from models.domain.audit import Actor
 from models.store import transitions
 from models.store.session import Database
 from models.store.transitions import NewTransition
@@ -48,6 +48,6 @@ def _new(told: Transition) -> NewTransition:
         visit=told.visit,
         wake_at=told.wake_at,
         reason=told.reason,
-        actor=Actor(cast(ActorKind, told.actor_kind), told.actor_id),
+        actor=Actor.of(told.actor_kind, told.actor_id),
         details=told.details,
     )

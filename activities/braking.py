@@ -12,22 +12,23 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.contracts.braking import BRAKING_WORKFLOW, BrakingNotice, BrakingRef
-from activities.contracts.control import CONTROL_WORKFLOW, Control, ControlledKind
-from activities.contracts.execution import fair_share
+from activities.contracts.control import Control, ControlledKind
 from activities.contracts.sending import SendOutcome
 from activities.heartbeat import heartbeating
-from activities.lines import Lines
-from activities.providers.port import Mailbox, OutgoingEmail, ProviderAnswer
-from activities.starting import attributes, start_once
+from activities.lines import Lines, send_guarded
+from activities.message import mail_from
+from activities.providers.port import OutgoingEmail, ProviderAnswer
+from activities.starting import attributes, say_control, start_once
+from activities.ways import Ways
 from models.domain.audit import NewEntry
-from models.domain.errors import NotFound
+from models.domain.back_off import doubled
 from models.domain.journey import workflow_id
 from models.domain.journey.brake import braking_words
-from models.secrets import SecretUnreadable
+from models.rendering import Rendered
 from models.settings import Settings
 from models.store import audit, brakes, campaigns, connections, journeys
 from models.store.brakes import Responsible
-from models.store.connections import SendingConnection, load_for_sending
+from models.store.connections import SendingConnection
 from models.store.session import Database, OrganizationSession
 from models.tables.base import utc_now
 from models.tables.failures import Braking
@@ -75,7 +76,7 @@ class BrakingActivities:
         self.temporal = temporal
         self.settings = settings
         self.lines = lines
-        self.connection_key = settings.derive_key("connection-secrets")
+        self.ways = Ways(database, settings)
 
     def methods(self) -> list[Callable[..., Any]]:
         return [self.hold_braked, self.notify_of_braking]
@@ -104,15 +105,8 @@ class BrakingActivities:
             braking_id=row.id,
         )
         campaign_id = row.subject_id if kind is ControlledKind.CAMPAIGN else None
-        await self.temporal.start_workflow(
-            CONTROL_WORKFLOW,
-            id=workflow_id.control(row.organization_id, kind, row.subject_id),
-            task_queue=self.settings.task_queue,
-            start_signal="control",
-            start_signal_args=[word],
-            search_attributes=attributes(row.organization_id, row.journey_id, campaign_id=campaign_id),
-            priority=fair_share(str(row.organization_id)),
-        )
+        found_by = attributes(row.organization_id, row.journey_id, campaign_id=campaign_id)
+        await say_control(self.temporal, self.settings.task_queue, word, found_by)
 
     @activity.defn(name="notify_of_braking")
     async def notify_of_braking(self, braking: BrakingRef) -> BrakingNotice:
@@ -139,45 +133,22 @@ class BrakingActivities:
             people = [one for one in await brakes.responsible(session, row) if str(one.user_id) not in row.unreachable]
             if not people or braking.tries >= MOST_TRIES:
                 return await _close(session, row, "nobody")
-            connection = await self._connection(session)
+            way = await self.ways.way(session, None, "email")
             name = await _name(session, row)
-        if connection is None:
+        if way.connection is None or way.trouble is not None:
             return _later(braking)
-        return _Notice(row, people[0], connection, name)
-
-    async def _connection(self, session: OrganizationSession) -> SendingConnection | None:
-        """The organization's usual one for mail, if it works."""
-        try:
-            connection = await load_for_sending(session, None, "email", self.connection_key)
-        except (NotFound, SecretUnreadable):
-            return None
-        return connection if connection.status == "active" else None
+        await self.ways.mend([way])
+        return _Notice(row, people[0], way.connection, name)
 
     async def _send(self, notice: "_Notice") -> ProviderAnswer:
         async with self.database.organization(notice.row.organization_id) as session:
             slots = await connections.reserve_slots(session, notice.connection.id, 1, HORIZON)
-        if not slots.reserved:
+        if not slots.delays:
             return ProviderAnswer(SendOutcome.THROTTLED)
-        await asyncio.sleep(max((slots.reserved[0] - utc_now()).total_seconds(), 0))
+        await asyncio.sleep(slots.delays[0])
         line = await self.lines.line(notice.connection)
-        passed = False
-
-        async def transmit() -> bool:
-            nonlocal passed
-            async with self.database.organization(notice.row.organization_id) as session:
-                row = await brakes.get(session, notice.row.id, lock=True)
-                allowed = row.notice == "waiting" and row.lifted_at is None
-                if allowed:
-                    row.notice = "transmitting"
-            passed = allowed  # committed
-            return passed
-
         async with line.places:
-            try:
-                return await line.provider.send(_mail(notice, self.settings.public_url), transmit)
-            except Exception as error:  # a provider's fault; neither its text nor its trace: they may quote an address
-                log.error("a provider raised", extra={"error": type(error).__name__, "provider": line.connection.provider})
-                return ProviderAnswer(SendOutcome.UNKNOWN if passed else SendOutcome.TRANSIENT)
+            return await send_guarded(line, _mail(notice, self.settings.public_url), _Gate(self.database, notice.row))
 
     async def _conclude(self, braking: BrakingRef, notice: "_Notice", answer: ProviderAnswer) -> BrakingNotice:
         async with self.database.organization(braking.organization_id) as session:
@@ -206,8 +177,24 @@ class _Notice:
     name: str  # of the journey or campaign
 
 
+@dataclass
+class _Gate:
+    database: Database
+    row: Braking
+    passed: bool = False
+
+    async def transmit(self) -> bool:
+        async with self.database.organization(self.row.organization_id) as session:
+            row = await brakes.get(session, self.row.id, lock=True)
+            allowed = row.notice == "waiting" and row.lifted_at is None
+            if allowed:
+                row.notice = "transmitting"
+        self.passed = allowed  # committed
+        return self.passed
+
+
 def _later(braking: BrakingRef) -> BrakingNotice:
-    return BrakingNotice(look_at=(braking.now or utc_now()) + min(FIRST_TRY * float(1 << min(braking.tries, 10)), LONGEST_TRY))
+    return BrakingNotice(look_at=(braking.now or utc_now()) + doubled(FIRST_TRY, braking.tries, LONGEST_TRY))
 
 
 async def _close(session: OrganizationSession, row: Braking, notice: str, details: Mapping[str, Any] | None = None) -> BrakingNotice:
@@ -226,13 +213,10 @@ async def _name(session: OrganizationSession, row: Braking) -> str:
 
 
 def _mail(notice: _Notice, public_url: str) -> OutgoingEmail:
-    """Its Message-ID is the same for every try at the same person, so that a repetition can be recognised."""
-    config, row = notice.connection.config, notice.row
+    """Its id is the same for every try at the same person."""
+    row = notice.row
     what = f'The {row.subject_kind} "{notice.name}"'
-    return OutgoingEmail(
-        delivery_id=uuid5(row.id, str(notice.person.user_id)),
-        sender=Mailbox(config["sender_address"], config.get("sender_name") or ""),
-        recipient=notice.person.email,
+    said = Rendered(
         subject=f"Paused: {' '.join(notice.name.split())}",
         html="",
         text=f"{what} was paused by itself: {braking_words(row.reason, row.facts)}.\n\n"
@@ -240,7 +224,5 @@ def _mail(notice: _Notice, public_url: str) -> OutgoingEmail:
         f"What failed: {public_url}/v1/failures?journey_id={row.journey_id}\n"
         f"To resume: DELETE {public_url}/v1/{row.subject_kind}s/{row.subject_id}/pause\n\n"
         f"You are told as its {notice.person.role}.\n",
-        purpose="transactional",
-        sent_at=datetime.now(UTC),
-        reply_to=config.get("reply_to"),
     )
+    return mail_from(notice.connection, uuid5(row.id, str(notice.person.user_id)), notice.person.email, said, datetime.now(UTC))

@@ -9,38 +9,30 @@ from typing import Any
 from uuid import UUID
 
 from activities.contracts.payload import Scope
-from activities.contracts.sending import SendOutcome, SendResult
+from activities.contracts.sending import SendResult
 from activities.contracts.steps import StepVisit, VisitBatch
 from activities.message import Message
 from activities.replay_dedup import kept_messages
 from activities.versions import Versions
-from models.domain.audit import NewEntry
-from models.domain.connection import SmtpConfig
-from models.domain.errors import NotFound
+from activities.ways import Way, Ways
 from models.domain.journey.definition import Definition, SendStep
-from models.sandbox_account import is_sandbox_account
-from models.secrets import SecretUnreadable
 from models.settings import Settings
 from models.store import audit, deliveries
-from models.store.connections import SendingConnection, load_for_sending, mark_active
+from models.store.connections import SendingConnection
 from models.store.deliveries import Claim, Claimed, Owner
 from models.store.eligibility import Audience, load_audience
 from models.store.session import Database, OrganizationSession
 from models.tables.base import new_id
 
-Way = tuple[SendingConnection | None, str | None]
-"""A connection, and why nothing can leave by it now (None: it can)."""
-
 
 @dataclass(frozen=True)
 class Wanted:
-    """One message that a run asks for. `connection` None: there is none to send it by, for the reason in `trouble`."""
+    """One message that a run asks for, and by which way."""
 
     claim: Claim
     step: SendStep
     allowed_until: datetime | None
-    connection: SendingConnection | None
-    trouble: str | None
+    way: Way
 
     @property
     def run_id(self) -> UUID:
@@ -48,7 +40,7 @@ class Wanted:
 
     @property
     def sendable(self) -> bool:
-        return self.trouble is None
+        return self.way.trouble is None
 
 
 @dataclass(frozen=True)
@@ -73,8 +65,7 @@ class Claimer:
     def __init__(self, database: Database, versions: Versions, settings: Settings) -> None:
         self._database = database
         self._versions = versions
-        self._settings = settings
-        self._connection_key = settings.derive_key("connection-secrets")
+        self._ways = Ways(database, settings)
 
     async def claim(self, batch: VisitBatch, attempt: UUID) -> ClaimedBatch:
         """One transaction, in a constant number of statements per connection: rows are claimed and all is read that
@@ -91,38 +82,15 @@ class Claimer:
             shares = await self._shares(session, mine, claimed, audience)
             if entries:
                 await audit.append(session, entries)  # last: locks the chain's head
+        await self._ways.mend(one.way for one in wanted)
         others = [one for one in wanted if one.run_id not in claimed]
         return ClaimedBatch({one.run_id: one for one in wanted}, shares, others, kept, audience.organization, offset)
 
     async def _want(self, session: OrganizationSession, batch: VisitBatch, definition: Definition) -> list[Wanted]:
         steps = {visit.step_id: definition.step(visit.step_id, SendStep) for visit in batch.visits}
         keys = {(step.connection_id, step.channel) for step in steps.values()}
-        ways = {key: await self._way(session, *key) for key in keys}
+        ways = {key: await self._ways.way(session, *key) for key in keys}
         return [_wanted(visit, step := steps[visit.step_id], ways[step.connection_id, step.channel]) for visit in batch.visits]
-
-    async def _way(self, session: OrganizationSession, connection_id: UUID | None, channel: str) -> Way:
-        try:
-            connection = await load_for_sending(session, connection_id, channel, self._connection_key)
-        except NotFound:
-            return None, "no_connection"
-        except SecretUnreadable:
-            return None, "secret_unreadable"
-        if self._is_stranded(connection):
-            await self._mend(connection)
-            return connection, None
-        return connection, None if connection.status == "active" else connection.broken_reason or SendOutcome.CONNECTION_BROKEN
-
-    def _is_stranded(self, connection: SendingConnection) -> bool:
-        """Whether it broke only because the sandbox had moved to another port and the connection had not: now it follows."""
-        if connection.provider != "smtp" or connection.broken_reason != "address_not_allowed":
-            return False
-        return is_sandbox_account(SmtpConfig.model_validate(connection.config), connection.organization_id, self._settings)
-
-    async def _mend(self, connection: SendingConnection) -> None:
-        """In a transaction of its own: it locks the audit chain's head, which a claim must not hold."""
-        async with self._database.organization(connection.organization_id) as session:
-            if await mark_active(session, connection.id):
-                await audit.append(session, [NewEntry("connection.mended", "connection", str(connection.id))])
 
     async def _shares(
         self, session: OrganizationSession, mine: Sequence[Wanted], claimed: Mapping[UUID, Claimed], audience: Audience
@@ -131,13 +99,14 @@ class Claimer:
         connections: dict[UUID, SendingConnection] = {}
         messages: defaultdict[UUID, list[Message]] = defaultdict(list)
         for one in mine:
-            assert one.connection is not None
-            connections[one.connection.id] = one.connection
+            connection = one.way.connection
+            assert connection is not None
+            connections[connection.id] = connection
             row = claimed[one.run_id]
             template = templates.get(one.claim.template_version_id)
             recipient = audience.recipients.get(one.run_id)
             until, round = one.allowed_until, one.claim.round
-            messages[one.connection.id].append(
+            messages[connection.id].append(
                 Message(row.id, one.run_id, one.claim.contact_id, one.step, template, recipient, row.attempts, until, round)
             )
         return [Share(connections[id], messages[id]) for id in messages]
@@ -148,7 +117,6 @@ def _owner(scope: Scope, attempt: UUID) -> Owner:
 
 
 def _wanted(visit: StepVisit, step: SendStep, way: Way) -> Wanted:
-    connection, trouble = way
     assert step.template_version_id is not None  # always named in a published version
     claim = Claim(
         id=new_id(),
@@ -160,7 +128,7 @@ def _wanted(visit: StepVisit, step: SendStep, way: Way) -> Wanted:
         channel=step.channel,
         purpose=step.purpose,
         topic_id=step.topic_id,
-        connection_id=None if connection is None else connection.id,
+        connection_id=None if way.connection is None else way.connection.id,
         template_version_id=step.template_version_id,
     )
-    return Wanted(claim, step, visit.allowed_until, connection, trouble)
+    return Wanted(claim, step, visit.allowed_until, way)

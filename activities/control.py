@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from uuid import UUID
 
 from temporalio import activity
@@ -13,7 +13,7 @@ from activities.contracts.journey import RunMessage, RunMessages
 from activities.heartbeat import heartbeating
 from activities.poking import poke
 from activities.signals import SIGNALS_AT_ONCE, ignoring_absence, signal_all
-from models.domain.audit import Actor, ActorKind, NewEntry
+from models.domain.audit import Actor, NewEntry
 from models.domain.journey import workflow_id
 from models.store import audit, brakes, controls, occurrences, resumptions
 from models.store.resumptions import LeftOut
@@ -37,7 +37,7 @@ class ControlActivities:
 
         Safe to run twice: a flag that stands already is left alone, without another audit entry.
         """
-        actor = Actor(cast(ActorKind, control.actor_kind), control.actor_id)
+        actor = Actor.of(control.actor_kind, control.actor_id)
         async with heartbeating():
             async with self.database.organization(control.organization_id) as session:
                 if control.braking_id is not None and (await brakes.get(session, control.braking_id)).lifted_at is not None:
@@ -115,5 +115,5 @@ async def _leave_out(session: OrganizationSession, control: Control) -> list[New
         return []
     wanted = LeftOut(control.drop_older_than, control.recheck_entry)
     found = await resumptions.leave_out(session, kind, control.id, wanted, since, utc_now())
-    actor = Actor(cast(ActorKind, control.actor_kind), control.actor_id)
+    actor = Actor.of(control.actor_kind, control.actor_id)
     return [NewEntry(f"{kind}.runs_left_out", kind, str(control.id), actor, dict(found))]

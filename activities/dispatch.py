@@ -1,7 +1,6 @@
 """Carrying the claimed messages of one batch over one connection: paced, fenced, settled."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ from uuid import UUID
 from activities.contracts.payload import Scope
 from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger
-from activities.lines import Line, mark_broken
+from activities.lines import Line, mark_broken, send_guarded
 from activities.message import Composer, Message
-from activities.outcomes import Teller, Told
+from activities.outcomes import Concluder, Conclusion
 from activities.pace import Pace
 from activities.providers.port import ABORTED, ProviderAnswer
 from models.domain.decision import Reason
@@ -25,13 +24,11 @@ from models.store.fence import Passage, Verdict, Word
 from models.store.session import Database
 from models.store.suppressions import address_hash
 
-log = logging.getLogger(__name__)
-
 LOOK_EVERY = 2.0  # seconds between looks at the pause flags while waiting for a slot
 
 
 @dataclass(frozen=True)
-class Tools:
+class SendTools:
     """What every dispatch of a process works with."""
 
     database: Database
@@ -52,12 +49,12 @@ class Stop:
 class Dispatch:
     """The messages of one batch that leave over one line."""
 
-    tools: Tools
+    tools: SendTools
     scope: Scope
     line: Line
     messages: Sequence[Message]
     organization: Mapping[str, Any]
-    teller: Teller
+    concluder: Concluder
     now: Callable[[], datetime]  # the workflow's clock
     pace: Pace
     stop: Stop | None = None
@@ -86,18 +83,20 @@ class Dispatch:
             if fault is not None:
                 raise fault
         self._answer_the_rest(waiting)
-        await asyncio.gather(*self.settling)
+        for failed in await asyncio.gather(*self.settling, return_exceptions=True):
+            if failed is not None:
+                raise failed
 
     def _ask_again(self, message: Message) -> None:
         """Quiet hours have begun while it waited: the checks are asked again, and hold it."""
-        self._tell(self.teller.released(message, SendOutcome.PAUSED, Reason.QUIET_HOURS, self.now()))
+        self._tell(self.concluder.released(message, SendOutcome.PAUSED, Reason.QUIET_HOURS, self.now()))
 
     def _answer_the_rest(self, messages: Iterable[Message]) -> None:
         for message in messages:
             if self.stop is None:
-                self._tell(self.teller.released(message, SendOutcome.THROTTLED, "rate_limited", self.pace.back_at))
+                self._tell(self.concluder.released(message, SendOutcome.THROTTLED, "rate_limited", self.pace.back_at))
             elif self.stop.outcome is not None:
-                self._tell(self.teller.released(message, self.stop.outcome, self.stop.reason))
+                self._tell(self.concluder.released(message, self.stop.outcome, self.stop.reason))
 
     # --- pace ------------------------------------------------------------------------------------------------------
 
@@ -143,26 +142,18 @@ class Dispatch:
     async def _carry(self, message: Message) -> None:
         if message.address is None:
             reason = Reason.CONTACT_GONE if message.recipient is None else Reason.NO_ADDRESS
-            return self._tell(self.teller.settled(message, "refused", SendOutcome.REFUSED, reason))
+            return self._tell(self.concluder.settled(message, "refused", SendOutcome.REFUSED, reason))
         try:
             mail = self.tools.composer.compose(message, self.line.connection, self.organization, datetime.now(UTC))
         except Unsendable as unsendable:
-            return self._tell(self.teller.settled(message, "failed", SendOutcome.CONTENT_PERMANENT, unsendable.reason))
+            return self._tell(self.concluder.settled(message, "failed", SendOutcome.CONTENT_PERMANENT, unsendable.reason))
         gate = _Gate(self, message, address_hash(self.tools.suppression_key, message.step.channel, message.address))
-        try:
-            answer = await self.line.provider.send(mail, gate.transmit)
-        except Exception as error:  # a provider's fault; what it means depends on how far it came
-            # Neither its text nor its trace: they may quote the message or its address.
-            where = {"provider": self.line.connection.provider, "delivery_id": str(message.id)}
-            log.error("a provider raised", extra={"error": type(error).__name__, **where})
-            outcome = SendOutcome.UNKNOWN if gate.passed else SendOutcome.TRANSIENT
-            answer = ProviderAnswer(outcome, f"provider_raised:{type(error).__name__}")
-        await self._conclude(message, answer, gate)
+        await self._conclude(message, await send_guarded(self.line, mail, gate), gate)
 
     async def _conclude(self, message: Message, answer: ProviderAnswer, gate: "_Gate") -> None:
         if answer.outcome == ABORTED:
             return self._turned_back(message, gate)
-        told = self.teller.answered(message, answer, self.now())
+        told = self.concluder.answered(message, answer, self.now())
         if answer.outcome is SendOutcome.OPTED_OUT:
             told = told.suppressing(message.step.channel, gate.address_hash)
         self._tell(told)
@@ -179,20 +170,20 @@ class Dispatch:
                 self._answer_the_rest([message])
             case None:  # the database did not answer there; its row may say that it was handed over: release it, or it would end as unknown
                 self.halt(None, "database_unavailable")
-                self._tell(self.teller.released(message, SendOutcome.TRANSIENT, "database_unavailable"))
+                self._tell(self.concluder.released(message, SendOutcome.TRANSIENT, "database_unavailable"))
             case Verdict(word=Word.GO) if not gate.passed:  # quiet hours began while the fence was asked; its row says it was handed over
                 self._ask_again(message)
             case Verdict(word=Word.REFUSED, reason=reason):
-                self._tell(self.teller.settled(message, "refused", SendOutcome.REFUSED, reason))
+                self._tell(self.concluder.settled(message, "refused", SendOutcome.REFUSED, reason))
             case Verdict(word=Word.HELD, reason=reason):
-                self._tell(self.teller.released(message, SendOutcome.PAUSED, reason))
+                self._tell(self.concluder.released(message, SendOutcome.PAUSED, reason))
             case Verdict(word=Word.PAUSED, reason=reason):
                 self.halt(SendOutcome.PAUSED, reason)
-                self._tell(self.teller.released(message, SendOutcome.PAUSED, reason))
+                self._tell(self.concluder.released(message, SendOutcome.PAUSED, reason))
             case _:
                 self.lost.append(message)
 
-    def _tell(self, told: Told) -> None:
+    def _tell(self, told: Conclusion) -> None:
         self.results[told.result.run_id] = told.result
         if told.settlement is not None:
             self.settling.append(self.tools.ledger.settle(self.scope.organization_id, told.settlement))
@@ -216,7 +207,7 @@ class _Gate:
         self.asked = True
         channel, address = self.message.step.channel, self.message.address
         assert address is not None  # or it would not have been composed
-        passage = Passage(self.message.id, dispatch.teller.attempt, channel, self.address_hash, address)
+        passage = Passage(self.message.id, dispatch.concluder.attempt, channel, self.address_hash, address)
         try:
             self.verdict = await dispatch.tools.ledger.fence(dispatch.scope.organization_id, passage)
         except Unavailable:

@@ -10,8 +10,8 @@ from activities.versions import Versions
 from models.domain.audit import NewEntry
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
-from models.domain.journey.entry import Past, refusal
-from models.store import changes, entries, entry_pace
+from models.domain.journey.entry import LEADING, MAX_KEY, Past, refusal
+from models.store import changes, entries, entry_pace, journey_versions, outside_rules
 from models.store.entries import EnteringRun, JourneyStanding, Key, Pending, Settled
 from models.store.outbox import OutboxMessage
 from models.store.session import OrganizationSession
@@ -22,7 +22,7 @@ ENTRIES_AT_ONCE = 1_000
 
 
 class Entering:
-    """Within one transaction, under the routing lock. `told` and `entries` are the caller's to write."""
+    """Within one transaction, under the routing lock. `told` and `entries` are the caller's to write; `entered` are the runs."""
 
     def __init__(self, session: OrganizationSession, versions: Versions, page_size: int, now: datetime) -> None:
         self.session = session
@@ -31,6 +31,7 @@ class Entering:
         self.now = now
         self.told: list[OutboxMessage] = []
         self.entries: list[NewEntry] = []
+        self.entered: list[UUID] = []
 
     async def decide(self) -> bool:
         """Up to `ENTRIES_AT_ONCE` of each journey have been judged; those of a paused journey wait. Whether there are more."""
@@ -43,32 +44,35 @@ class Entering:
         standing = await entries.standing(self.session, journey_id)
         if standing.paused:
             return False
+        version_id = (await journey_versions.newest_ids(self.session, [journey_id]))[journey_id]
+        definition = await self.versions.definition(self.session, version_id)
         waiting = await entries.pending(self.session, journey_id, ENTRIES_AT_ONCE)
-        definitions = {id: await self.versions.definition(self.session, id) for id in {entry.version_id for entry in waiting}}
+        if any(entry.version_id != version_id for entry in waiting):
+            triggers = [
+                (stored, definition.entry.triggers[stored.position])
+                for stored in await outside_rules.entry_triggers(self.session, version_id)
+            ]
+            await entries.renew(self.session, journey_id, version_id, triggers, self.now)
+            waiting = await entries.pending(self.session, journey_id, ENTRIES_AT_ONCE)
         pasts = await entries.pasts(self.session, journey_id, [(entry.contact_id, entry.entry_key) for entry in waiting])
-        limited = any(definition.entry.per_hour is not None for definition in definitions.values())
-        lately = await entry_pace.fullest_hour(self.session, journey_id) if limited else 0
-        judge = _Judge(standing, pasts, self.now, lately)
-        settled = [judge.settle(entry, definitions[entry.version_id]) for entry in waiting]
-        await self._start(waiting, settled, definitions)
+        lately = 0 if definition.entry.per_hour is None else await entry_pace.fullest_hour(self.session, journey_id)
+        judge = _Judge(standing, definition, pasts, self.now, lately)
+        settled = [judge.settle(entry) for entry in waiting]
+        await self._start(waiting, settled, definition)
         await entries.settle(self.session, settled)
         return len(waiting) == ENTRIES_AT_ONCE and not judge.full
 
-    async def _start(self, waiting: Sequence[Pending], settled: Sequence[Settled], definitions: dict[UUID, Definition]) -> None:
-        by_version: defaultdict[UUID, list[tuple[Pending, UUID]]] = defaultdict(list)
-        for entry, outcome in zip(waiting, settled, strict=True):
-            if outcome.run_id is not None:
-                by_version[entry.version_id].append((entry, outcome.run_id))
+    async def _start(self, waiting: Sequence[Pending], settled: Sequence[Settled], definition: Definition) -> None:
+        entering = [(entry, outcome.run_id) for entry, outcome in zip(waiting, settled, strict=True) if outcome.run_id is not None]
         runs: list[EnteringRun] = []
-        for version_id, entering in by_version.items():
-            definition = definitions[version_id]
-            for first in range(0, len(entering), self.page_size):
-                runs += self._page(entering[first : first + self.page_size], definition)
+        for first in range(0, len(entering), self.page_size):
+            runs += self._page(entering[first : first + self.page_size], definition)
+        if runs:
             if listens_to_runs(definition):
                 await changes.note(self.session, [entry.contact_id for entry, _ in entering])
-        if runs:
             await entries.add_runs(self.session, runs)
             self.entries += [_audited(run) for run in runs]
+            self.entered += [run.id for run in runs]
 
     def _page(self, entering: Sequence[tuple[Pending, UUID]], definition: Definition) -> list[EnteringRun]:
         """The runs of one workflow."""
@@ -79,40 +83,43 @@ class Entering:
 
 
 class _Judge:
-    """Remembers what it has allowed, so that two entries of one batch meet the rules one after the other."""
+    """By the newest version's rules. Remembers what it has allowed, so that two entries of one batch meet the rules one after the other."""
 
-    def __init__(self, standing: JourneyStanding, pasts: dict[Key, Past], now: datetime, entered: int) -> None:
+    def __init__(self, standing: JourneyStanding, definition: Definition, pasts: dict[Key, Past], now: datetime, entered: int) -> None:
         self.standing = standing
+        self.definition = definition
         self.pasts = pasts
         self.now = now
         self.entered = entered  # in the fullest hour that an entry now falls into
         self.full = False  # the hour's maximum is reached: the others enter later
         self._more: defaultdict[UUID, int] = defaultdict(int)  # by contact, whatever the key
 
-    def settle(self, entry: Pending, definition: Definition) -> Settled:
-        if (reason := self._closed(entry, definition)) is not None:
+    def settle(self, entry: Pending) -> Settled:
+        if (reason := self._closed(entry)) is not None:
             return Settled(entry.id, "refused", reason)
-        rules, key = definition.entry, (entry.contact_id, entry.entry_key)
+        rules, key = self.definition.entry, (entry.contact_id, entry.entry_key)
         past = self.pasts.get(key, Past())
         past = replace(past, entries=past.entries + self._more[entry.contact_id])
-        if (reason := refusal(rules, past, self.now)) is not None:
+        if (reason := refusal(rules, past, self.now, entry.source)) is not None:
             return Settled(entry.id, "refused", reason)
         if self.full or (rules.per_hour is not None and self.entered >= rules.per_hour):
             self.full = True
             return Settled(entry.id, "pending", "too_many_this_hour")
-        self._allow(key)
+        self._allow(key, led=entry.source in LEADING)
         return Settled(entry.id, "entered", run_id=new_id())
 
-    def _closed(self, entry: Pending, definition: Definition) -> str | None:
+    def _closed(self, entry: Pending) -> str | None:
         if not entry.contact_exists:
             return "contact_gone"
+        if entry.entry_key is not None and len(entry.entry_key) > MAX_KEY:
+            return "key_too_long"
         if self.standing.archived:
             return "journey_archived"
-        return "journey_ended" if definition.has_ended(self.now) else None
+        return "journey_ended" if self.definition.has_ended(self.now) else None
 
-    def _allow(self, key: Key) -> None:
+    def _allow(self, key: Key, led: bool) -> None:
         past = self.pasts.get(key, Past())
-        self.pasts[key] = replace(past, same_key=past.same_key + 1, under_way=past.under_way + 1, last=self.now)
+        self.pasts[key] = Past(past.entries, past.same_key + 1, past.under_way + 1, self.now, past.led + led)
         self._more[key[0]] += 1
         self.entered += 1
 

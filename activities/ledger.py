@@ -9,6 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from activities.braking import Tell, left_to_upkeep
@@ -18,6 +19,7 @@ from models.domain.errors import Unavailable
 from models.store import audit, brakes, deliveries, fence
 from models.store.brakes import Braked
 from models.store.deliveries import Settlement
+from models.store.faults import lies_in_the_rows
 from models.store.fence import Passage, Verdict, Word
 from models.store.session import Database, OrganizationSession
 from models.store.suppressions import suppress
@@ -25,6 +27,13 @@ from models.store.suppressions import suppress
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between tries while the database is away
+
+
+class Unwritable(Exception):
+    """A row cannot be written, and repeating it would not help. Says the fault's type only: its text may hold personal data."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"the ledger cannot write this row: {type(error).__name__}")
 
 
 class Ledger:
@@ -44,6 +53,7 @@ class Ledger:
         Raises:
             Unavailable: the database did not answer. The message must not be sent; release it, for the row may say
                 that it was handed over.
+            Unwritable: this message's row cannot be written. It must not be sent.
         """
         asked = _Asked(passage)
         self._writer(organization_id).add_fence(asked)
@@ -53,7 +63,8 @@ class Ledger:
         """Done when the settlement, its audit entry and the suppression it asks for are committed.
 
         A heard answer must not become `unknown`: while the database is away it is kept and tried again for
-        `SETTLE_PATIENCE`. After that the future raises Unavailable.
+        `SETTLE_PATIENCE`. After that the future raises Unavailable. What cannot be written at all raises Unwritable at once, and
+        keeps no other settlement from being written.
         """
         told = _Told(settlement, asyncio.get_running_loop().time() + self._patience)
         self._writer(organization_id).add_settlement(told)
@@ -127,16 +138,39 @@ class _Writer:
             await asyncio.sleep(0)  # whoever is ready in this turn of the loop joins the transaction
             asked, self.asked = self.asked, []
             told, self.told = self.told, []
-            try:
-                verdicts = await self._flush([one.passage for one in asked], [one.settlement for one in told])
-            except Exception as error:
-                log.warning("the ledger could not be written", extra={"error": type(error).__name__, "settlements": len(told)})
-                self._fail(asked, told)
+            if await self._write_down(asked, told):
+                pause = FIRST_PAUSE
+            else:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
-            else:
-                self._answer(asked, told, verdicts)
-                pause = FIRST_PAUSE
+
+    async def _write_down(self, asked: Sequence[_Asked], told: Sequence[_Told]) -> bool:
+        """All of these are answered. False: the database is away; the settlements are back in the queue."""
+        try:
+            verdicts = await self._flush([one.passage for one in asked], [one.settlement for one in told])
+        except Exception as error:
+            log.warning("the ledger could not be written", extra={"error": type(error).__name__, "settlements": len(told)})
+            if not lies_in_the_rows(error):
+                self._fail(asked, told)
+                return False
+            if len(asked) + len(told) > 1:
+                return await self._write_one_by_one(asked, told)
+            self._refuse(asked, told, error)
+            return True
+        self._answer(asked, told, verdicts)
+        return True
+
+    async def _write_one_by_one(self, asked: Sequence[_Asked], told: Sequence[_Told]) -> bool:
+        """One of these cannot be written: it takes no other with it. Settlements first, for what failed may brake."""
+        for number, two in enumerate(told):
+            if not await self._write_down([], [two]):
+                self._fail(asked, told[number + 1 :])
+                return False
+        for number, one in enumerate(asked):
+            if not await self._write_down([one], []):
+                self._fail(asked[number + 1 :], [])
+                return False
+        return True
 
     async def _flush(self, passages: Sequence[Passage], settlements: Sequence[Settlement]) -> dict[UUID, Verdict]:
         verdicts: dict[UUID, Verdict] = {}
@@ -164,6 +198,12 @@ class _Writer:
             if not two.done.done():
                 two.done.set_result(None)
 
+    def _refuse(self, asked: Sequence[_Asked], told: Sequence[_Told], error: Exception) -> None:
+        waiting: list[asyncio.Future[Any]] = [*(one.answer for one in asked), *(two.done for two in told)]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(Unwritable(error))
+
     def _fail(self, asked: Sequence[_Asked], told: Sequence[_Told]) -> None:
         """Fences fail at once, for nothing is sent without them; settlements are kept until their deadline."""
         away = Unavailable("The database did not answer.")
@@ -174,7 +214,7 @@ class _Writer:
         for two in told:
             if two.deadline < now and not two.done.done():
                 two.done.set_exception(away)
-        self.told = [two for two in told if not two.done.done()] + self.told
+        self.told = [*(two for two in told if not two.done.done()), *self.told]
 
 
 async def _suppress(session: OrganizationSession, settlements: Sequence[Settlement]) -> None:

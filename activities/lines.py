@@ -1,17 +1,21 @@
-"""Connections in use: the provider of each, and how many messages it may have in the air in this process."""
+"""Connections in use: the provider of each, how many messages it may have in the air in this process, and the one way to send by it."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from temporalio.exceptions import ApplicationError
 
-from activities.providers.port import Provider
+from activities.contracts.sending import SendOutcome
+from activities.providers.port import OutgoingMessage, Provider, ProviderAnswer
 from models.domain.audit import NewEntry
 from models.store import audit, connections
 from models.store.connections import SendingConnection
 from models.store.session import Database
+
+log = logging.getLogger(__name__)
 
 
 class ProviderSource(Protocol):
@@ -49,6 +53,32 @@ class Lines:
             return Line(connection, await self._providers.of(connection), places)
         except ValueError as error:
             raise ApplicationError(str(error), type="UnknownProvider", non_retryable=True) from error
+
+
+class Gate(Protocol):
+    """The way of one mail past the point of no return."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the provider was told to go on with this mail."""
+        ...
+
+    async def transmit(self) -> bool:
+        """See `Transmit`."""
+        ...
+
+
+async def send_guarded(line: Line, mail: OutgoingMessage, gate: Gate) -> ProviderAnswer:
+    """What became of the mail, handed over at most once: whatever a provider raises is transient if its gate was not passed, and
+    `unknown` if it was."""
+    try:
+        return await line.provider.send(mail, gate.transmit)
+    except Exception as error:
+        # Neither its text nor its trace: they may quote the mail or its address.
+        where = {"provider": line.connection.provider, "delivery_id": str(mail.delivery_id)}
+        log.error("a provider raised", extra={"error": type(error).__name__, **where})
+        outcome = SendOutcome.UNKNOWN if gate.passed else SendOutcome.TRANSIENT
+        return ProviderAnswer(outcome, f"provider_raised:{type(error).__name__}")
 
 
 async def mark_broken(database: Database, connection: SendingConnection, reason: str) -> None:

@@ -1,7 +1,7 @@
 """One message: what it says and where it goes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from models.domain.journey.definition import SendStep
 from models.domain.template import Unsendable
 from models.domain.unsubscribe import Unsubscribe, make_token
 from models.message_content import printed_message
+from models.rendering import Rendered
 from models.settings import Settings
 from models.store.connections import SendingConnection
 from models.store.eligibility import Recipient
@@ -40,6 +41,23 @@ class Message:
         return self.allowed_until is not None and now >= self.allowed_until
 
 
+def mail_from(connection: SendingConnection, id: UUID, recipient: str, said: Rendered, sent_at: datetime) -> OutgoingEmail:
+    """A transactional mail by this connection. Its Message-ID is made of `id`: the same for every try, so that a repetition can be
+    recognised. `sent_at` is aware UTC."""
+    config = connection.config
+    return OutgoingEmail(
+        delivery_id=id,
+        sender=Mailbox(config["sender_address"], config.get("sender_name") or ""),
+        recipient=recipient,
+        subject=said.subject,
+        html=said.html,
+        text=said.text,
+        purpose="transactional",
+        sent_at=sent_at,
+        reply_to=config.get("reply_to"),
+    )
+
+
 class Composer:
     """Renders messages. Shared by all activities of a process."""
 
@@ -56,18 +74,8 @@ class Composer:
         assert message.recipient is not None and message.address is not None
         recipient, link = message.recipient, self._unsubscribe_link(message, connection.organization_id)
         rendered = printed_message(message.step, message.template, recipient.contact, recipient.variables, organization["name"], link)
-        return OutgoingEmail(
-            delivery_id=message.id,
-            sender=Mailbox(connection.config["sender_address"], connection.config.get("sender_name") or ""),
-            recipient=message.address,
-            subject=rendered.subject,
-            html=rendered.html,
-            text=rendered.text,
-            purpose=message.step.purpose,
-            sent_at=sent_at,
-            unsubscribe_url=link,
-            reply_to=connection.config.get("reply_to"),
-        )
+        mail = mail_from(connection, message.id, message.address, rendered, sent_at)
+        return replace(mail, purpose=message.step.purpose, unsubscribe_url=link)
 
     def _unsubscribe_link(self, message: Message, organization_id: UUID) -> str | None:
         if message.step.purpose != "marketing":

@@ -2,26 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from temporalio import activity
-from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.client import Client
 
 from activities.contracts.moves import MOVE_RUNS, MoveChoice, MoveOrder, PlanPage, PlanPageTold, PlanProgress, PlanRef
 from activities.heartbeat import heartbeating
+from activities.updating import Updates
 from models.settings import Settings
 from models.store import publish_plans
 from models.store.publish_plans import Chosen
 from models.store.session import Database
 from models.tables.publishing import PublishPlan
-
-UPDATES_AT_ONCE = 16
-PATIENCE = timedelta(seconds=10)  # a workflow that does not answer is asked again in the next pass
-# Not there (any more), or has too many updates already: the next pass tells whoever still carries runs that the plan speaks of.
-PASSED_OVER = (RPCStatusCode.NOT_FOUND, RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.FAILED_PRECONDITION)
 
 
 class MoveActivities:
@@ -49,21 +43,9 @@ class MoveActivities:
             if chosen is None or not found:
                 return PlanPageTold()
             orders = {version_id: _order(plan, chosen, version_id) for version_id in {version_id for _, version_id in found}}
-            limit = asyncio.Semaphore(UPDATES_AT_ONCE)
-            await asyncio.gather(*(self._tell(page.plan, name, orders[version_id], limit) for name, version_id in found))
+            updates, said = Updates(self.temporal), f"{page.plan.plan_id}/{page.plan.passes}"
+            await asyncio.gather(*(updates.ask(name, MOVE_RUNS, orders[version_id], f"{said}/{name}") for name, version_id in found))
         return PlanPageTold(after=found[-1][0] if len(found) == self.page_size else None)
-
-    async def _tell(self, plan: PlanRef, name: str, order: MoveOrder, limit: asyncio.Semaphore) -> None:
-        async with limit:
-            try:
-                await self.temporal.get_workflow_handle(name).execute_update(
-                    MOVE_RUNS, order, id=f"{plan.plan_id}/{plan.passes}/{name}", rpc_timeout=PATIENCE
-                )
-            except (WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError):
-                return
-            except RPCError as error:
-                if error.status not in PASSED_OVER:
-                    raise
 
     @activity.defn(name="finish_plan")
     async def finish_plan(self, plan: PlanRef) -> PlanProgress:

@@ -37,7 +37,7 @@ GOES_ON = (RUNNING, "continued_as_new", "paused")
 _PROBLEMS = "TemporalReportedProblems IN ('category=WorkflowTaskFailed', 'category=WorkflowTaskTimedOut') AND ExecutionStatus = 'Running'"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Listed:
     """A workflow as visibility lists it, which lags a little behind."""
 
@@ -85,9 +85,10 @@ class Observer:
         self.polled_within = polled_within
         self._polled: dict[tuple[str, int], bool] = {}
 
-    async def running(self) -> list[Listed]:
-        """All workflows that run. One call for each PAGE of them."""
-        return [each async for page in self._pages("ExecutionStatus = 'Running'") for each in page]
+    async def running(self) -> AsyncIterator[list[Listed]]:
+        """All workflows that run, page by page: one call for each PAGE of them. There may be a million: keep little of each."""
+        async for page in self._pages("ExecutionStatus = 'Running'"):
+            yield page
 
     async def failing(self) -> list[Listed]:
         """Those whose tasks fail again and again. Empty where the server does not report that."""

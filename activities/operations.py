@@ -3,19 +3,18 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Literal, cast
 from uuid import UUID
 
 from temporalio import activity
-from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.client import Client
 
 from activities.contracts.operations import OperationEnd, OperationPage, OperationPageDone, OperationProgress
 from activities.contracts.run_control import CONTROL_RUNS, Place, RunControl, RunControlled
 from activities.heartbeat import heartbeating
 from activities.poking import poke
-from models.domain.audit import Actor, ActorKind
+from activities.updating import Updates
+from models.domain.audit import Actor
 from models.domain.findings import LOST
 from models.domain.journey.operations import OPERATIONS
 from models.domain.journey.run import Phase
@@ -26,15 +25,6 @@ from models.store.session import Database, OrganizationSession
 from models.tables.operating import RunOperation
 
 RUNS_AT_ONCE = 300  # of one page: a workflow hears of at most so many in one update
-UPDATES_AT_ONCE = 16
-PATIENCE = timedelta(seconds=10)  # a workflow that does not answer is asked again in the next pass
-# Not there (any more), or has too many updates already: the next pass asks whoever carries the runs then.
-PASSED_OVER = (
-    RPCStatusCode.NOT_FOUND,
-    RPCStatusCode.RESOURCE_EXHAUSTED,
-    RPCStatusCode.FAILED_PRECONDITION,
-    RPCStatusCode.DEADLINE_EXCEEDED,
-)
 
 
 class OperationActivities:
@@ -61,38 +51,15 @@ class OperationActivities:
                 items, until = await next_page(session, operation, page.after)
             if not items:
                 return OperationPageDone()
-            limit = asyncio.Semaphore(UPDATES_AT_ONCE)
             carried = [item for item in items if not item.lost]
-            words = [self._tell(operation, until, name, told, limit) for name, told in _by_workflow(carried).items()]
+            updates = Updates(self.temporal)
+            words = [_tell(updates, operation, until, name, told) for name, told in _by_workflow(carried).items()]
             settled = [one for some in await asyncio.gather(*words) for one in some]
             async with self.database.organization(ref.organization_id) as session:
                 await run_operations.settle(session, ref.operation_id, settled)
             async with self.database.organization(ref.organization_id) as session:
                 await _settle_lost(session, operation, [item.run_id for item in items if item.lost])
         return OperationPageDone(after=until)
-
-    async def _tell(self, operation: RunOperation, until: int, name: str, items: Sequence[Item], limit: asyncio.Semaphore) -> list[Settled]:
-        """What each of the workflow's runs answered; nothing of those that have to be asked again."""
-        told = [item for item in items if not item.finished]
-        settled = [Settled(item.run_id, "unchanged", "finished", item.status) for item in items if item.finished]
-        if not told:
-            return settled
-        async with limit:
-            try:
-                answers: list[RunControlled] = await self.temporal.get_workflow_handle(name).execute_update(
-                    CONTROL_RUNS,
-                    _word(operation, told),
-                    id=f"{operation.id}/{until}",
-                    result_type=list[RunControlled],
-                    rpc_timeout=PATIENCE,
-                )
-            except (WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError):
-                return settled
-            except RPCError as error:
-                if error.status not in PASSED_OVER:
-                    raise
-                return settled
-        return settled + [_settled(answer) for answer in answers]
 
     @activity.defn(name="set_variables_page")
     async def set_variables_page(self, page: OperationPage) -> OperationPageDone:
@@ -105,7 +72,9 @@ class OperationActivities:
                 items, until = await next_page(session, operation, page.after)
                 if not items:
                     return OperationPageDone()
-                wanted = VariableChange(operation.arguments["variables"], _actor(operation), operation.reason, operation.id)
+                wanted = VariableChange(
+                    operation.arguments["variables"], Actor.of(operation.actor_kind, operation.executed_by), operation.reason, operation.id
+                )
                 found = await run_variables.change(session, [item.run_id for item in items], wanted)
                 results = [Settled(run_id, "unchanged" if why else "done", why) for run_id, why in found.items()]
                 await run_operations.settle(session, ref.operation_id, results)
@@ -131,6 +100,16 @@ async def next_page(session: OrganizationSession, operation: RunOperation, after
     return await run_operations.pending(session, operation.id, until - RUNS_AT_ONCE, until), until
 
 
+async def _tell(updates: Updates, operation: RunOperation, until: int, name: str, items: Sequence[Item]) -> list[Settled]:
+    """What each of the workflow's runs answered; nothing of those that have to be asked again."""
+    told = [item for item in items if not item.finished]
+    settled = [Settled(item.run_id, "unchanged", "finished", item.status) for item in items if item.finished]
+    if not told:
+        return settled
+    answers = await updates.ask(name, CONTROL_RUNS, _word(operation, told), f"{operation.id}/{until}", list[RunControlled])
+    return settled + [_settled(answer) for answer in answers or ()]
+
+
 def _by_workflow(items: Sequence[Item]) -> Mapping[str, list[Item]]:
     found: dict[str, list[Item]] = defaultdict(list)
     for item in items:
@@ -148,11 +127,7 @@ async def _settle_lost(session: OrganizationSession, operation: RunOperation, ru
         await run_operations.settle(session, operation.id, [Settled(run.id, "failed", LOST, run.status) for run in lost])
         return
     await run_operations.settle(session, operation.id, [Settled(run.id, "done", status=str(Phase.CANCELLED)) for run in lost])
-    await lost_runs.end(session, lost, _actor(operation), operation.reason, operation.id)
-
-
-def _actor(operation: RunOperation) -> Actor:
-    return Actor(cast(ActorKind, operation.actor_kind or "system"), operation.executed_by)
+    await lost_runs.end(session, lost, Actor.of(operation.actor_kind, operation.executed_by), operation.reason, operation.id)
 
 
 Command = Literal["pause", "resume", "cancel", "retry", "skip", "jump"]

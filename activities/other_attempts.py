@@ -66,7 +66,7 @@ class Others:
         """None: it is in another attempt's hands."""
         untouched = standing is None or standing.state == "claimed"
         if untouched and not one.sendable:
-            return SendResult(run_id=one.run_id, outcome=SendOutcome.CONNECTION_BROKEN, reason=one.trouble)
+            return SendResult(run_id=one.run_id, outcome=SendOutcome.CONNECTION_BROKEN, reason=one.way.trouble)
         if standing is None or standing.state == "transmitting" or (standing.state == "claimed" and standing.attempt is not None):
             return None
         return standing_result(standing, self.now())

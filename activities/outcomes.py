@@ -15,25 +15,25 @@ RETRIED = (SendOutcome.TRANSIENT, SendOutcome.THROTTLED)
 
 
 @dataclass(frozen=True)
-class Told:
+class Conclusion:
     """One message's end in this batch: what the workflow hears, and what the ledger is told (None: it knows)."""
 
     result: SendResult
     settlement: Settlement | None = None
 
-    def suppressing(self, channel: str, address_hash: bytes) -> "Told":
+    def suppressing(self, channel: str, address_hash: bytes) -> "Conclusion":
         """The same, and nothing more goes to this address over `channel`."""
         assert self.settlement is not None
         return replace(self, settlement=replace(self.settlement, suppress=(channel, address_hash)))
 
 
-class Teller:
-    """Speaks for one attempt of one batch."""
+class Concluder:
+    """Concludes for one attempt of one batch."""
 
     def __init__(self, attempt: UUID) -> None:
         self.attempt = attempt
 
-    def answered(self, message: Message, answer: ProviderAnswer, now: datetime) -> Told:
+    def answered(self, message: Message, answer: ProviderAnswer, now: datetime) -> Conclusion:
         """A provider's answer other than ABORTED. `now` is the workflow's clock, moved on by real time."""
         outcome = SendOutcome(answer.outcome)
         match outcome:
@@ -53,7 +53,7 @@ class Teller:
 
     def _answered(
         self, message: Message, state: str, outcome: SendOutcome, reason: str | None, provider_message_id: str | None = None
-    ) -> Told:
+    ) -> Conclusion:
         """The end, by what the provider said (or did not say)."""
         told = self.settled(message, state, outcome, reason, provider_message_id)
         assert told.settlement is not None
@@ -61,18 +61,18 @@ class Teller:
 
     def settled(
         self, message: Message, state: str, outcome: SendOutcome, reason: str | None, provider_message_id: str | None = None
-    ) -> Told:
+    ) -> Conclusion:
         """The end: `state` is accepted, refused, failed or unknown."""
         result = SendResult(run_id=message.run_id, outcome=outcome, reason=reason, delivery_id=message.id)
         kept = Settlement(message.id, self.attempt, state, outcome, _clean(reason), _clean(provider_message_id))
-        return Told(result, kept)
+        return Conclusion(result, kept)
 
     def released(
         self, message: Message, outcome: SendOutcome, reason: str | None, retry_at: datetime | None = None, tries: int = 0
-    ) -> Told:
+    ) -> Conclusion:
         """Certainly not sent, to be asked for again."""
         result = SendResult(run_id=message.run_id, outcome=outcome, reason=reason, retry_at=retry_at, delivery_id=message.id)
-        return Told(result, Settlement(message.id, self.attempt, "claimed", outcome, _clean(reason), tries=tries))
+        return Conclusion(result, Settlement(message.id, self.attempt, "claimed", outcome, _clean(reason), tries=tries))
 
 
 def standing_result(standing: DeliveryRow, now: datetime) -> SendResult:

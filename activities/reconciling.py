@@ -11,6 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -38,16 +39,26 @@ GONE = (Kind.WORKFLOW_CLOSED, Kind.ROW_WITHOUT_WORKFLOW)
 LOOKED_FOR = (Kind.OVERDUE_WAKE, Kind.WORKFLOW_TASK_FAILING, Kind.ACTIVITY_FAILING, Kind.WORKFLOW_WITHOUT_ROW, *GONE)
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What is kept of a workflow that runs. A round holds all of them, so no more than it needs."""
+
+    journey_id: UUID | None
+    started_at: datetime | None
+
+
 @dataclass
 class Landscape:
-    """The workflows that run, as visibility lists them, by organization."""
+    """The workflows of one organization that run, as visibility lists them, by id."""
 
-    journeys: dict[str, Listed] = field(default_factory=dict)
-    others: dict[str, Listed] = field(default_factory=dict)
+    journeys: dict[str, Running] = field(default_factory=dict)
+    others: dict[str, Running] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
+    journey_ids: dict[UUID | None, UUID | None] = field(default_factory=dict)  # each once, however many workflows bear it
 
     def add(self, listed: Listed) -> None:
-        (self.journeys if listed.workflow_type == JOURNEY_WORKFLOW else self.others)[listed.workflow_id] = listed
+        running = Running(self.journey_ids.setdefault(listed.journey_id, listed.journey_id), listed.started_at)
+        (self.journeys if listed.workflow_type == JOURNEY_WORKFLOW else self.others)[listed.workflow_id] = running
 
 
 @dataclass
@@ -97,7 +108,7 @@ class ReconcilingActivities:
             landscapes = await _landscapes(observer)
 
             async def compare(organization_id: UUID) -> Reconciled:
-                return await self._compare(organization_id, landscapes[organization_id], observer)
+                return await self._compare(organization_id, landscapes.pop(organization_id, Landscape()), observer)
 
             return await in_each_organization(self.database, "workflows", compare)
 
@@ -118,8 +129,8 @@ class ReconcilingActivities:
             open=await findings.open_subjects(session, LOOKED_FOR),
         )
 
-    def _has_begun(self, listed: Listed) -> bool:
-        return listed.started_at is None or abs(utc_now() - listed.started_at) > self.patience.unstarted
+    def _has_begun(self, running: Running) -> bool:
+        return running.started_at is None or abs(utc_now() - running.started_at) > self.patience.unstarted
 
     # --- looking, in no transaction ----------------------------------------------------------------------------------
 
@@ -214,16 +225,18 @@ class ReconcilingActivities:
         return kept
 
 
-async def _landscapes(observer: Observer) -> defaultdict[UUID | None, Landscape]:
-    """What runs, by organization; under None: what belongs to none, and to organizations that this database does not know, nobody's
-    rows are compared with."""
-    found: defaultdict[UUID | None, Landscape] = defaultdict(Landscape)
-    for listed in await observer.running():
-        found[listed.organization_id].add(listed)
+async def _landscapes(observer: Observer) -> dict[UUID, Landscape]:
+    """What runs, by organization: with what belongs to none nobody's rows are compared."""
+    found: defaultdict[UUID, Landscape] = defaultdict(Landscape)
+    async for page in observer.running():
+        for listed in page:
+            if listed.organization_id is not None:
+                found[listed.organization_id].add(listed)
     for listed in await observer.failing():
-        found[listed.organization_id].failing.add(listed.workflow_id)
         if listed.organization_id is None:
             log.error("reconciler: the tasks of workflow %s fail", listed.workflow_id)
+        else:
+            found[listed.organization_id].failing.add(listed.workflow_id)
     return found
 
 

@@ -26,7 +26,17 @@ async def kept_messages(
 
 def asked_of(visits: Sequence[StepVisit], definition: Definition) -> list[Asked]:
     """The visits, as chains are asked about them."""
-    return [Asked(each.run_id, each.contact_id, each.step_id, each.visit, each.step_id in definition.looping) for each in visits]
+    return [
+        Asked(
+            each.run_id,
+            each.contact_id,
+            definition.steps[each.step_id].kind,
+            each.step_id,
+            each.visit,
+            each.step_id in definition.looping,
+        )
+        for each in visits
+    ]
 
 
 def _result(run_id: UUID, message: Message, batch: VisitBatch) -> SendResult:

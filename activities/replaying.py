@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from temporalio import activity
@@ -16,7 +16,7 @@ from activities.heartbeat import heartbeating
 from activities.operations import next_page
 from activities.poking import poke
 from activities.versions import Versions
-from models.domain.audit import Actor, ActorKind
+from models.domain.audit import Actor
 from models.domain.journey.operations import WRONG_PHASE
 from models.domain.journey.run import RunState
 from models.store import audit, handovers, replay_plans, replays, run_operations
@@ -105,7 +105,7 @@ class ReplayActivities:
 
     async def _replay(self, session: OrganizationSession, operation: RunOperation, run_ids: Sequence[UUID]) -> None:
         wanted = replay_plans.wanted_of(operation.arguments, operation.reason or "", run_operations.versions_in(operation.preview))
-        actor = Actor(cast(ActorKind, operation.actor_kind or "system"), operation.executed_by)
+        actor = Actor.of(operation.actor_kind, operation.executed_by)
         meant = run_operations.wanted_of(operation).selection.statuses
         locked = await replay_plans.load(session, run_ids, lock=True)
         olds = [old for old in locked if meant is None or old.status in meant]

@@ -63,13 +63,13 @@ class RoutingActivities:
             round_ = _Round(session, self.versions, self.page_size, utc_now())
             for batch in _one_per_contact(found):
                 await round_.happened(batch)
+                await events.routed(session, [event.id for event in batch])
             contacts = sorted({event.contact_id for event in found} | set(changed))
             if routing.timed:
                 await round_.look_again(None)
             elif contacts:
                 await round_.look_again(contacts)
             more = await round_.enter()
-            await events.routed(session, [event.id for event in found])
             await round_.conclude()
         return more or len(found) == EVENTS_AT_ONCE or len(changed) == CHANGES_AT_ONCE
 
@@ -147,11 +147,15 @@ class _Round:
             await self._reconsider(contacts)
 
     async def enter(self) -> bool:
-        """Everybody who is to enter has been judged. Whether somebody is left for later."""
+        """Everybody who is to enter has been judged, and what has happened since they were to enter counts. Whether somebody is left
+        for later."""
         more = await self.entering.decide()
+        entered = self.entering.entered
         self.told += self.entering.told
         self.entries += self.entering.entries
-        self.entering.told, self.entering.entries = [], []
+        self.entering.told, self.entering.entries, self.entering.entered = [], [], []
+        if entered:
+            await self._catch_up(entered)
         return more
 
     async def conclude(self) -> None:
@@ -165,6 +169,11 @@ class _Round:
             wanted = definition.entry.triggers[trigger.position]
             assert isinstance(wanted, EventTrigger)
             await entries.propose_by_events(self.session, trigger, ids, wanted.key, wanted.hidden, self.now)
+
+    async def _catch_up(self, run_ids: Sequence[UUID]) -> None:
+        occasion = Occasion(missed_by=run_ids)
+        for trigger in await outside_rules.missed(self.session, run_ids):
+            await (self._end if trigger.kind == "exit" else self._count)(trigger, occasion)
 
     async def _end(self, trigger: JourneyTrigger, occasion: Occasion) -> None:
         self.told += await outside_rules.end_runs(self.session, trigger, occasion, self.now)

@@ -14,13 +14,13 @@ from activities.claiming import ClaimedBatch, Claimer
 from activities.clock import Clock
 from activities.contracts.sending import SendResult
 from activities.contracts.steps import VisitBatch
-from activities.dispatch import Dispatch, Tools
+from activities.dispatch import Dispatch, SendTools
 from activities.heartbeat import heartbeating
 from activities.ledger import Ledger
 from activities.lines import Lines
 from activities.message import Composer
 from activities.other_attempts import Others
-from activities.outcomes import Teller
+from activities.outcomes import Concluder
 from activities.pace import Pace
 from activities.versions import Versions
 from models.settings import Settings
@@ -41,7 +41,7 @@ class SendActivities:
     ) -> None:
         self.claimer = Claimer(database, versions, settings)
         self.lines = lines
-        self.tools = Tools(database, Ledger(database, braked=braked), Composer(settings), settings.derive_key("suppressions"))
+        self.tools = SendTools(database, Ledger(database, braked=braked), Composer(settings), settings.derive_key("suppressions"))
 
     def methods(self) -> list[Callable[..., Any]]:
         return [self.send_messages]
@@ -82,7 +82,7 @@ class SendActivities:
             line=await self.lines.line(share.connection),
             messages=share.messages,
             organization=claimed.organization,
-            teller=Teller(attempt),
+            concluder=Concluder(attempt),
             now=clock.now,
             pace=pace,
         )

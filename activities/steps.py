@@ -12,7 +12,7 @@ from temporalio.service import RPCError
 
 from activities.clock import Clock
 from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
-from activities.effects.effect import Answers, Effect, Tools, Work
+from activities.effects.effect import Answers, Effect, EffectTools, Work
 from activities.effects.registry import EFFECTS
 from activities.heartbeat import heartbeating
 from activities.poking import poke
@@ -26,7 +26,7 @@ from models.store import changes, kept
 class StepActivities:
     """Registered on both task queues: the steps that speak to others' servers are asked on the one for sends."""
 
-    def __init__(self, tools: Tools, temporal: Client) -> None:
+    def __init__(self, tools: EffectTools, temporal: Client) -> None:
         self.tools = tools
         self.temporal = temporal
         self.effects: Mapping[str, Effect] = {kind: build(tools) for kind, build in EFFECTS.items()}

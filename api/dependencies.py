@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from temporalio.client import Client
 
 from api.auth.identity import SESSION_COOKIE, Identity, identify
+from api.processor import Processor
 from models.domain.audit import Actor
 from models.domain.errors import NotAllowed
 from models.domain.permissions import PERMISSIONS, only_reads
@@ -37,7 +39,10 @@ class Services:
     database: Database
     temporal: Client
     wakening: dict[UUID, "asyncio.Task[None]"] = field(default_factory=dict)  # by organization: its routing is being woken
-    simulating: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))  # each keeps a processor busy
+    simulating: Processor = field(default_factory=lambda: Processor(2, timedelta(seconds=20)))
+    passing: Processor = field(
+        default_factory=lambda: Processor(2, timedelta(seconds=10))
+    )  # cases on publishing: no simulation is before them
     accepting: dict[tuple[UUID, bool], Any] = field(default_factory=dict)  # api.commands.accepting: by organization and kind
 
 

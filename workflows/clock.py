@@ -10,7 +10,7 @@ from temporalio import workflow
 Sleeper = TypeVar("Sleeper")
 
 
-class Clock(Generic[Sleeper]):
+class SharedTimers(Generic[Sleeper]):
     """Calls `ring` with each sleeper once the workflow's time has reached its instant (aware UTC).
 
     Sleepers of the same instant share one durable timer, which is cancelled when the last of them leaves.

@@ -73,7 +73,7 @@ class JourneyWorkflow:
         """From one rest to the next, or to the end."""
         trip.resting = False
         if trip.rings_at is not None:
-            self.trips.clock.leave(trip, trip.rings_at)
+            self.trips.timers.leave(trip, trip.rings_at)
             trip.rings_at = None
         try:
             await self._go(trip)
@@ -123,7 +123,7 @@ class JourneyWorkflow:
         at = None if for_ever else interpreter.goes_on_at(command, trip.state)
         if at is not None and at > workflow.now():
             trip.rings_at = at
-            self.trips.clock.set(trip, at)
+            self.trips.timers.set(trip, at)
 
     # --- what it is told -------------------------------------------------------------------------------------------
 

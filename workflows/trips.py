@@ -19,7 +19,7 @@ from models.domain.journey import interpreter
 from models.domain.journey.interpreter import Change, Progress
 from models.domain.journey.run import FINISHED, Phase, RunState
 from workflows.batching import Batch
-from workflows.clock import Clock
+from workflows.clock import SharedTimers
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Trips:
         self.by_run = {state.run_id: Trip(state) for state in given.runs}
         self.held_by = list(given.held_by)  # "campaign", "journey": pauses of all runs
         self.late: dict[UUID, list[RunControl]] = {}  # by run: skips and jumps, in order, for when nothing is in flight for it
-        self.clock = Clock(self.nudge)
+        self.timers = SharedTimers(self.nudge)
         self._travel = travel
         self._records = Batch(self._record_all)
 

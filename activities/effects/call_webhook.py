@@ -12,7 +12,20 @@ from weakref import WeakValueDictionary
 
 from activities.contracts.sending import MAXIMUM_TRIES
 from activities.contracts.steps import StepAnswer, StepVisit
-from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, ask_again, claims, done_before, gone
+from activities.effects.effect import (
+    CONTACT_GONE,
+    Answers,
+    Build,
+    EffectTools,
+    Work,
+    all_ended,
+    ask_again,
+    claims,
+    done_before,
+    gone,
+    halted,
+    leaving,
+)
 from activities.providers.webhook import CallFailed, Reply
 from models.domain.journey.steps.call_webhook import CallWebhookStep
 from models.domain.journey.webhook_tries import meaning, pause_after
@@ -20,13 +33,14 @@ from models.domain.template import Unsendable
 from models.domain.wait_time import shared_instant
 from models.message_content import printed_json
 from models.store import audit, deliveries, effects, kept, runs
-from models.store.effects import Claimed, Settlement, Standing
+from models.store.effects import Claimed, EffectRow, Settlement
 from models.store.eligibility import Recipient, load_audience
 from models.store.kept import Root
 from models.webhook_signature import signed_headers, webhook_secret
 
 AT_ONCE = 50  # visits that are claimed, called and settled together
 PLACES = 10  # calls in the air to one host for one organization, in this process
+LAST_WORDS = 0.5  # seconds that calls in the air have after the worker's grace: `up` kills a worker a second after it
 MAX_BODY = 256 * 1024  # bytes
 MESSAGES: Final = UUID("6f2b0f0e-6a5b-5c0e-9a37-6d3a8d0c7f11")  # the namespace of message ids
 
@@ -51,7 +65,7 @@ class _End:
 
 
 class CallWebhook:
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: EffectTools) -> None:
         self.tools = tools
         self._places: WeakValueDictionary[tuple[UUID, str | None], asyncio.Semaphore] = WeakValueDictionary()
 
@@ -60,10 +74,12 @@ class CallWebhook:
 
         Safe to run twice in that the message's id, made of run (of a replay: the first of its chain), step and visit, stays the same: a
         worker that dies between the answer and our record leaves a call that is made again, under its id. What is settled is not
-        called again.
+        called again. A worker that goes away begins no further call and settles those that end within its patience.
         """
         answers: Answers = {}
         for visits in work.chunks(AT_ONCE):
+            if leaving():
+                raise halted()
             answers |= await self._chunk(work, visits)
         return answers
 
@@ -71,13 +87,15 @@ class CallWebhook:
         reason, calls, standings = await self._claim(work, visits)
         if reason is not None:
             return {visit.run_id: ask_again(visit, reason, work.clock.now()) for visit in visits}
-        ends = await asyncio.gather(*(self._finish(work, call) for call in calls))
+        ends, fault = await all_ended((self._finish(work, call) for call in calls), LAST_WORDS)
         await self._settle(work, ends)
+        if fault is not None:
+            raise fault
         answers = {run_id: done_before(standing) for run_id, standing in standings.items()}
         answers |= {end.answer.run_id: end.answer for end in ends}
         return {visit.run_id: answers.get(visit.run_id) or gone(visit.run_id) for visit in visits}
 
-    async def _claim(self, work: Work, visits: Sequence[StepVisit]) -> tuple[str | None, list[_Call], dict[UUID, Standing]]:
+    async def _claim(self, work: Work, visits: Sequence[StepVisit]) -> tuple[str | None, list[_Call], dict[UUID, EffectRow]]:
         """Why nothing may leave just now, or what this attempt has to call, and how the rest stands."""
         async with self.tools.database.organization(work.scope.organization_id) as session:
             reason = await deliveries.paused_reason(session, work.scope.journey_id, work.scope.campaign_id)
@@ -130,6 +148,8 @@ class CallWebhook:
         organization_id = work.scope.organization_id
         secret = webhook_secret(self.tools.settings, organization_id)
         async with self._place(organization_id, call.step.url):
+            if leaving():
+                raise halted()
             signed = signed_headers(secret, str(call.message_id), datetime.now(UTC), body)
             headers = {**call.step.headers, "Content-Type": "application/json", **signed}
             return await self.tools.webhooks.post(call.step.url, headers, body, call.step.timeout)

@@ -1,10 +1,14 @@
 """What every implementation of a step kind gets and gives."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from activities.clock import Clock
 from activities.contracts.payload import Scope
@@ -12,21 +16,22 @@ from activities.contracts.steps import StepAnswer, StepVisit
 from activities.lines import Lines
 from activities.providers.webhook import Webhooks
 from activities.versions import Versions
+from models.domain.back_off import doubled
 from models.domain.journey.steps.base import StepModel
 from models.domain.wait_time import shared_instant
 from models.settings import Settings
-from models.store.effects import Settlement, Standing, Visit
+from models.store.effects import EffectRow, Settlement, Visit
 from models.store.session import Database
 
 Answers = dict[UUID, StepAnswer]  # by run
 Kind = TypeVar("Kind", bound=StepModel)
+End = TypeVar("End")
 CONTACT_GONE = "contact_gone"
 FIRST_LOOK, LONGEST_LOOK = timedelta(seconds=15), timedelta(minutes=5)  # at a pause; doubled in between, as for sends
-DOUBLINGS = 10
 
 
 @dataclass(frozen=True)
-class Tools:
+class EffectTools:
     """What the effects of a process work with. All of it is the caller's to close."""
 
     database: Database
@@ -51,7 +56,7 @@ class Work:
         assert isinstance(found, kind)  # the registry says so
         return found
 
-    def answered(self, standings: Mapping[UUID, Standing], settlements: Sequence[Settlement]) -> Answers:
+    def answered(self, standings: Mapping[UUID, EffectRow], settlements: Sequence[Settlement]) -> Answers:
         """An answer for every visit: from what stood, from what was settled now, and of the rest the contact is no more."""
         answers = {run_id: done_before(standing) for run_id, standing in standings.items()}
         answers |= {one.claimed.run_id: done_now(one) for one in settlements}
@@ -73,10 +78,41 @@ class Effect(Protocol):
         ...
 
 
-Build = Callable[[Tools], Effect]
+Build = Callable[[EffectTools], Effect]
 
 
-def done_before(standing: Standing) -> StepAnswer:
+def leaving() -> bool:
+    """The worker goes away, or the activity is cancelled: nothing further is begun."""
+    return activity.is_worker_shutdown() or activity.is_cancelled()
+
+
+def halted() -> ApplicationError:
+    """For what was not begun any more."""
+    return ApplicationError("this attempt was halted; the next one goes on", type="Halted")
+
+
+async def all_ended(work: Iterable[Coroutine[Any, Any, End]], patience: float | None) -> tuple[list[End], BaseException | None]:
+    """The ends of all that ended well, in order, and the first fault; the caller raises it, once it has kept those ends.
+
+    Cancelled meanwhile, they have `patience` seconds more (None: as long as they take) and are then cancelled too; the fault is that.
+    """
+    running = [asyncio.create_task(one) for one in work]
+    if not running:
+        return [], None
+    fault: BaseException | None = None
+    try:
+        await asyncio.wait(running)
+    except asyncio.CancelledError as cancelled:
+        fault = cancelled
+        await asyncio.wait(running, timeout=patience)
+        for one in running:
+            one.cancel()
+    ended = await asyncio.gather(*running, return_exceptions=True)
+    faults = (one for one in ended if isinstance(one, BaseException))
+    return [one for one in ended if not isinstance(one, BaseException)], fault or next(faults, None)
+
+
+def done_before(standing: EffectRow) -> StepAnswer:
     """The answer for an effect that is settled already, by another attempt or in an earlier asking."""
     return StepAnswer(
         run_id=standing.run_id,
@@ -101,7 +137,7 @@ def claims(visits: Sequence[StepVisit]) -> list[Visit]:
 
 def ask_again(visit: StepVisit, reason: str, now: datetime, longest: timedelta = LONGEST_LOOK) -> StepAnswer:
     """Nothing may leave just now; asked again later, and ever more rarely. The signal that lifts a pause usually comes first."""
-    wait = min(FIRST_LOOK * float(1 << min(visit.round, DOUBLINGS)), longest)
+    wait = doubled(FIRST_LOOK, visit.round, longest)
     return StepAnswer(run_id=visit.run_id, reason=reason, retry_at=shared_instant(now + wait))
 
 

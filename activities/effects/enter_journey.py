@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from activities.contracts.steps import StepVisit
-from activities.effects.effect import Answers, Build, Tools, Work, claims
+from activities.effects.effect import Answers, Build, EffectTools, Work, claims
 from models.domain.journey.steps.enter_journey import EnterJourneyStep
 from models.store import effects, entries, journey_versions, run_variables
 from models.store.effects import Claimed, Settlement
@@ -16,7 +16,7 @@ from models.store.session import OrganizationSession
 class EnterJourney:
     """Whether the contact may enter is decided where everybody's entries are: `GET /v1/entries` shows it, refusals included."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: EffectTools) -> None:
         self.tools = tools
 
     async def perform(self, work: Work) -> Answers:
@@ -50,14 +50,13 @@ class EnterJourney:
 
 
 def _proposal(visit: StepVisit, step: EnterJourneyStep, version_id: UUID, variables: Mapping[str, Any], source_id: UUID) -> Proposal:
-    key = None if step.key is None else variables.get(step.key)
     return Proposal(
         journey_id=step.journey_id,
         version_id=version_id,
         contact_id=visit.contact_id,
         source="journey",
         source_id=source_id,
-        entry_key=None if key is None else str(key)[:200],
+        key=step.key,
         variables={name: variables[mine] for name, mine in step.variables.items() if mine in variables},
         parent_run_id=visit.run_id,
     )

@@ -1,36 +1,43 @@
 """`notify_team`: a mail to colleagues, at most once."""
 
 import asyncio
-import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
-from temporalio import activity
-from temporalio.exceptions import ApplicationError
-
 from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome
 from activities.contracts.steps import StepAnswer, StepVisit
-from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, ask_again, claims, done_before, gone
-from activities.lines import Line, mark_broken
+from activities.effects.effect import (
+    CONTACT_GONE,
+    Answers,
+    Build,
+    EffectTools,
+    Work,
+    all_ended,
+    ask_again,
+    claims,
+    done_before,
+    gone,
+    halted,
+    leaving,
+)
+from activities.lines import Line, mark_broken, send_guarded
+from activities.message import mail_from
 from activities.outcomes import back_off
-from activities.providers.port import ABORTED, Mailbox, OutgoingEmail, ProviderAnswer
-from models.domain.errors import NotFound
+from activities.providers.port import ABORTED, OutgoingEmail, ProviderAnswer
+from activities.ways import Way, Ways
 from models.domain.journey.steps.notify_team import NotifyTeamStep
 from models.domain.template import Unsendable
 from models.domain.wait_time import shared_instant
 from models.message_content import printed_mail
 from models.rendering import Rendered
-from models.secrets import SecretUnreadable
 from models.store import access, audit, connections, deliveries, effects
-from models.store.connections import SendingConnection, load_for_sending
-from models.store.effects import Claimed, Settlement, Standing
+from models.store.connections import SendingConnection
+from models.store.effects import Claimed, EffectRow, Settlement
 from models.store.eligibility import Recipient, load_audience
 from models.store.session import OrganizationSession
-
-log = logging.getLogger(__name__)
 
 AT_ONCE = 20  # visits that are claimed together
 HORIZON = timedelta(seconds=20)  # how far away the connection's next slot may be, to be waited for here
@@ -50,7 +57,6 @@ class _Notice:
     recipient: Recipient | None  # the contact that it is about; None: gone
     organization: Mapping[str, Any]
     addresses: Mapping[UUID, str]
-    database_offset: float  # the database's clock (seconds since the epoch) less loop time
 
     @property
     def told(self) -> list[str]:
@@ -61,8 +67,9 @@ class _Notice:
 @dataclass(frozen=True)
 class _Claimed:
     notices: Sequence[_Notice] = ()
-    standings: Mapping[UUID, Standing] = field(default_factory=dict)
+    standings: Mapping[UUID, EffectRow] = field(default_factory=dict)
     troubles: Mapping[UUID, str] = field(default_factory=dict)  # why a run's mail cannot leave just now, by run
+    ways: Sequence[Way] = ()
 
 
 @dataclass
@@ -92,9 +99,9 @@ class _Round:
 
 
 class NotifyTeam:
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: EffectTools) -> None:
         self.tools = tools
-        self.connection_key = tools.settings.derive_key("connection-secrets")
+        self.ways = Ways(tools.database, tools.settings)
 
     async def perform(self, work: Work) -> Answers:
         """Each member gets one mail about each run; who is no member any more gets none.
@@ -106,8 +113,8 @@ class NotifyTeam:
         """
         answers: Answers = {}
         for visits in work.chunks(AT_ONCE):
-            if _leaving():
-                raise ApplicationError("this attempt was halted; the next one goes on", type="Halted")
+            if leaving():
+                raise halted()
             answers |= await self._chunk(work, visits)
         return answers
 
@@ -117,7 +124,10 @@ class NotifyTeam:
             claimed = _Claimed() if reason is not None else await self._claim(session, work, visits)
         if reason is not None:
             return {visit.run_id: ask_again(visit, reason, work.clock.now()) for visit in visits}
-        told = await _to_a_clean_end([self._notify(work, notice) for notice in claimed.notices])
+        await self.ways.mend(claimed.ways)
+        told, fault = await all_ended((self._notify(work, notice) for notice in claimed.notices), None)
+        if fault is not None:
+            raise fault
         answers = {run_id: done_before(standing) for run_id, standing in claimed.standings.items()}
         answers |= {
             visit.run_id: ask_again(visit, why, work.clock.now(), MENDING)
@@ -132,38 +142,28 @@ class NotifyTeam:
     async def _claim(self, session: OrganizationSession, work: Work, visits: Sequence[StepVisit]) -> _Claimed:
         """What this attempt carries, and how the rest stands. One transaction, in a constant number of statements per connection."""
         steps = {visit.run_id: work.step(visit, NotifyTeamStep) for visit in visits}
-        ways = {id: await self._way(session, id) for id in {step.connection_id for step in steps.values()}}
+        ways = {id: await self.ways.way(session, id, "email") for id in {step.connection_id for step in steps.values()}}
         lost = await effects.abandon(session, claims(visits))
-        sendable = [visit for visit in visits if isinstance(ways[steps[visit.run_id].connection_id], SendingConnection)]
+        sendable = [visit for visit in visits if ways[steps[visit.run_id].connection_id].trouble is None]
         claimed = await effects.claim(session, "notify_team", claims(sendable))
         standings = await effects.standings(session, claims([visit for visit in visits if visit.run_id not in claimed]))
         addresses = await access.member_addresses(session, {member for step in steps.values() for member in step.members})
         audience = await load_audience(session, {visit.run_id: visit.contact_id for visit in visits if visit.run_id in claimed})
-        offset = audience.read_at.timestamp() - asyncio.get_running_loop().time()
         await audit.append(session, [one.entry() for one in lost])  # last: locks the chain's head
         notices: list[_Notice] = []
         troubles: dict[UUID, str] = {}
         for visit in visits:
             step = steps[visit.run_id]
-            match ways[step.connection_id]:
-                case str(trouble):
-                    troubles[visit.run_id] = trouble
-                case connection if visit.run_id in claimed:
-                    mine = {member: addresses[member] for member in step.members if member in addresses}
-                    recipient, row = audience.recipients.get(visit.run_id), claimed[visit.run_id]
-                    notices.append(_Notice(visit, step, row, connection, recipient, audience.organization, mine, offset))
+            way = ways[step.connection_id]
+            if way.trouble is not None:
+                troubles[visit.run_id] = way.trouble
+            elif visit.run_id in claimed and way.connection is not None:
+                mine = {member: addresses[member] for member in step.members if member in addresses}
+                recipient, row = audience.recipients.get(visit.run_id), claimed[visit.run_id]
+                notices.append(_Notice(visit, step, row, way.connection, recipient, audience.organization, mine))
         settled = {run_id: standing for run_id, standing in standings.items() if standing.state not in ("claimed", "failed")}
-        return _Claimed(notices, settled, {run_id: trouble for run_id, trouble in troubles.items() if run_id not in settled})
-
-    async def _way(self, session: OrganizationSession, connection_id: UUID | None) -> SendingConnection | str:
-        """The connection, or why nothing can leave by it now."""
-        try:
-            connection = await load_for_sending(session, connection_id, "email", self.connection_key)
-        except NotFound:
-            return "no_connection"
-        except SecretUnreadable:
-            return "secret_unreadable"
-        return connection if connection.status == "active" else connection.broken_reason or "connection_broken"
+        unsettled = {run_id: trouble for run_id, trouble in troubles.items() if run_id not in settled}
+        return _Claimed(notices, settled, unsettled, list(ways.values()))
 
     # --- one run's mails --------------------------------------------------------------------------------------------
 
@@ -185,25 +185,20 @@ class NotifyTeam:
         round = _Round(notice.told)
         for member, address in notice.addresses.items():
             if str(member) not in round.told:
-                mail = _mail(notice, member, address, rendered)
+                mail = mail_from(notice.connection, uuid5(notice.claimed.id, str(member)), address, rendered, datetime.now(UTC))
                 round.hear(str(member), await self._send(line, mail, gate))
         if round.lasting and RATE_LIMITED not in round.later.values():
             await mark_broken(self.tools.database, notice.connection, next(iter(round.later.values())))
         return round
 
     async def _send(self, line: Line, mail: OutgoingEmail, gate: "_Gate") -> ProviderAnswer:
-        if _leaving():
+        if leaving():
             return ProviderAnswer(ABORTED)
         if not await self._slot(gate.notice):
             return ProviderAnswer(SendOutcome.THROTTLED, RATE_LIMITED)
         async with line.places:
             gate.asked = False
-            try:
-                return await line.provider.send(mail, gate.transmit)
-            except Exception as error:  # a provider's fault; neither its text nor its trace: they may quote an address
-                log.error("a provider raised", extra={"error": type(error).__name__, "provider": line.connection.provider})
-                outcome = SendOutcome.UNKNOWN if gate.asked and gate.passed else SendOutcome.TRANSIENT
-                return ProviderAnswer(outcome, f"provider_raised:{type(error).__name__}")
+            return await send_guarded(line, mail, gate)
 
     async def _slot(self, notice: _Notice) -> bool:
         """The connection's rate lets one more go now. False: its next slot is too far away."""
@@ -211,10 +206,9 @@ class NotifyTeam:
             return True
         async with self.tools.database.organization(notice.connection.organization_id) as session:
             slots = await connections.reserve_slots(session, notice.connection.id, 1, HORIZON)
-        if not slots.reserved:
+        if not slots.delays:
             return False
-        at = slots.reserved[0].timestamp() - notice.database_offset
-        await asyncio.sleep(max(at - asyncio.get_running_loop().time(), 0))
+        await asyncio.sleep(slots.delays[0])
         return True
 
     # --- what became of them ----------------------------------------------------------------------------------------
@@ -267,53 +261,20 @@ class _Gate:
     effect: NotifyTeam
     work: Work
     notice: _Notice
-    passed: bool = False
+    open: bool = False  # since the first of them
     asked: bool = False  # for the present mail
+
+    @property
+    def passed(self) -> bool:
+        return self.asked and self.open
 
     async def transmit(self) -> bool:
         self.asked = True
-        if not self.passed:
+        if not self.open:
             async with self.effect.tools.database.organization(self.work.scope.organization_id) as session:
                 passed = await effects.let_pass(session, self.notice.claimed)
-            self.passed = passed  # committed
-        return self.passed
-
-
-def _mail(notice: _Notice, member: UUID, address: str, rendered: Rendered) -> OutgoingEmail:
-    """Its Message-ID is the same for every try, so that a repetition can be recognised."""
-    config = notice.connection.config
-    return OutgoingEmail(
-        delivery_id=uuid5(notice.claimed.id, str(member)),
-        sender=Mailbox(config["sender_address"], config.get("sender_name") or ""),
-        recipient=address,
-        subject=rendered.subject,
-        html="",
-        text=rendered.text,
-        purpose="transactional",
-        sent_at=datetime.now(UTC),
-        reply_to=config.get("reply_to"),
-    )
-
-
-def _leaving() -> bool:
-    """No further mail is begun."""
-    return activity.is_worker_shutdown() or activity.is_cancelled()
-
-
-async def _to_a_clean_end(notices: Sequence[Coroutine[Any, Any, StepAnswer]]) -> list[StepAnswer]:
-    """All have ended, whatever one of them raised. Cancelled meanwhile: what is handed over is finished and settled first."""
-    running = asyncio.gather(*notices, return_exceptions=True)
-    try:
-        ended = await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await running
-        raise
-    answers: list[StepAnswer] = []
-    for one in ended:
-        if isinstance(one, BaseException):
-            raise one
-        answers.append(one)
-    return answers
+            self.open = passed  # committed
+        return self.open
 
 
 EFFECTS: Mapping[str, Build] = {"notify_team": NotifyTeam}

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from activities.contracts.steps import StepVisit
-from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, claims
+from activities.effects.effect import CONTACT_GONE, Answers, Build, EffectTools, Work, claims
 from models.domain.audit import SYSTEM
 from models.domain.decision import Reason
 from models.domain.journey.steps.subscription import SubscribeStep, UnsubscribeStep
@@ -25,7 +25,7 @@ class _Subscription:
     status: Status
     step: type[SubscribeStep] | type[UnsubscribeStep]
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: EffectTools) -> None:
         self.tools = tools
 
     async def perform(self, work: Work) -> Answers:

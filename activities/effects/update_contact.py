@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.contracts.steps import StepVisit
-from activities.effects.effect import CONTACT_GONE, Answers, Build, Tools, Work, claims
+from activities.effects.effect import CONTACT_GONE, Answers, Build, EffectTools, Work, claims
 from models.domain.audit import NewEntry
 from models.domain.journey.steps.update_contact import Refused, UpdateContactStep
 from models.store import audit, contacts, effects
@@ -21,7 +21,7 @@ class _Done:
 
 
 class UpdateContact:
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: EffectTools) -> None:
         self.tools = tools
 
     async def perform(self, work: Work) -> Answers:

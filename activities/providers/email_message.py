@@ -24,7 +24,7 @@ _CHUNK = 45  # bytes: 60 characters of base64 and 12 of frame stay under the 75 
 _LINE = 76
 
 
-class Unwritable(ValueError):
+class MalformedMail(ValueError):
     """This mail cannot be put into a valid message. `reason` is a code without personal data."""
 
     def __init__(self, reason: str) -> None:
@@ -32,11 +32,11 @@ class Unwritable(ValueError):
         self.reason = reason
 
 
-class BadRecipient(Unwritable):
+class BadRecipient(MalformedMail):
     """The recipient's address cannot be written to."""
 
 
-class UnsubscribeMissing(Unwritable):
+class UnsubscribeMissing(MalformedMail):
     """A marketing mail without a way to leave must not exist."""
 
 
@@ -44,18 +44,18 @@ def wire_address(address: str) -> str:
     """The address in ASCII, an international domain as punycode.
 
     Raises:
-        Unwritable: not an address, or its local part needs SMTPUTF8.
+        MalformedMail: not an address, or its local part needs SMTPUTF8.
     """
     local, at, domain = address.strip().rpartition("@")
     if not domain.isascii():
         try:
             domain = idna.encode(domain, uts46=True).decode()
         except idna.IDNAError:
-            raise Unwritable("address_invalid") from None
+            raise MalformedMail("address_invalid") from None
     if not local.isascii():
-        raise Unwritable("address_needs_smtputf8")
+        raise MalformedMail("address_needs_smtputf8")
     if not _ADDRESS.fullmatch(local + at + domain) or ".." in domain:
-        raise Unwritable("address_invalid")
+        raise MalformedMail("address_invalid")
     return local + at + domain
 
 
@@ -63,7 +63,7 @@ def recipient_address(message: OutgoingEmail) -> str:
     """The recipient in ASCII. Raises BadRecipient."""
     try:
         return wire_address(message.recipient)
-    except Unwritable as error:
+    except MalformedMail as error:
         raise BadRecipient(error.reason) from None
 
 
@@ -74,7 +74,7 @@ def build(message: OutgoingEmail) -> bytes:
 
     Raises:
         UnsubscribeMissing: marketing without an http(s) unsubscribe URL.
-        Unwritable: an address or header that cannot be written, or no body.
+        MalformedMail: an address or header that cannot be written, or no body.
     """
     head = "\r\n".join(_headers(message))
     return (head + "\r\n" + _body(message)).encode("ascii")
@@ -115,11 +115,11 @@ def _text(value: str) -> str:
 
 def _encoded(value: str) -> str:
     if _FORBIDDEN.search(value):
-        raise Unwritable("header_line_break")
+        raise MalformedMail("header_line_break")
     try:
         return "\r\n ".join(f"=?utf-8?b?{base64.b64encode(chunk).decode()}?=" for chunk in _chunks(value.encode()))
     except UnicodeEncodeError:
-        raise Unwritable("header_not_unicode") from None
+        raise MalformedMail("header_not_unicode") from None
 
 
 def _chunks(raw: bytes) -> Iterator[bytes]:
@@ -137,13 +137,13 @@ def _body(message: OutgoingEmail) -> str:
     parts = [_part(subtype, content) for subtype, content in (("plain", message.text), ("html", message.html)) if content]
     match parts:
         case []:
-            raise Unwritable("body_empty")
+            raise MalformedMail("body_empty")
         case [only]:
             return only
     # No encoding in use can produce this line: quoted-printable and base64 never hold "=_", and 7-bit parts are checked.
     boundary = f"=_{message.delivery_id.hex}"
     if any(boundary in part for part in parts):
-        raise Unwritable("body_holds_boundary")
+        raise MalformedMail("body_holds_boundary")
     joined = "".join(f"--{boundary}\r\n{part}\r\n" for part in parts)
     return f'Content-Type: multipart/alternative; boundary="{boundary}"\r\n\r\n{joined}--{boundary}--\r\n'
 
@@ -152,7 +152,7 @@ def _part(subtype: str, content: str) -> str:
     try:
         raw = _CONTROL.sub("", content).replace("\r\n", "\n").replace("\r", "\n").encode()
     except UnicodeEncodeError:
-        raise Unwritable("body_not_unicode") from None
+        raise MalformedMail("body_not_unicode") from None
     encoding, encoded = _transfer(raw)
     return f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n{encoded}"
 

@@ -65,7 +65,7 @@ class SmtpProvider:
             raise
         except email_message.BadRecipient as error:
             return ProviderAnswer(SendOutcome.RECIPIENT_PERMANENT, error.reason)
-        except email_message.Unwritable as error:
+        except email_message.MalformedMail as error:
             return ProviderAnswer(SendOutcome.CONTENT_PERMANENT, error.reason)
         try:
             link = self._take() or await open_link(self._account.config, self._account.password, self._destinations)

@@ -8,6 +8,7 @@ from uuid import UUID
 from api.dependencies import Services
 from models.store import events
 from models.store.events import Accepted, NewEvent
+from models.store.faults import lies_in_the_rows
 from models.store.session import Database
 
 AT_ONCE = 1_000  # events of several requests to a transaction; a larger request goes alone
@@ -32,7 +33,8 @@ class Acceptor:
     writing: "asyncio.Task[None] | None" = None
 
     async def accept(self, new: Sequence[NewEvent]) -> list[Accepted]:
-        """The events are on record. Raises what the transaction raised, for every request in it."""
+        """The events are on record. Raises what the transaction raised. Of a transaction that some request's events broke, each request
+        is tried once more by itself: it is refused for its own fault only."""
         one = Asked(new)
         self.asked.append(one)
         if self.writing is None or self.writing.done():
@@ -43,14 +45,35 @@ class Acceptor:
         while self.asked:
             batch = self._next()
             try:
-                async with self.database.organization(self.organization_id) as session:
-                    accepted = await events.accept(session, [event for one in batch for event in one.new], make_contacts=self.make_contacts)
+                await self._accept(batch)
+            except Exception as error:
+                _fail(batch, error)
             except BaseException as error:
                 _fail(batch, error)
-                if not isinstance(error, Exception):
+                raise
+
+    async def _accept(self, batch: Sequence[Asked]) -> None:
+        try:
+            accepted = await self._together(batch)
+        except Exception as error:
+            if len(batch) == 1 or not lies_in_the_rows(error):
+                raise
+            await self._one_by_one(batch)
+        else:
+            _answer(batch, accepted)
+
+    async def _together(self, batch: Sequence[Asked]) -> list[Accepted]:
+        async with self.database.organization(self.organization_id) as session:
+            return await events.accept(session, [event for one in batch for event in one.new], make_contacts=self.make_contacts)
+
+    async def _one_by_one(self, batch: Sequence[Asked]) -> None:
+        for one in batch:
+            try:
+                _answer([one], await self._together([one]))
+            except Exception as error:
+                if not lies_in_the_rows(error):
                     raise
-            else:
-                _answer(batch, accepted)
+                _fail([one], error)
 
     def _next(self) -> list[Asked]:
         batch, size = [self.asked.pop(0)], 0

@@ -9,6 +9,7 @@ from uuid import UUID
 from activities.contracts.braking import BRAKING_WORKFLOW, BrakingRef
 from activities.starting import attributes
 from api.commands import temporal
+from api.commands.starting import start_each
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
 from models.domain.errors import Invalid, NotFound
@@ -62,16 +63,20 @@ async def start_missing_workflows(services: Services, organization_id: UUID, ali
     """Every braking of which nobody has been told for ten seconds has a workflow. Answers how many were looked at.
 
     Safe to repeat and to run beside itself: a workflow that exists, or has existed, is not started again.
+
+    Raises:
+        NotStarted: some could not be started; it kept no other waiting.
     """
     async with services.database.organization(organization_id) as session:
         found = await brakes.unfinished(session, OVERDUE, limit)
-    for braking_id in found:
-        alive()
-        await temporal.start(
-            services,
-            BRAKING_WORKFLOW,
-            BrakingRef(organization_id=organization_id, braking_id=braking_id),
-            workflow_id.braking(organization_id, braking_id),
-            attributes(organization_id),
-        )
-    return len(found)
+    return await start_each("braking", found, lambda braking_id: _start(services, organization_id, braking_id), alive)
+
+
+async def _start(services: Services, organization_id: UUID, braking_id: UUID) -> None:
+    await temporal.start(
+        services,
+        BRAKING_WORKFLOW,
+        BrakingRef(organization_id=organization_id, braking_id=braking_id),
+        workflow_id.braking(organization_id, braking_id),
+        attributes(organization_id),
+    )

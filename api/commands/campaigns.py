@@ -16,6 +16,7 @@ from activities.starting import attributes
 from api.commands import temporal
 from api.commands.pausing import Controlled, because, request_resume, tell_runs
 from api.commands.runs import published_version, refuse_closed
+from api.commands.starting import start_each
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Invalid, NotFound, Problem
@@ -24,6 +25,7 @@ from models.domain.journey.definition import Definition
 from models.domain.journey.resumption import AT_ONCE, Manner
 from models.domain.schedule import LONGEST_SPREAD, NEXT_SHOWN, Once, Recurring, Timing, read_timing, require_ahead, warnings
 from models.store import audit, campaigns, controls, journeys, selection
+from models.store.limits import within
 from models.store.selection import AudienceQuery
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
@@ -31,6 +33,7 @@ from models.tables.journeys import Campaign, Journey, JourneyVersion
 from workflows.schedules import first_days, recurring, recurring_id
 
 OnError = Literal["park", "pause", "skip"]
+LOOK = timedelta(seconds=30)  # how long finding out who fits may take
 ENDED = ("completed", "cancelled")
 EMPTY = (
     "This audience is empty: no contact fits, or all who fit are left out, by excluded segments or because the journey's entry rules "
@@ -73,17 +76,36 @@ async def launch(caller: Caller, wanted: NewCampaign, key: str | None) -> Launch
         Invalid: no such journey, version or segment, a schedule that has passed, or more contacts in an hour than the journey takes.
         Conflict: the journey is paused, archived, has ended or has never been published, or nobody is in the audience of a
             campaign that starts now.
-        Unavailable: the campaign exists but could not be started yet: repeat.
+        Unavailable: the campaign exists but could not be started yet: repeat. Or looking for its audience took longer than `LOOK`.
     """
     request = None if key is None else temporal.request_id(key, caller.organization_id, caller.actor.id, "campaign")
     async with caller.session() as session:
-        launched = await _find_or_create(session, caller, wanted, request)
+        looked = await _look(session, wanted, request)
+    if isinstance(looked, _Asked):
+        async with caller.session() as session:
+            launched = await _find_or_create(session, caller, looked)
+    else:
+        launched = looked
     if launched.campaign.status not in ENDED:  # its workflow may be so long ago that Temporal would take a second start
         await _start(caller.services, launched.campaign)
     return launched
 
 
-async def _find_or_create(session: OrganizationSession, caller: Caller, wanted: NewCampaign, request: UUID | None) -> Launched:
+@dataclass(frozen=True)
+class _Asked:
+    """What may be launched, by a look that held nobody up."""
+
+    wanted: NewCampaign
+    request: UUID | None
+    version: JourneyVersion
+    rule: dict[str, Any] | None
+    exclusion: dict[str, Any] | None
+    warned: Sequence[Problem]
+
+
+async def _look(session: OrganizationSession, wanted: NewCampaign, request: UUID | None) -> Launched | _Asked:
+    """The campaign that this request has made before, or what it asks for. Locks nothing: a segment's rule may take long, and a pause of
+    the journey must not wait for it."""
     now = utc_now()
     journey = await _journey(session, wanted.journey_id)
     version = await published_version(session, journey.id, wanted.version)
@@ -100,31 +122,45 @@ async def _find_or_create(session: OrganizationSession, caller: Caller, wanted: 
     warned = [*warnings(wanted.timing, now)]
     definition = Definition.model_validate(version.definition)
     chosen = selection.select(AudienceQuery(journey.id, definition, rule, exclusion, now))
-    if not await campaigns.has_audience(session, chosen):
-        if not taken_later:
-            raise Conflict(EMPTY)
-        warned.append(Problem("segment_id", "empty_audience", "Nobody would be taken now; whoever fits when the campaign starts is taken."))
-    if (most := definition.entry.per_hour) is not None:
-        too_many = crowding(await campaigns.audience_size(session, chosen), most, wanted.timing)
-        if too_many is not None:
-            raise Invalid([too_many])
+    async with within(session, LOOK):
+        if not await campaigns.has_audience(session, chosen):
+            if not taken_later:
+                raise Conflict(EMPTY)
+            warned.append(
+                Problem("segment_id", "empty_audience", "Nobody would be taken now; whoever fits when the campaign starts is taken.")
+            )
+        if (most := definition.entry.per_hour) is not None:
+            too_many = crowding(await campaigns.audience_size(session, chosen), most, wanted.timing)
+            if too_many is not None:
+                raise Invalid([too_many])
+    return _Asked(wanted, request, version, rule, exclusion, warned)
+
+
+async def _find_or_create(session: OrganizationSession, caller: Caller, asked: _Asked) -> Launched:
+    """Looks again at what may have changed meanwhile: another request may have made the campaign, or somebody paused the journey."""
+    wanted, version = asked.wanted, asked.version
+    journey = await _journey(session, wanted.journey_id, lock=True)
+    found = await campaigns.find_same_launch(session, asked.request, wanted.name, version.id, wanted.segment_id, wanted.timing)
+    if found is not None:
+        return Launched(found, warnings(wanted.timing, found.created_at))
+    refuse_closed(journey)
     campaign = await campaigns.create(
         session,
         name=wanted.name,
         journey_id=journey.id,
         version_id=version.id,
         segment_id=wanted.segment_id,
-        segment_rule=rule,
-        exclusion_rule=exclusion,
+        segment_rule=asked.rule,
+        exclusion_rule=asked.exclusion,
         timing=wanted.timing,
         audience_at=wanted.audience_at,
         page_size=wanted.page_size or caller.services.settings.page_size,
         created_by=caller.actor.id,
-        request_id=request,
+        request_id=asked.request,
         on_error=wanted.on_error,
     )
     await _append(session, caller, "campaign.launched", campaign.id, **_details(campaign, wanted))
-    return Launched(campaign, warned)
+    return Launched(campaign, asked.warned)
 
 
 def _details(campaign: Campaign, wanted: NewCampaign) -> dict[str, Any]:
@@ -139,10 +175,10 @@ def _details(campaign: Campaign, wanted: NewCampaign) -> dict[str, Any]:
     }
 
 
-async def _journey(session: OrganizationSession, journey_id: UUID) -> Journey:
-    """Locked: launches of one journey wait for each other."""
+async def _journey(session: OrganizationSession, journey_id: UUID, *, lock: bool = False) -> Journey:
+    """With `lock`, launches of one journey wait for each other."""
     try:
-        return await journeys.get(session, journey_id, lock=True)
+        return await journeys.get(session, journey_id, lock=lock)
     except NotFound:
         raise Invalid.field("journey_id", "unknown_journey", "There is no journey with this id.") from None
 
@@ -233,13 +269,13 @@ async def start_missing_workflows(services: Services, organization_id: UUID, ali
     """Every campaign that has not started has its workflow or Temporal schedule. Answers how many were looked at. Safe to repeat.
 
     `alive` is called before each start, which may take seconds.
+
+    Raises:
+        NotStarted: some could not be started; it kept no other waiting.
     """
     async with services.database.organization(organization_id) as session:
         unstarted = await campaigns.unstarted(session, limit)
-    for campaign in unstarted:
-        alive()
-        await _start(services, campaign)
-    return len(unstarted)
+    return await start_each("campaign", unstarted, lambda campaign: _start(services, campaign), alive)
 
 
 def next_times(campaign: Campaign) -> list[datetime]:

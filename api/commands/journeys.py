@@ -96,11 +96,12 @@ async def publish_frozen(session: OrganizationSession, caller: Caller, journey: 
     Raises:
         CasesFailed: a case of the journey comes to something else than it expects.
         ApprovalRequired: the organization wants another person's approval of this content, and it is not there.
+        Unavailable: its cases are too much work.
     """
     newest = await journey_versions.find_newest(session, journey.id)
     if newest is not None and newest.content_hash == hash_:
         return Published(newest, created=False)
-    await cases.require_passing(session, journey.id, frozen)
+    await cases.require_passing(session, caller.services.passing, journey.id, frozen)
     await _require_approval(session, journey.id, hash_)
     version = await journey_versions.add(session, journey.id, stored(frozen), hash_, caller.actor.id)
     await triggers.put_in_force(session, version, frozen)

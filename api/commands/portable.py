@@ -190,6 +190,7 @@ async def _save_cases(under_way: _Import, imported: Imported) -> Imported:
     given, caller, journey_id = under_way.document.cases, under_way.caller, imported.journey_id
     if given is None or journey_id is None:
         return imported
+    await cases.require_sense(under_way.session, {f"document.cases[{index}]": case for index, case in enumerate(given)})
     if not await simulation_cases.replace_all(under_way.session, journey_id, given, caller.person):
         return imported
     details = {"cases": len(given), "origin": "import"}

@@ -10,6 +10,7 @@ from activities.contracts.moves import MOVE_PLAN_WORKFLOW, PlanRef
 from activities.starting import attributes
 from api.commands import temporal
 from api.commands.journeys import freeze_draft, locked_draft, publish_frozen
+from api.commands.starting import start_each
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Invalid, PlanOutdated
@@ -158,13 +159,13 @@ async def start_missing_workflows(services: Services, organization_id: UUID, ali
     """Every plan that has been under way for ten seconds has a workflow. Answers how many were looked at.
 
     Safe to repeat and to run beside itself: a workflow that exists, or has existed, is not started again.
+
+    Raises:
+        NotStarted: some could not be started; it kept no other waiting.
     """
     async with services.database.organization(organization_id) as session:
         plans = await publish_plans.overdue(session, OVERDUE, limit)
-    for plan in plans:
-        alive()
-        await start_workflow(services, plan)
-    return len(plans)
+    return await start_each("publish plan", plans, lambda plan: start_workflow(services, plan), alive)
 
 
 async def read(caller: Caller, journey_id: UUID, plan_id: UUID) -> Plan:

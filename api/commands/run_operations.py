@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from activities.contracts.operations import OPERATION_WORKFLOW, OperationRef
 from activities.starting import attributes
 from api.commands import temporal
+from api.commands.starting import start_each
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Invalid, NotAllowed, Problem
@@ -182,10 +183,10 @@ async def start_missing_workflows(services: Services, organization_id: UUID, ali
     """Every operation that has been running for ten seconds has a workflow. Answers how many were looked at.
 
     Safe to repeat and to run beside itself: a workflow that exists, or has existed, is not started again.
+
+    Raises:
+        NotStarted: some could not be started; it kept no other waiting.
     """
     async with services.database.organization(organization_id) as session:
         rows = await run_operations.overdue(session, OVERDUE, limit)
-    for row in rows:
-        alive()
-        await start_workflow(services, row)
-    return len(rows)
+    return await start_each("operation", rows, lambda row: start_workflow(services, row), alive)

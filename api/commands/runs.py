@@ -15,6 +15,7 @@ from activities.contracts.payload import Scope
 from activities.contracts.run_control import Place, RunControl, RunControlled
 from activities.starting import attributes
 from api.commands import routing, temporal
+from api.commands.starting import start_each
 from api.commands.temporal import NoSuchWorkflow
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
@@ -99,7 +100,7 @@ async def _obey_entry_rules(session: OrganizationSession, version: JourneyVersio
     if most is not None and await entry_pace.fullest_hour(session, version.journey_id) >= most:
         raise Conflict("This journey has taken as many contacts as it takes in an hour; try again later.")
     key = (wanted.contact_id, wanted.entry_key)
-    reason = refusal(definition.entry, (await entries.pasts(session, version.journey_id, [key]))[key], now)
+    reason = refusal(definition.entry, (await entries.pasts(session, version.journey_id, [key]))[key], now, "api")
     if reason is not None:
         raise Conflict(f"This contact cannot enter the journey now: {REFUSALS[reason]}.")
     if listens_to_runs(definition):
@@ -158,13 +159,13 @@ async def start_missing_workflows(services: Services, organization_id: UUID, ali
 
     Safe to repeat and to run beside itself: a workflow that exists, or has existed, is not started again. `alive` is called
     before each start, which may take seconds.
+
+    Raises:
+        NotStarted: some could not be started; it kept no other waiting.
     """
     async with services.database.organization(organization_id) as session:
         missing = await runs.never_started(session, OVERDUE, limit)
-    for run in missing:
-        alive()
-        await _start_workflow(services, run)
-    return len(missing)
+    return await start_each("run", missing, lambda run: _start_workflow(services, run), alive)
 
 
 @dataclass(frozen=True)

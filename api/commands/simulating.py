@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, Final
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 from activities.contracts.sending import MAXIMUM_TRIES
 from api.commands.contacts import normalize_field
 from api.commands.events import property_problems
+from api.processor import Heed
 from models.domain.contact import FIELDS, Malformed, normalize_attributes, normalize_tags
 from models.domain.errors import Problem
 from models.domain.journey.content_hash import TemplateContent
@@ -61,6 +62,29 @@ class Printer:
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """What a scenario can speak of in this organization, whatever the journey: topics by key, and the schema of custom attributes."""
+
+    topics: Mapping[str, UUID]
+    attributes: Mapping[str, Any]
+
+    def contact_problems(self, contact: Invented, path: str) -> list[Problem]:
+        past = (property_problems(event.properties, f"{path}.events[{index}].properties") for index, event in enumerate(contact.events))
+        known = contact_problems(contact, self.topics, self.attributes, path)
+        return [*known, *_malformed(contact, contact.country, path), *chain.from_iterable(past)]
+
+    def script_problems(self, world: World, script: Script, path: str, script_path: str) -> list[Problem]:
+        """`path`: of the world."""
+        at = f"{path}." if path else ""
+        return [
+            *script_problems(script, self.topics, self.attributes, script_path),
+            *_malformed_changes(script, script_path),
+            *(() if world.event is None else property_problems(world.event.properties, f"{at}event.properties")),
+            *_large_events(script, script_path),
+        ]
+
+
+@dataclass(frozen=True)
 class Stage:
     """A frozen definition with all that simulating it needs of the organization."""
 
@@ -74,29 +98,27 @@ class Stage:
         """What the reader calls things, as in the timelines of runs."""
         return Names(steps={step_id: step.name for step_id, step in self.definition.steps.items() if step.name}, topics=self.topic_names)
 
-    def plan(self, world: World, script: Script, start: datetime, until: timedelta) -> Plan:
-        """Times are taken as UTC, to the microsecond."""
+    def plan(self, world: World, script: Script, start: datetime, until: timedelta, heed: Heed) -> Plan:
+        """Times are taken as UTC, to the microsecond. `heed`: as the plan has it."""
         start = start.astimezone(UTC)
         told = in_order(tuple(self._normalized(happening) for happening in script), start)
-        return Plan(self.definition, self.surroundings, self.printer, world, told, start, start + until)
+        return Plan(self.definition, self.surroundings, self.printer, world, told, start, start + until, heed=heed)
 
     def problems(self, world: World, script: Script, path: str = "", script_path: str = "script") -> list[Problem]:
         """What is wrong with the scenario, each with its path; `path`: of the world."""
-        topics, schema = self.surroundings.topic_ids, self.surroundings.attributes
         at = f"{path}." if path else ""
         return [
             *world_problems(world, script, self.definition, path, script_path),
             *entry_problems(self.definition, world, f"{at}event"),
-            *script_problems(script, topics, schema, script_path),
-            *_malformed_changes(script, script_path),
-            *(() if world.event is None else property_problems(world.event.properties, f"{at}event.properties")),
-            *_large_events(script, script_path),
+            *self._vocabulary.script_problems(world, script, path, script_path),
         ]
 
     def contact_problems(self, contact: Invented, path: str) -> list[Problem]:
-        known = contact_problems(contact, self.surroundings.topic_ids, self.surroundings.attributes, path)
-        past = (property_problems(event.properties, f"{path}.events[{index}].properties") for index, event in enumerate(contact.events))
-        return [*known, *_malformed(contact, contact.country, path), *chain.from_iterable(past)]
+        return self._vocabulary.contact_problems(contact, path)
+
+    @property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.surroundings.topic_ids, self.surroundings.attributes)
 
     def invent(self, contact: Invented, start: datetime, number: int = 0) -> Person:
         """The contact, who has no problems, in memory. The same contact (and number) has the same id."""
@@ -124,6 +146,10 @@ class Stage:
         if change.attributes:
             said["attributes"] = normalize_attributes(change.attributes, self.surroundings.attributes)[0]
         return happening.model_copy(update={"change": change.model_copy(update=said)})
+
+
+async def vocabulary(session: OrganizationSession) -> Vocabulary:
+    return Vocabulary(*await simulation_facts.vocabulary(session))
 
 
 async def stage(session: OrganizationSession, definition: Definition, facts: Facts) -> Stage:

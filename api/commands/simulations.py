@@ -1,6 +1,5 @@
 """Simulations: what a draft or a version would do, for real or invented contacts. Nothing is sent, and nothing is written."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,13 +9,14 @@ from uuid import UUID
 from api.commands.facts import facts_of
 from api.commands.simulating import Stage, stage
 from api.dependencies import Caller
+from api.processor import Heed
 from models.domain.errors import Invalid, NotAllowed, Problem, Unpublishable
 from models.domain.journey.check import check_definition, parse
 from models.domain.journey.content_hash import freeze
 from models.domain.journey.definition import Definition
 from models.domain.journey.facts import Facts
 from models.domain.simulation.person import Person
-from models.domain.simulation.scenario import Invented, Script, World
+from models.domain.simulation.scenario import Invented, Script, World, late_problems
 from models.domain.simulation.simulate import Simulated, asked_events, simulate
 from models.store import journey_versions, journeys, segments, simulation_facts
 from models.store.segment_sql import compile_rule
@@ -25,6 +25,7 @@ from models.tables.base import utc_now
 from models.tables.journeys import Journey
 
 TOLERATED: Final = frozenset({"no_connection"})  # what keeps a draft from being published, but not from being tried
+FEWER: Final = "Simulate fewer contacts, or a shorter period (until); a journey that goes round and round soon needs a smaller max_visits."
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ async def run(caller: Caller, journey_id: UUID, wanted: SimulationRequest) -> An
         NotAllowed: real contacts are asked for by somebody who may not see contacts.
         Unpublishable: the draft is no journey yet.
         Invalid: something is named that there is not, or cannot be, with its path.
+        Unavailable: it is too much work, or others' simulations take too long.
     """
     if (wanted.contact_ids or wanted.sample) and "contacts.read" not in caller.permissions:
         raise NotAllowed("To simulate real contacts needs the permission contacts.read; invented ones need nothing more.")
@@ -78,10 +80,12 @@ async def run(caller: Caller, journey_id: UUID, wanted: SimulationRequest) -> An
         made = await stage(session, definition, facts)
         _require_sense(made, wanted)
         people = await _people(session, caller, made, wanted)
-    plan = made.plan(wanted.world, wanted.script, wanted.start, wanted.until)
-    async with caller.services.simulating:
-        simulated = await asyncio.to_thread(simulate, plan, people, wanted.keep)
-    return Answer(journey, made, simulated, warnings)
+
+    def simulated(heed: Heed) -> Simulated:
+        return simulate(made.plan(wanted.world, wanted.script, wanted.start, wanted.until, heed), people, wanted.keep)
+
+    found = await caller.services.simulating.work(caller.organization_id, "The simulation", FEWER, simulated)
+    return Answer(journey, made, found, warnings)
 
 
 async def frozen(session: OrganizationSession, journey: Journey, version: int | None) -> tuple[Definition, Facts, list[Problem]]:
@@ -113,7 +117,7 @@ def _unready(problems: list[Problem]) -> Unpublishable:
 
 
 def _require_sense(made: Stage, wanted: SimulationRequest) -> None:
-    problems = made.problems(wanted.world, wanted.script)
+    problems = [*made.problems(wanted.world, wanted.script), *late_problems(wanted.script, wanted.until, "script")]
     for index, contact in enumerate(wanted.contacts):
         problems += made.contact_problems(contact, f"contacts[{index}]")
     if problems:

@@ -18,6 +18,7 @@ from api.rest.reasons import ReasonAsked, StatedReason
 from api.rest.runs import RunView
 from models.domain.errors import Invalid, NotFound
 from models.domain.journey.draft import MAX_BYTES, storable
+from models.domain.journey.entry import MAX_KEY
 from models.domain.journey.variables import Variables, variable_problems
 from models.store import brakes, goals, journey_versions, journeys
 from models.tables.failures import Braking
@@ -74,7 +75,7 @@ class NewRun(Request):
     contact_id: UUID
     version: Annotated[int, Field(ge=1, le=2_147_483_647, description="Left out: the newest.", examples=[1])] | None = None
     key: (
-        Annotated[str, Field(min_length=1, max_length=200, description="Tells two runs of one contact apart, such as an order's id.")]
+        Annotated[str, Field(min_length=1, max_length=MAX_KEY, description="Tells two runs of one contact apart, such as an order's id.")]
         | None
     ) = None
     variables: Variables = Field(

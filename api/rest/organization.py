@@ -15,7 +15,7 @@ from models.tables.access import Organization
 
 router = APIRouter(prefix="/organization", tags=["organization"])
 
-Clock = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5)]
+TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5)]
 Channel = Annotated[str, StringConstraints(max_length=20)]
 
 
@@ -24,8 +24,8 @@ class QuietWindow(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    start: Clock = Field(examples=["21:00"])
-    end: Clock = Field(examples=["08:00"])
+    start: TimeOfDay = Field(examples=["21:00"])
+    end: TimeOfDay = Field(examples=["08:00"])
 
 
 class OrganizationResponse(BaseModel):

@@ -168,10 +168,13 @@ _COUNTED = {
     Standing.UNCERTAIN: "uncertain, where the run needs attention",
 }
 
+_WORN_OUT = "nothing is done, for the run exits at once: it has come to this step as often as `max_visits` allows; begin at another"
+
 
 def _summary(found: Preview) -> str:
     numbers = [f"{found.numbers[standing]} {words}" for standing, words in _COUNTED.items() if found.numbers[standing]]
     version, original = found.plan.version.number, found.plan.original.number
     which = f"version {version}, which the run was on" if version == original else f"version {version} instead of {original}"
     content = "whose content differs" if found.differs else "with the same content"
-    return f"From {_names(found).step(found.plan.from_step)} on {which}, {content}: {', '.join(numbers) or 'nothing to be done'}"
+    ahead = ", ".join(numbers) or (_WORN_OUT if found.plan.worn_out else "nothing to be done")
+    return f"From {_names(found).step(found.plan.from_step)} on {which}, {content}: {ahead}"

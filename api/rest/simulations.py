@@ -1,5 +1,6 @@
 """`/v1/journeys/{id}/simulations`: a journey under a virtual clock. Nothing is sent, and nothing is written."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -121,7 +122,7 @@ class MessageView(View):
 
 
 class TripView(View):
-    """`expected` is what it came to in the form of a case's expectation."""
+    """`expected` is what it came to in the form of a case's expectation; its `path` or `messages` null where a case cannot hold so many."""
 
     contact_id: UUID
     invented: bool
@@ -135,7 +136,7 @@ class TripView(View):
     wakes: list[datetime]
     path: list[PathEntry]
     decisions: list[DecisionView]
-    messages: list[MessageView]
+    messages: list[MessageView] = Field(description="Handed to the provider, whatever it said: each with its `outcome`.")
     goals: dict[str, datetime]
     assumed: list[str] = Field(description="Steps whose webhook was taken to answer 200, for want of an answer in `webhooks`.")
     expected: Expected
@@ -169,12 +170,12 @@ class HourView(BaseModel):
 
 class SummaryView(BaseModel):
     contacts: int
-    messages: int
+    messages: int = Field(description="Sent, or maybe sent: `sends` says accepted or unknown.")
     cut: int = Field(description="Contacts at whom nothing more was looked at: the journey went on for too long.")
     ends: list[EndCount]
     steps: list[StepView]
     goals: dict[str, int]
-    volume: list[HourView] = Field(description="Messages by the hour; hours without any are left out.")
+    volume: list[HourView] = Field(description="The same messages by the hour; hours without any are left out.")
 
 
 class SimulationView(BaseModel):
@@ -185,7 +186,9 @@ class SimulationView(BaseModel):
     until: datetime
     warnings: list[ProblemView] = Field(description="What still keeps the draft from being published.")
     summary: SummaryView
-    contacts: list[TripView] = Field(description="The first `paths` of them: invented ones, those named, the sample.")
+    contacts: list[TripView] = Field(
+        description="The first `paths` of them: invented ones, those named, the sample. Fewer where their paths are very long."
+    )
 
 
 @router.post("/{journey_id}/simulations")
@@ -195,7 +198,7 @@ async def simulate_journey(
     """What the draft or a version would do: the same rules, decisions and templates under a virtual clock. Nothing is sent, called or
     written. Real contacts need `contacts.read` too."""
     wanted = body.wanted()
-    return view(await commands.run(caller, journey_id, wanted), wanted)
+    return await asyncio.to_thread(view, await commands.run(caller, journey_id, wanted), wanted)  # long trips take a while to tell
 
 
 def view(answer: Answer, wanted: SimulationRequest) -> SimulationView:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 from uuid import UUID
 
 ActorKind = Literal["user", "api_key", "system", "recipient"]
@@ -25,6 +25,11 @@ class Actor:
 
     kind: ActorKind
     id: UUID | None = None
+
+    @classmethod
+    def of(cls, kind: str | None, id: UUID | None) -> Self:
+        """As a payload or a row says it, whose kind is a plain text. None: the system."""
+        return cls(cast(ActorKind, kind or "system"), id)
 
 
 SYSTEM = Actor("system")

@@ -165,7 +165,7 @@ def _field(rule: FieldRule, operator: str) -> Test:
         return _on_column(namespace, operator, rule.value)
     read = _reader(namespace, key)
     if (variable := run_reference(rule.value)) is not None:
-        return lambda subject, now: _same(read(subject), _member(subject.variables, variable))
+        return lambda subject, now: (found := read(subject)) is not None and _same(found, _member(subject.variables, variable))
     return _on_json(read, operator, rule.value)
 
 

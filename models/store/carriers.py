@@ -49,7 +49,7 @@ async def carrying(session: OrganizationSession) -> set[str]:
         after = names[-1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Late:
     """Runs of one workflow that should have gone on since `since` (the earliest of them): their time has come, or something has been in
     flight for them."""
@@ -80,7 +80,7 @@ async def late(session: OrganizationSession, than: timedelta) -> dict[str, Late]
     return {row.workflow_id: Late(*row) for row in rows}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Carried:
     """The unfinished runs of one workflow, by their rows. `before` is the workflow that carried them before a publish plan."""
 

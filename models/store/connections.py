@@ -291,10 +291,17 @@ _RESERVE = text(
 
 @dataclass(frozen=True)
 class Slots:
-    """Instants (aware UTC, the database's clock) at which a caller may send, ascending. Empty: the next one, `next_at`, is too far away."""
+    """Instants (aware UTC, the database's clock, which says `now`) at which a caller may send, ascending. Empty: the next one, `next_at`,
+    is too far away."""
 
+    now: datetime
     reserved: Sequence[datetime]
     next_at: datetime
+
+    @property
+    def delays(self) -> list[float]:
+        """Seconds from now to each that is reserved, for those whose own clock may say another time; none is negative."""
+        return [(slot - self.now).total_seconds() for slot in self.reserved]
 
 
 async def reserve_slots(session: OrganizationSession, connection_id: UUID, count: int, horizon: timedelta | None = None) -> Slots:
@@ -310,12 +317,12 @@ async def reserve_slots(session: OrganizationSession, connection_id: UUID, count
     ).one()
     now: datetime = row.now
     if row.interval_seconds is None:
-        return Slots([now] * count, now)
+        return Slots(now, [now] * count, now)
     interval = timedelta(seconds=row.interval_seconds)
     if row.reserved_to is None:
-        return Slots([], row.free_at)
+        return Slots(now, [], row.free_at)
     first = row.reserved_to - interval * count - max(BURST - interval, timedelta(0))
-    return Slots([max(now, first + interval * number) for number in range(count)], first + interval * count)
+    return Slots(now, [max(now, first + interval * number) for number in range(count)], first + interval * count)
 
 
 async def _clear_default(session: OrganizationSession, channel: str) -> None:

@@ -42,7 +42,7 @@ class Claimed:
 
 
 @dataclass(frozen=True)
-class Standing:
+class EffectRow:
     """A row that is nobody's to claim."""
 
     run_id: UUID
@@ -90,12 +90,12 @@ _STANDINGS = text(
 )
 
 
-async def standings(session: OrganizationSession, visits: Sequence[Visit]) -> dict[UUID, Standing]:
+async def standings(session: OrganizationSession, visits: Sequence[Visit]) -> dict[UUID, EffectRow]:
     """The rows of these visits, by run; runs that are no more are left out."""
     if not visits:
         return {}
     found = await session.execute(_STANDINGS, {"o": session.organization_id, "rows": _keys(visits)})
-    return {row.run_id: Standing(**row._mapping) for row in found}
+    return {row.run_id: EffectRow(**row._mapping) for row in found}
 
 
 _PASS = text(

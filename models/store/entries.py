@@ -1,5 +1,6 @@
 """Entries: whoever is to enter a journey is written down first, then judged by its entry rules, in order."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from models.domain.journey.entry import Past
+from models.domain.journey.entry import LEADING, EventTrigger, Past, Trigger
+from models.store.events import SO_FAR
 from models.store.ids import UUID7_NOW
 from models.store.rowset import rowset
 from models.store.segment_sql import CompiledRule, compile_rule
@@ -18,9 +20,16 @@ from models.tables.base import new_id
 from models.tables.events import JourneyTrigger
 
 
+def key_of(document: str, name: str) -> str:
+    """The entry key, as an SQL expression, that a member of a JSON document makes: text as it is, anything else as PostgreSQL writes it
+    (`true`, `12.50`, `{"a": 1}`). NULL where it is missing or null. The same wherever it comes from, or a contact would enter twice."""
+    return f"({document} ->> CAST({name} AS text))"
+
+
 @dataclass(frozen=True)
 class Proposal:
-    """Somebody who is to enter. (journey, trigger, source, contact) identifies it: proposed twice, it counts once."""
+    """Somebody who is to enter. (journey, trigger, source, contact) identifies it: proposed twice, it counts once. `version_id`: the
+    newest then; who waits while another is published enters by that one. `key`: the parent run's variable that is the entry key."""
 
     journey_id: UUID
     version_id: UUID
@@ -28,33 +37,37 @@ class Proposal:
     source: str
     source_id: UUID | None
     trigger_id: UUID | None = None
-    entry_key: str | None = None
+    key: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     hidden: bool = False
     parent_run_id: UUID | None = None
 
 
 _PROPOSE = text(
-    """
-    INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, source_id, trigger_id, entry_key, variables,
-      hidden, parent_run_id, outcome)
-    SELECT a.id, :o, a.journey_id, a.version_id, a.contact_id, a.source, a.source_id, a.trigger_id, a.entry_key, a.variables,
-      a.hidden, a.parent_run_id, 'pending'
+    f"""
+    INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, source_id, event_seq, trigger_id, entry_key,
+      variables, hidden, parent_run_id, outcome)
+    SELECT a.id, :o, a.journey_id, a.version_id, a.contact_id, a.source, a.source_id, {SO_FAR}, a.trigger_id,
+      (SELECT {key_of("r.variables", "a.key")} FROM runs r WHERE r.organization_id = :o AND r.id = a.parent_run_id),
+      a.variables, a.hidden, a.parent_run_id, 'pending'
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, journey_id uuid, version_id uuid, contact_id uuid, source text,
-      source_id uuid, trigger_id uuid, entry_key text, variables jsonb, hidden boolean, parent_run_id uuid)
+      source_id uuid, trigger_id uuid, key text, variables jsonb, hidden boolean, parent_run_id uuid)
     ORDER BY a.id
     ON CONFLICT DO NOTHING
     """
 )
+_EVENT_KEY = key_of("e.properties", ":key")
 # Properties that have a variable's name become the run's variables.
 _PROPOSE_BY_EVENTS = """
     INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, source_id, event_seq, trigger_id, entry_key,
       variables, hidden, outcome)
-    SELECT {uuid7}, :o, :journey_id, :version_id, e.contact_id, 'event', e.id, e.seq, :trigger_id, e.properties ->> CAST(:key AS text),
+    SELECT {uuid7}, :o, :journey_id, :version_id, e.contact_id, 'event', e.id, e.seq, :trigger_id, {key},
       coalesce((SELECT jsonb_object_agg(p.key, p.value) FROM jsonb_each(e.properties) p WHERE p.key ~ '^[a-z][a-z0-9_]{{0,62}}$'), '{{}}'),
       :hidden OR e.hidden, 'pending'
     FROM events e JOIN contacts c ON c.organization_id = :o AND c.id = e.contact_id
     WHERE e.organization_id = :o AND e.id = ANY(CAST(:events AS uuid[])) AND e.name = :name AND ({rule})
+      AND NOT EXISTS (SELECT 1 FROM entries x WHERE x.organization_id = :o AND x.contact_id = e.contact_id
+                      AND x.journey_id = :journey_id AND x.source = 'event' AND x.source_id = e.id)
     ORDER BY e.seq
     ON CONFLICT DO NOTHING
 """
@@ -69,7 +82,8 @@ async def propose(session: OrganizationSession, proposals: Sequence[Proposal]) -
 async def propose_by_events(
     session: OrganizationSession, trigger: JourneyTrigger, events: Sequence[UUID], key: str | None, hidden: bool, now: datetime
 ) -> None:
-    """The contacts of these events, where the trigger's rule holds, are to enter. Safe to repeat."""
+    """The contacts of these events, where the trigger's rule holds, are to enter: once by an event, so the first of a journey's triggers
+    that fits is asked first. Safe to repeat."""
     rule = compile_rule(trigger.rule, now) if trigger.rule else CompiledRule("TRUE", {})
     parameters = {
         "o": session.organization_id,
@@ -82,7 +96,55 @@ async def propose_by_events(
         "hidden": hidden,
         **rule.parameters,
     }
-    await session.execute(text(_PROPOSE_BY_EVENTS.format(uuid7=UUID7_NOW, rule=rule.sql)), parameters)
+    await session.execute(text(_PROPOSE_BY_EVENTS.format(uuid7=UUID7_NOW, rule=rule.sql, key=_EVENT_KEY)), parameters)
+
+
+# --- After a new version ----------------------------------------------------------------------------------------------
+
+_OUTDATED = "x.organization_id = :o AND x.journey_id = :journey_id AND x.outcome = 'pending' AND x.version_id <> :version_id"
+_BY_EVENT_ANEW = f"""
+    UPDATE entries x SET version_id = :version_id, entry_key = {_EVENT_KEY}, hidden = :hidden OR e.hidden
+    FROM events e JOIN contacts c ON c.organization_id = :o AND c.id = e.contact_id
+    WHERE {_OUTDATED} AND x.source = 'event' AND e.organization_id = :o AND e.id = x.source_id AND e.name = :name AND ({{rule}})
+"""
+# By the same segment, in the same direction. Where its rule is another one now, the contact must fit (or not) by that.
+_BY_SEGMENT_ANEW = f"""
+    UPDATE entries x SET version_id = :version_id
+    FROM contacts c, journey_triggers t JOIN journey_versions v ON v.organization_id = :o AND v.id = t.version_id
+    WHERE {_OUTDATED} AND x.source = 'segment' AND c.organization_id = :o AND c.id = x.contact_id
+      AND t.organization_id = :o AND t.id = x.trigger_id AND t.direction = :direction
+      AND v.definition #>> ARRAY['entry', 'triggers', CAST(t.position AS text), 'segment_id'] = :segment
+      AND (t.rule IS NOT DISTINCT FROM CAST(:as_stored AS jsonb) OR ({{rule}}) = (:direction = 'entered'))
+"""
+_WITHOUT_TRIGGER = text(
+    f"""
+    UPDATE entries x SET outcome = 'refused', reason = 'trigger_gone', decided_at = clock_timestamp()
+    WHERE {_OUTDATED} AND x.source IN ('event', 'segment')
+      AND EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :o AND c.id = x.contact_id)
+    """
+)
+_ANEW = text(f"UPDATE entries x SET version_id = :version_id WHERE {_OUTDATED}")
+
+
+async def renew(
+    session: OrganizationSession, journey_id: UUID, version_id: UUID, triggers: Sequence[tuple[JourneyTrigger, Trigger]], now: datetime
+) -> None:
+    """Whoever waits to enter the journey by an older version is to enter by this one, the newest: by the first of its triggers that fits,
+    or is refused where none does. Whom another journey led here needs no trigger. `triggers`: the version's, each as stored and as said."""
+    mine = {"o": session.organization_id, "journey_id": journey_id, "version_id": version_id}
+    for stored, said in triggers:
+        rule = compile_rule(stored.rule, now) if stored.rule else CompiledRule("TRUE", {})
+        if isinstance(said, EventTrigger):
+            sql, about = _BY_EVENT_ANEW, {"name": said.event, "key": said.key, "hidden": said.hidden}
+        else:
+            about = {"direction": stored.direction, "segment": str(said.segment_id), "as_stored": json.dumps(stored.rule)}
+            sql = _BY_SEGMENT_ANEW
+        await session.execute(text(sql.format(rule=rule.sql)), {**mine, **about, **rule.parameters})
+    await session.execute(_WITHOUT_TRIGGER, mine)
+    await session.execute(_ANEW, mine)
+
+
+# --- Judging ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -135,7 +197,9 @@ _PAST = text(
       count(r.id) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.replay_of IS NULL) AS same_key,
       count(r.id) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.finished_at IS NULL AND r.exit_requested_at IS NULL)
         AS under_way,
-      max(r.created_at) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.replay_of IS NULL) AS last
+      max(r.created_at) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.replay_of IS NULL) AS last,
+      count(r.id) FILTER (WHERE r.entry_key IS NOT DISTINCT FROM a.entry_key AND r.replay_of IS NULL
+        AND r.entry_source = ANY(CAST(:leading AS text[])) AND r.created_at > clock_timestamp() - interval '1 hour') AS led
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(contact_id uuid, entry_key text)
     LEFT JOIN runs r ON r.organization_id = :o AND r.journey_id = :journey_id AND r.contact_id = a.contact_id
     GROUP BY a.contact_id, a.entry_key
@@ -184,8 +248,9 @@ Key = tuple[UUID, str | None]  # contact and entry key
 async def pasts(session: OrganizationSession, journey_id: UUID, keys: Sequence[Key]) -> dict[Key, Past]:
     """What each contact has done in the journey until now. One statement."""
     rows = rowset([{"contact_id": contact_id, "entry_key": key} for contact_id, key in dict.fromkeys(keys)])
-    found = await session.execute(_PAST, {"o": session.organization_id, "journey_id": journey_id, "rows": rows})
-    return {(row.contact_id, row.entry_key): Past(row.entries, row.same_key, row.under_way, row.last) for row in found}
+    wanted = {"o": session.organization_id, "journey_id": journey_id, "rows": rows, "leading": list(LEADING)}
+    found = await session.execute(_PAST, wanted)
+    return {(row.contact_id, row.entry_key): Past(row.entries, row.same_key, row.under_way, row.last, row.led) for row in found}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Events: accepted once, in order, and matched later (`activities.routing`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,13 +32,16 @@ class NewEvent:
 
 @dataclass(frozen=True)
 class Accepted:
-    """`id` None: there is no such contact. `new` False: an event with this external id was accepted before."""
+    """`id` None: there is no such contact. `new` False: one with this external id was accepted before: that one's id and contact."""
 
     position: int
     id: UUID | None
     contact_id: UUID | None
     new: bool
 
+
+# What has been accepted by now, as an SQL expression: events with a greater `seq` come later.
+SO_FAR = "(SELECT coalesce(pg_sequence_last_value('events_seq_seq'), 0))"
 
 _ASKED = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(position int, id uuid, external_id text, name text, contact_id uuid,
       contact_external_id text, email text, properties jsonb, hidden boolean, occurred_at timestamptz)"""
@@ -55,7 +58,7 @@ _MAKE_CONTACTS = text(
     ON CONFLICT DO NOTHING
     """
 )
-# One row per external id of the batch, the first; the order of the batch is the order of acceptance.
+# The order of the batch is the order of acceptance.
 _ACCEPT = text(
     f"""
     WITH asked AS MATERIALIZED (
@@ -67,8 +70,7 @@ _ACCEPT = text(
     inserted AS (
       INSERT INTO events (id, organization_id, created_at, external_id, name, contact_id, properties, hidden, occurred_at)
       SELECT f.id, :o, clock_timestamp(), f.external_id, f.name, f.whose, f.properties, f.hidden, f.occurred_at
-      FROM (SELECT DISTINCT ON (coalesce(external_id, id::text)) * FROM asked WHERE whose IS NOT NULL
-            ORDER BY coalesce(external_id, id::text), position) f
+      FROM asked f WHERE f.whose IS NOT NULL
       ORDER BY f.position
       ON CONFLICT DO NOTHING
       RETURNING id, external_id)
@@ -76,36 +78,63 @@ _ACCEPT = text(
     ORDER BY a.position
     """
 )
-_KNOWN = text("SELECT external_id, id FROM events WHERE organization_id = :o AND external_id = ANY(CAST(:ids AS text[]))")
+_KNOWN = text("SELECT external_id, id, contact_id FROM events WHERE organization_id = :o AND external_id = ANY(CAST(:ids AS text[]))")
 
 
 async def accept(session: OrganizationSession, new: Sequence[NewEvent], *, make_contacts: bool) -> list[Accepted]:
-    """The events are on record, in their order, once this transaction commits. Safe to repeat for those with an external id.
+    """The events are on record, in their order, once this transaction commits. Safe to repeat for those with an external id: a repeated
+    one is answered as the first was, whatever else it says, and does nothing.
 
     With `make_contacts`, whoever is not known by external id or email becomes a contact (who has agreed to nothing).
     """
     rows = [{**vars(event), "position": position, "id": new_id()} for position, event in enumerate(new)]
+    answers: dict[int, Accepted] = {}
+    while rows:  # once more only for repetitions within the batch of what could not be accepted
+        firsts = list({row["external_id"] or row["id"]: row for row in reversed(rows)}.values())[::-1]
+        for accepted in await _accept(session, firsts, make_contacts):
+            answers[accepted.position] = accepted
+        by_id = {row["external_id"]: answers[row["position"]] for row in firsts}
+        left = []
+        for row in rows:
+            if row["position"] not in answers:
+                first = by_id[row["external_id"]]
+                if first.id is None:
+                    left.append(row)
+                else:
+                    answers[row["position"]] = Accepted(row["position"], first.id, first.contact_id, False)
+        rows = left
+    return [answers[position] for position in range(len(new))]
+
+
+async def _accept(session: OrganizationSession, rows: Sequence[Mapping[str, Any]], make_contacts: bool) -> list[Accepted]:
+    """As `accept`, where no external id occurs twice."""
     parameters = {"o": session.organization_id, "rows": rowset(rows)}
-    found = (await session.execute(_ACCEPT, parameters)).all()
-    unknown = {row.position for row in found if row.whose is None}
+    found = {row.position: row for row in await session.execute(_ACCEPT, parameters)}
+    known = await _known(session, found.values())
+    unknown = {position for position, row in found.items() if row.whose is None and row.external_id not in known}
     if make_contacts and unknown:  # seldom, so it is not asked of every event; the later ones of a new contact come after the known ones'
         missing = {"o": session.organization_id, "rows": rowset([row for row in rows if row["position"] in unknown])}
         await session.execute(_MAKE_CONTACTS, missing)
-        made = (await session.execute(_ACCEPT, missing)).all()
-        found = sorted([*(row for row in found if row.position not in unknown), *made], key=lambda row: row.position)
+        made = {row.position: row for row in await session.execute(_ACCEPT, missing)}
+        found |= made
+        known |= await _known(session, made.values())
+    return [_accepted(found[row["position"]], known) for row in rows]
+
+
+async def _known(session: OrganizationSession, found: Iterable[Any]) -> dict[str, tuple[UUID, UUID]]:
+    """The event and its contact, of each external id that was accepted before."""
     repeated = [row.external_id for row in found if not row.new and row.external_id is not None]
-    known: dict[str, UUID] = {}
-    if repeated:
-        rows_known = await session.execute(_KNOWN, {"o": session.organization_id, "ids": repeated})
-        known = {row.external_id: row.id for row in rows_known}
-    return [_accepted(row, known) for row in found]
+    if not repeated:
+        return {}
+    rows = await session.execute(_KNOWN, {"o": session.organization_id, "ids": repeated})
+    return {row.external_id: (row.id, row.contact_id) for row in rows}
 
 
-def _accepted(row: Any, known: Mapping[str, UUID]) -> Accepted:
+def _accepted(row: Any, known: Mapping[str, tuple[UUID, UUID]]) -> Accepted:
     if row.new:
         return Accepted(row.position, row.id, row.whose, True)
-    earlier = known.get(row.external_id or "")
-    return Accepted(row.position, earlier, row.whose, False)
+    event_id, contact_id = known.get(row.external_id or "", (None, None))
+    return Accepted(row.position, event_id, contact_id, False)
 
 
 async def page(

@@ -54,6 +54,15 @@ def fault_of(error: BaseException) -> Fault | None:
     return Fault.UNAVAILABLE if lost else None
 
 
+def lies_in_the_rows(error: BaseException) -> bool:
+    """Whether it comes again with the same rows, but not with others: what was written breaks a rule, or a mistake of ours. False:
+    it lies with the database as it is now (away, read-only, full), and any rows would have met it."""
+    if fault_of(error) is Fault.UNAVAILABLE or isinstance(error, OSError):
+        return False
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(origin, (psycopg.DataError, psycopg.IntegrityError)) or not isinstance(origin, psycopg.Error)
+
+
 def timed_out(error: DBAPIError) -> bool:
     """Whether the statement took longer than it was allowed to."""
     return getattr(error.orig, "sqlstate", None) == _CANCELLED

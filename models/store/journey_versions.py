@@ -1,6 +1,6 @@
 """Published versions: frozen, numbered from 1, never changed."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from models.domain.errors import NotFound
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.definition import Definition, SendStep
 from models.domain.journey.facts import ConnectionFact, Facts, JourneyFact, TemplateFact, TopicFact
+from models.domain.journey.leading import enters_at_once, leads_to
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
 from models.tables.journeys import JourneyVersion
@@ -47,9 +48,28 @@ async def facts(session: OrganizationSession, definition: Definition, journey_id
         attributes=(await session.execute(_ATTRIBUTES, mine)).scalar_one(),
         segments={row.id: row.rule for row in await session.execute(_SEGMENTS, mine)},
         journeys={id: JourneyFact(published, archived) for id, published, archived in await session.execute(_JOURNEYS, mine)},
+        leads=await _leads(session, definition),
         members=frozenset((await session.execute(_MEMBERS, mine)).scalars()),
         journey_id=journey_id,
     )
+
+
+_NEWEST = text("""
+    SELECT DISTINCT ON (v.journey_id) v.journey_id, v.definition
+    FROM journey_versions v JOIN journeys j ON j.organization_id = :organization_id AND j.id = v.journey_id AND j.archived_at IS NULL
+    WHERE v.organization_id = :organization_id AND v.journey_id = ANY(CAST(:ids AS uuid[])) ORDER BY v.journey_id, v.number DESC""")
+
+
+async def _leads(session: OrganizationSession, definition: Definition) -> dict[UUID, Set[UUID]]:
+    """Of the journeys that the definition leads into without a wait, and those beyond: into which their newest versions lead. One
+    statement for each journey on the longest way."""
+    found: dict[UUID, Set[UUID]] = {}
+    ahead = set(enters_at_once(definition))
+    while ahead:
+        rows = await session.execute(_NEWEST, {"organization_id": session.organization_id, "ids": list(ahead)})
+        found |= dict.fromkeys(ahead, frozenset()) | {row.journey_id: leads_to(Definition.model_validate(row.definition)) for row in rows}
+        ahead = {journey_id for led in found.values() for journey_id in led} - found.keys()
+    return found
 
 
 async def _templates(session: OrganizationSession, definition: Definition) -> dict[UUID, TemplateFact]:

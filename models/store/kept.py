@@ -3,7 +3,7 @@
 A row of another run that is still `claimed` was certainly not handed over: it is taken from its owner here, under the row's lock, so
 that nobody hands it over any more. One that is being handed over counts as uncertain. So of two runs of a chain never both send.
 
-What was done for a later visit counts as well, as `models.domain.journey.replay.met` says.
+What was done for a later visit counts as well, and what a step of another kind did does not, as `models.domain.journey.replay.met` says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ from models.tables.base import new_id
 # has been replayed itself asks in vain: it does nothing any more.
 _OTHERS = """
     asked AS MATERIALIZED (
-      SELECT a.run_id, a.contact_id, a.step_id, a.visit, a.loops, r.root_run_id
-      FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, contact_id uuid, step_id text, visit int, loops boolean)
+      SELECT a.run_id, a.contact_id, a.kind, a.step_id, a.visit, a.loops, r.root_run_id
+      FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, contact_id uuid, kind text, step_id text, visit int, loops boolean)
       CROSS JOIN LATERAL (
         SELECT r.root_run_id, r.replay FROM runs r
         WHERE r.organization_id = :o AND r.id = a.run_id AND r.replay_of IS NOT NULL AND r.replayed_by IS NULL LIMIT 1) r
@@ -76,10 +76,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Asked:
-    """`loops`: the step can be come to twice."""
+    """`kind`: of the step. `loops`: it can be come to twice."""
 
     run_id: UUID
     contact_id: UUID
+    kind: str
     step_id: str
     visit: int
     loops: bool
@@ -123,7 +124,8 @@ _TAKE_EFFECTS = text(
     found AS MATERIALIZED (
       SELECT e.id FROM others o CROSS JOIN LATERAL (
         SELECT e.id, e.state FROM effects e
-        WHERE e.organization_id = :o AND e.run_id = o.other_id AND e.step_id = o.step_id AND e.visit >= o.visit ORDER BY e.id FOR UPDATE) e
+        WHERE e.organization_id = :o AND e.run_id = o.other_id AND e.step_id = o.step_id AND e.kind = o.kind AND e.visit >= o.visit
+        ORDER BY e.id FOR UPDATE) e
       WHERE e.state = 'claimed')
     UPDATE effects e SET state = 'failed', reason = '{REPLAYED}', attempts = e.attempts + 1, settled_at = clock_timestamp()
     WHERE e.organization_id = :o AND e.id = ANY(ARRAY(SELECT id FROM found))
@@ -135,7 +137,7 @@ _ADOPT = text(
     WITH {_OTHERS},
     here AS MATERIALIZED (
       SELECT DISTINCT o.run_id, o.step_id, o.visit FROM others o JOIN effects e
-        ON e.organization_id = :o AND e.run_id = o.other_id AND e.step_id = o.step_id AND e.visit = o.visit),
+        ON e.organization_id = :o AND e.run_id = o.other_id AND e.step_id = o.step_id AND e.kind = o.kind AND e.visit = o.visit),
     found AS MATERIALIZED (
       SELECT DISTINCT ON (o.run_id, o.step_id, o.visit) o.run_id, o.contact_id, o.step_id, o.visit, e.*
       FROM others o CROSS JOIN LATERAL (
@@ -145,7 +147,7 @@ _ADOPT = text(
             'kept_at', coalesce(e.details ->> 'kept_at', to_char(coalesce(e.settled_at, e.created_at) AT TIME ZONE 'UTC',
                                                                  'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'))) AS details
         FROM effects e
-        WHERE e.organization_id = :o AND e.run_id = o.other_id AND e.step_id = o.step_id AND e.visit >= o.visit
+        WHERE e.organization_id = :o AND e.run_id = o.other_id AND e.step_id = o.step_id AND e.kind = o.kind AND e.visit >= o.visit
           AND e.state IN ('done', 'unknown', 'transmitting')) e
       WHERE e.done_at = o.visit OR NOT o.loops OR (o.run_id, o.step_id, o.visit) NOT IN (SELECT run_id, step_id, visit FROM here)
       ORDER BY o.run_id, o.step_id, o.visit, e.state, e.done_at)

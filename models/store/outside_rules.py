@@ -17,26 +17,51 @@ from models.tables.events import JourneyTrigger
 
 @dataclass(frozen=True)
 class Occasion:
-    """Why rules are looked at: these events, these contacts' changes, or (both None) the passing of time."""
+    """Why rules are looked at: these events, what events these runs missed before they entered, these contacts' changes, or (all None)
+    the passing of time."""
 
     events: Sequence[UUID] | None = None
+    missed_by: Sequence[UUID] | None = None
     contacts: Sequence[UUID] | None = None
 
 
 async def in_force(session: OrganizationSession, kind: str, event_names: Sequence[str] | None) -> Sequence[JourneyTrigger]:
-    """The triggers of this kind about these events or (None) about contacts alone."""
+    """The triggers of this kind about these events or (None) about contacts alone, each journey's in their order."""
     statement = select(JourneyTrigger).where(
         col(JourneyTrigger.organization_id) == session.organization_id, col(JourneyTrigger.kind) == kind, col(JourneyTrigger.active)
     )
     about = col(JourneyTrigger.event_name)
     statement = statement.where(about.is_(None) if event_names is None else about.in_(event_names))
-    return (await session.execute(statement.order_by(col(JourneyTrigger.id)))).scalars().all()
+    return (await session.execute(statement.order_by(col(JourneyTrigger.position), col(JourneyTrigger.id)))).scalars().all()
+
+
+async def entry_triggers(session: OrganizationSession, version_id: UUID) -> Sequence[JourneyTrigger]:
+    """The version's, in its own order."""
+    statement = select(JourneyTrigger).where(
+        col(JourneyTrigger.organization_id) == session.organization_id,
+        col(JourneyTrigger.version_id) == version_id,
+        col(JourneyTrigger.kind) == "entry",
+    )
+    return (await session.execute(statement.order_by(col(JourneyTrigger.position)))).scalars().all()
 
 
 _AFTER_ENTRY = "coalesce(e.seq > r.entry_seq, e.created_at >= coalesce(r.entered_at, r.created_at))"
 _BY_EVENT = f"""
       JOIN events e ON e.organization_id = :o AND e.contact_id = r.contact_id AND e.id = ANY(CAST(:events AS uuid[]))
         AND e.name = :name AND {_AFTER_ENTRY}"""
+# Accepted and matched while the run's contact waited to be let in.
+_MISSED = f"e.organization_id = :o AND e.contact_id = r.contact_id AND e.routed_at IS NOT NULL AND {_AFTER_ENTRY}"
+_BY_MISSED_EVENT = f"""
+      JOIN events e ON {_MISSED} AND e.name = :name"""
+_MISSING = text(
+    f"""
+    SELECT DISTINCT t.id FROM runs r
+    JOIN journey_triggers t ON t.organization_id = :o AND t.version_id = r.version_id AND t.kind IN ('exit', 'goal')
+      AND t.event_name IS NOT NULL AND t.active
+    JOIN events e ON {_MISSED} AND e.name = t.event_name
+    WHERE r.organization_id = :o AND r.id = ANY(CAST(:runs AS uuid[]))
+    """
+)
 _EXIT = """
     UPDATE runs x SET exit_requested_at = clock_timestamp(), exit_reason = :reason
     FROM (SELECT DISTINCT r.id FROM runs r JOIN contacts c ON c.organization_id = :o AND c.id = r.contact_id {by_event}
@@ -44,6 +69,12 @@ _EXIT = """
             AND {some} AND ({rule})) f
     WHERE x.organization_id = :o AND x.id = f.id AND x.exit_requested_at IS NULL
     RETURNING x.id"""
+# By the clocks of those who say when something happened, where the run's entry has such a time: an event may be told late. A minute's
+# grace for clocks that differ.
+_SINCE_ENTRY = """e.occurred_at >= coalesce(
+          (SELECT b.occurred_at FROM events b WHERE b.organization_id = :o AND b.id = r.entry_event_id),
+          (SELECT n.created_at FROM entries n WHERE n.organization_id = :o AND n.contact_id = r.contact_id AND n.run_id = r.id),
+          r.entered_at, r.created_at) - interval '1 minute'"""
 _GOAL = """
     INSERT INTO goal_hits (id, organization_id, run_id, journey_id, version_id, goal, event_id, occurred_at)
     SELECT gen_random_uuid(), :o, f.* FROM (
@@ -51,7 +82,7 @@ _GOAL = """
       FROM runs r JOIN contacts c ON c.organization_id = :o AND c.id = r.contact_id {by_event}
       WHERE r.organization_id = :o AND r.version_id = :version_id
         AND {at} <= coalesce(r.entered_at, r.created_at) + CAST(:window AS interval)
-        AND {some} AND ({rule})
+        AND {since_entry} AND {some} AND ({rule})
       ORDER BY r.id{order}) f
     ON CONFLICT (run_id, goal) DO NOTHING
     RETURNING run_id"""
@@ -62,6 +93,18 @@ _EXIT_RUNS = text(
     RETURNING id
     """
 )
+
+
+async def missed(session: OrganizationSession, run_ids: Sequence[UUID]) -> Sequence[JourneyTrigger]:
+    """Exit rules, then goals, about whose events these runs, which enter now, have missed one: between the moment at which they were to
+    enter and now, for a journey may be paused, or its hour full."""
+    ids = (await session.execute(_MISSING, {"o": session.organization_id, "runs": list(run_ids)})).scalars().all()
+    if not ids:
+        return []
+    statement = select(JourneyTrigger).where(
+        col(JourneyTrigger.organization_id) == session.organization_id, col(JourneyTrigger.id).in_(ids)
+    )
+    return (await session.execute(statement.order_by(col(JourneyTrigger.kind), col(JourneyTrigger.id)))).scalars().all()
 
 
 async def end_runs(session: OrganizationSession, trigger: JourneyTrigger, occasion: Occasion, now: datetime) -> list[OutboxMessage]:
@@ -75,12 +118,12 @@ async def end_runs(session: OrganizationSession, trigger: JourneyTrigger, occasi
 async def count_goal(
     session: OrganizationSession, trigger: JourneyTrigger, occasion: Occasion, window: timedelta, ends: bool, now: datetime
 ) -> list[OutboxMessage]:
-    """Runs of the trigger's version that reached the goal within `window` of their entry are counted, once each. With `ends`, those
-    under way are over: whom to tell."""
+    """Runs of the trigger's version that reached the goal after their entry and within `window` of it are counted, once each. With
+    `ends`, those under way are over: whom to tell."""
     parts, parameters = _parts(session, trigger, occasion, now)
-    by_event = occasion.events is not None
+    by_event = occasion.events is not None or occasion.missed_by is not None
     parts |= {"event_id": "e.id" if by_event else "CAST(NULL AS uuid)", "at": "e.occurred_at" if by_event else "clock_timestamp()"}
-    parts["order"] = ", e.seq" if by_event else ""
+    parts |= {"order": ", e.seq" if by_event else "", "since_entry": _SINCE_ENTRY if by_event else "TRUE"}
     wanted = {**parameters, "goal": trigger.name, "window": window}
     reached = list((await session.execute(text(_GOAL.format(**parts)), wanted)).scalars())
     if not ends or not reached:
@@ -99,6 +142,9 @@ def _parts(
     if occasion.events is not None:
         parts["by_event"] = _BY_EVENT
         parameters |= {"events": list(occasion.events), "name": trigger.event_name}
+    elif occasion.missed_by is not None:
+        parts |= {"by_event": _BY_MISSED_EVENT, "some": "r.id = ANY(CAST(:runs AS uuid[]))"}
+        parameters |= {"runs": list(occasion.missed_by), "name": trigger.event_name}
     elif occasion.contacts is not None:
         parts["some"] = "r.contact_id = ANY(CAST(:contacts AS uuid[]))"
         parameters["contacts"] = list(occasion.contacts)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from models.domain.journey.replay import Arrival, Begun, Deed, Past, Place, Remark, Trip, better
+from models.domain.journey.replay import Act, Arrival, Begun, Deed, Past, Remark, Trip, better
 from models.store.session import OrganizationSession
 
 _CHAIN = """FROM runs r {join}
@@ -28,11 +28,11 @@ _ARRIVALS = text(
 # An effect that a replay has found done is a row of its own, which says whose it was: see `kept`.
 _PASTS = text(
     f"""
-    SELECT coalesce(r.root_run_id, r.id) AS root, d.step_id, d.visit, r.id AS run_id, d.state, d.reason,
+    SELECT coalesce(r.root_run_id, r.id) AS root, 'send' AS kind, d.step_id, d.visit, r.id AS run_id, d.state, d.reason,
       coalesce(d.settled_at, d.transmitting_at, d.claimed_at) AS at
     {_CHAIN.format(join="JOIN deliveries d ON d.organization_id = :o AND d.run_id = r.id")}
     UNION ALL
-    SELECT coalesce(r.root_run_id, r.id), e.step_id, e.visit, r.id, e.state, e.reason, coalesce(e.settled_at, e.created_at)
+    SELECT coalesce(r.root_run_id, r.id), e.kind, e.step_id, e.visit, r.id, e.state, e.reason, coalesce(e.settled_at, e.created_at)
     {_CHAIN.format(join="JOIN effects e ON e.organization_id = :o AND e.run_id = r.id")}
       AND NOT jsonb_exists(e.details, 'kept_from')
     """
@@ -79,9 +79,10 @@ def begun_with(terms: Mapping[str, Any] | None) -> Begun:
     return Begun(kept.get("visits", {}), kept.get("visits_before", 0), tuple(kept.get("skips", ())))
 
 
-async def pasts(session: OrganizationSession, roots: Sequence[UUID]) -> dict[UUID, dict[Place, Past]]:
-    found: defaultdict[UUID, dict[Place, Past]] = defaultdict(dict)
+async def pasts(session: OrganizationSession, roots: Sequence[UUID]) -> dict[UUID, dict[Act, Past]]:
+    """By root, what its chain has done, or may have, or has certainly not."""
+    found: defaultdict[UUID, dict[Act, Past]] = defaultdict(dict)
     for row in await session.execute(_PASTS, {"o": session.organization_id, "roots": list(roots)}):
-        here, place = found[row.root], (row.step_id, row.visit)
-        here[place] = better(here.get(place), Past(row.run_id, _DEEDS.get(row.state, Deed.NOT_DONE), row.at, row.reason))
+        here, act = found[row.root], (row.kind, row.step_id, row.visit)
+        here[act] = better(here.get(act), Past(row.run_id, _DEEDS.get(row.state, Deed.NOT_DONE), row.at, row.reason))
     return found

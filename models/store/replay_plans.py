@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from models.domain.journey.definition import Definition
 from models.domain.journey.operations import UNKNOWN_RESEND, UNKNOWN_STEP
-from models.domain.journey.replay import Ahead, Begun, Past, Place, Standing, Trip, begin_at, forecast
+from models.domain.journey.replay import Act, Ahead, Begun, Past, Standing, Trip, begin_at, forecast, worn_out
 from models.domain.journey.run import FINISHED, Phase
 from models.store import journey_versions, replay_chains
 from models.store.run_applicability import LOST_PAUSED
@@ -74,6 +74,11 @@ class Plan:
     ahead: Sequence[Ahead]
     again: Mapping[str, int]  # steps that are asked for once more, with the visit
 
+    @property
+    def worn_out(self) -> bool:
+        """Whether the run exits at once, having come to its first step as often as the journey allows."""
+        return self.from_step in worn_out(self.definition, self.begun)
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -115,7 +120,7 @@ async def plan(session: OrganizationSession, olds: Sequence[Old], wanted: Replay
     return [_plan(old, wanted, versions, chains[old.root_id], pasts[old.root_id]) for old in olds]
 
 
-def _plan(old: Old, wanted: ReplayOptions, versions: "_Versions", chain: Sequence[Trip], pasts: Mapping[Place, Past]) -> Plan | Refusal:
+def _plan(old: Old, wanted: ReplayOptions, versions: "_Versions", chain: Sequence[Trip], pasts: Mapping[Act, Past]) -> Plan | Refusal:
     if (code := _refusal(old)) is not None:
         return Refusal(old, code)
     original, version = versions.original(old), versions.chosen(old)

@@ -11,8 +11,10 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from models.domain.connection import BROKEN_REASONS
 from models.domain.journey.definition import Definition, SendStep, WaitForStep, WaitStep
 from models.domain.journey.entry import SegmentTrigger
+from models.domain.journey.interpreter import PAUSES
 from models.store import outbox
 from models.store.outbox import OutboxMessage
 from models.store.segment_sql import compile_rule
@@ -30,15 +32,32 @@ _INSIDE = {
     "campaign": """r.campaign_id = ANY(ARRAY(
         SELECT c.id FROM campaigns c WHERE c.organization_id = :o AND (c.id = :id OR c.parent_id = :id)))""",
 }
-# When a run would have gone on without the pause; NULL: not by itself. One that was busy would have gone on at once.
-_DUE = """CASE coalesce(r.beneath, r.status) WHEN 'active' THEN CAST(:paused_at AS timestamptz)
-            WHEN 'needs_attention' THEN NULL ELSE r.wake_at END"""
+# Why a run is held: the row of one that is paused says why it is paused, its record why it was held before.
+_HELD_FOR = """CASE r.status WHEN 'held' THEN r.reason ELSE (
+    SELECT e.details ->> 'reason' FROM run_events e
+    WHERE e.organization_id = :o AND e.run_id = r.id AND e.kind = 'held' ORDER BY e.sequence DESC LIMIT 1) END"""
+_MENDED = """EXISTS (
+    SELECT 1 FROM journey_versions v JOIN connections c ON c.organization_id = :o AND c.status = 'active'
+      AND CAST(c.id AS text) = v.definition #>> ARRAY['steps', r.step_id, 'connection_id']
+    WHERE v.organization_id = :o AND v.id = r.version_id)"""
+# Whom lifting the pause lets go at once, whenever they would look again: `interpreter.unhold`. One whose connection is broken still is
+# held again at once.
+_LET_GO = f"""CASE WHEN ({_HELD_FOR}) = ANY(CAST(:pause_reasons AS text[])) THEN TRUE
+    WHEN ({_HELD_FOR}) = ANY(CAST(:broken_reasons AS text[])) THEN {_MENDED} ELSE FALSE END"""
+# When a run would have gone on without the pause; NULL: not by itself. One that was busy, or that nothing else holds, at once.
+_DUE = f"""CASE coalesce(r.beneath, r.status) WHEN 'active' THEN CAST(:paused_at AS timestamptz)
+    WHEN 'needs_attention' THEN NULL
+    WHEN 'held' THEN CASE WHEN {_LET_GO} THEN least(r.wake_at, CAST(:paused_at AS timestamptz)) ELSE r.wake_at END
+    ELSE r.wake_at END"""
+_REASONS = {"pause_reasons": list(PAUSES), "broken_reasons": sorted(BROKEN_REASONS)}  # parameters of _DUE, with `paused_at`
 _STANDING = "r.organization_id = :o AND {inside} AND r.finished_at IS NULL AND r.exit_requested_at IS NULL"
 _PAUSED = "SELECT paused_at FROM {table} WHERE organization_id = :o AND id = :id AND pauses = coalesce(CAST(:pauses AS integer), pauses)"
 _COUNTS = f"""
-    SELECT r.version_id, r.step_id, coalesce(r.beneath, r.status) AS status, count(*) AS runs, min({_DUE}) AS oldest_due,
-      count(*) FILTER (WHERE {_DUE} <= :now) AS due, {{buckets}}
-    FROM runs r WHERE {_STANDING} GROUP BY 1, 2, 3"""
+    WITH standing AS MATERIALIZED (
+      SELECT r.version_id, r.step_id, coalesce(r.beneath, r.status) AS status, {_DUE} AS due_at FROM runs r WHERE {_STANDING})
+    SELECT s.version_id, s.step_id, s.status, count(*) AS runs, min(s.due_at) AS oldest_due,
+      count(*) FILTER (WHERE s.due_at <= :now) AS due, {{buckets}}
+    FROM standing s GROUP BY 1, 2, 3"""
 _LEAVING = f"""SELECT r.id FROM runs r JOIN contacts c ON c.organization_id = :o AND c.id = r.contact_id
     WHERE {_STANDING} AND ({{rule}})"""
 # Locked in the order of runs, as the record of transitions does.
@@ -92,8 +111,8 @@ async def paused_at(session: OrganizationSession, kind: Kind, subject_id: UUID, 
 
 async def standing(session: OrganizationSession, kind: Kind, subject_id: UUID, since: datetime, now: datetime) -> list[DueAtStep]:
     """Where the unfinished runs stand, beneath the pause."""
-    buckets = ", ".join(f"count(*) FILTER (WHERE {_DUE} <= :before_{index}) AS b{index}" for index in range(len(BUCKETS)))
-    parameters = {"o": session.organization_id, "id": subject_id, "paused_at": since, "now": now}
+    buckets = ", ".join(f"count(*) FILTER (WHERE s.due_at <= :before_{index}) AS b{index}" for index in range(len(BUCKETS)))
+    parameters = {"o": session.organization_id, "id": subject_id, "paused_at": since, "now": now, **_REASONS}
     parameters |= {f"before_{index}": now - age for index, age in enumerate(BUCKETS)}
     rows = await session.execute(text(_COUNTS.format(inside=_INSIDE[kind], buckets=buckets)), parameters)
     return [DueAtStep(row.version_id, row.step_id, row.status, row.runs, row.oldest_due, row.due, row[6:]) for row in rows]
@@ -146,7 +165,7 @@ async def to_tell(session: OrganizationSession, workflow_ids: Sequence[str]) -> 
 async def _rules(session: OrganizationSession, kind: Kind, subject_id: UUID, wanted: LeftOut, since: datetime, now: datetime) -> list[Rule]:
     rules = []
     if wanted.drop_older_than is not None:
-        parameters = {"paused_at": since, "drop_before": now - wanted.drop_older_than}
+        parameters = {"paused_at": since, "drop_before": now - wanted.drop_older_than, **_REASONS}
         rules.append(Rule(OVERDUE, f"{_DUE} < CAST(:drop_before AS timestamptz)", parameters))
     if wanted.recheck_entry:
         rules += await _entry_rules(session, kind, subject_id, now)

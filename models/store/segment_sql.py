@@ -131,7 +131,8 @@ class _Compiler:
             return present if operator == "exists" else f"({present} AND {self.column_test(rule, operator, column)})"
         document = f"({_DOCUMENTS[namespace]} -> {self.bind(key, 'text')})"
         if (variable := run_reference(rule.value)) is not None:
-            return f"COALESCE({document} = (r.variables -> {self.bind(variable, 'text')}), FALSE)"
+            same = f"{document} = (r.variables -> {self.bind(variable, 'text')})"
+            return f"COALESCE({same} AND {document} <> 'null', FALSE)"  # null is no value: a sender may leave ids null
         return self.json_test(rule.value, operator, document)
 
     def column_test(self, rule: FieldRule, operator: str, column: str) -> str:

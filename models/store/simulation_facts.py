@@ -22,6 +22,7 @@ from models.store.suppressions import address_hash
 EVENTS_EACH = 1_000  # the newest of one name and contact: no rule counts further
 
 _TOPIC_NAMES = text("SELECT id, name FROM topics WHERE organization_id = :o")
+_TOPIC_KEYS = text("SELECT key, id FROM topics WHERE organization_id = :o")
 _ORGANIZATION = text("SELECT name, timezone, status, quiet_hours, attribute_schema FROM organizations WHERE id = :o")
 _PEOPLE = text(
     """
@@ -68,6 +69,13 @@ class Around:
     organization_name: str
     topic_names: Mapping[str, str]
     surroundings: Surroundings
+
+
+async def vocabulary(session: OrganizationSession) -> tuple[dict[str, UUID], dict[str, Any]]:
+    """Topics by key, archived ones too, and the schema of custom attributes."""
+    topics = await session.execute(_TOPIC_KEYS, {"o": session.organization_id})
+    organization = (await session.execute(_ORGANIZATION, {"o": session.organization_id})).one()
+    return {row.key: row.id for row in topics}, organization.attribute_schema
 
 
 async def surroundings(session: OrganizationSession, definition: Definition, facts: Facts, tries: int) -> Around:

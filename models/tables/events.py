@@ -134,7 +134,7 @@ class Entry(OrganizationRow, table=True):
     outcome: str = "pending"  # pending | entered | refused
     reason: str | None = None  # refused, or still pending, because of this
     parent_run_id: UUID | None = None  # of the run whose step led here
-    event_seq: int | None = Field(default=None, sa_type=BigInteger)  # of the event
+    event_seq: int | None = Field(default=None, sa_type=BigInteger)  # of the event, or of the last one accepted when this was written
     run_id: UUID | None = None
     decided_at: datetime | None = moment(nullable=True)
 

@@ -144,7 +144,7 @@ class Run(OrganizationRow, table=True):
     entry_source: str = Field(default="api", sa_column_kwargs={"server_default": "api"})  # api | campaign | event | segment | journey
     entry_key: str | None = None  # tells two runs of one contact apart
     entry_event_id: UUID | None = None
-    entry_seq: int | None = Field(default=None, sa_type=BigInteger)  # of that event: later ones count for waits
+    entry_seq: int | None = Field(default=None, sa_type=BigInteger)  # of that event, or the last before: later ones count
     parent_run_id: UUID | None = None  # of the run whose step led here
     hidden: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
     exit_requested_at: datetime | None = moment(nullable=True)  # a rule of the journey ended it; the fence obeys this

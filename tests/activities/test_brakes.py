@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from activities.versions import Versions
 from models.domain.audit import SYSTEM
 from models.store import brakes, controls
 from models.store.deliveries import Settled
-from models.tables.base import new_id
+from models.tables.base import new_id, utc_now
 from tests.activities.test_audit import happened
 from tests.activities.world import NOON, FakeProvider, World
 
@@ -313,6 +314,50 @@ async def test_a_provider_that_takes_nothing_is_asked_again_later_and_not_for_ev
     assert (await notify(world, provider, ref.model_copy(update={"tries": 5})))[0] > look_at
     assert await notify(world, provider, ref.model_copy(update={"tries": MOST_TRIES})) == (None, "nobody")
     assert len(provider.called) == 1
+
+
+async def test_a_sandbox_connection_that_broke_when_the_sandbox_moved_mends_itself(
+    world: World, provider: FakeProvider, sending: SendActivities
+) -> None:
+    await person(world, "admin")
+    ref = await brakes_down(world, provider, sending)
+    await world.sql(
+        """UPDATE connections SET provider = 'smtp', status = 'broken', broken_reason = 'address_not_allowed',
+           config = config || jsonb_build_object('username', CAST(:o AS text))"""
+    )
+    assert await notify(world, provider, ref) == (None, "told")
+    assert await world.actions("connection.") == ["connection.mended"]
+
+
+@pytest.mark.parametrize(("hook", "notice"), [("before", "waiting"), ("after", "unknown")])
+async def test_a_provider_that_raises_is_judged_by_how_far_it_came(
+    world: World, provider: FakeProvider, sending: SendActivities, caplog: pytest.LogCaptureFixture, hook: str, notice: str
+) -> None:
+    await person(world, "admin")
+    ref = await brakes_down(world, provider, sending)
+
+    async def fault(message: OutgoingMessage) -> None:
+        raise RuntimeError(f"cannot write to {message.recipient}")
+
+    getattr(provider, hook).append(fault)
+    assert (await notify(world, provider, ref))[1] == notice
+    [logged] = [vars(record) for record in caplog.records if record.name == "activities.lines"]
+    assert logged["delivery_id"] == str(provider.called[0].delivery_id) and provider.called[0].recipient not in str(logged)
+
+
+@pytest.mark.parametrize("skew", [timedelta(hours=-1), timedelta(hours=1)])
+async def test_the_connections_rate_is_obeyed_by_a_worker_whose_clock_is_wrong(
+    world: World, provider: FakeProvider, sending: SendActivities, monkeypatch: pytest.MonkeyPatch, skew: timedelta
+) -> None:
+    await person(world, "admin")
+    ref = await brakes_down(world, provider, sending)
+    await world.sql("UPDATE connections SET rate_per_second = 1")
+    monkeypatch.setattr("activities.braking.utc_now", lambda: utc_now() + skew)
+    await world.sql("UPDATE connection_rates SET next_slot_at = clock_timestamp() + interval '2 seconds'")
+    began = asyncio.get_running_loop().time()
+    async with asyncio.timeout(60):
+        assert await notify(world, provider, ref) == (None, "told")
+    assert asyncio.get_running_loop().time() - began > 1
 
 
 async def test_a_mail_that_may_have_left_is_not_written_again(world: World, provider: FakeProvider, sending: SendActivities) -> None:

@@ -292,7 +292,7 @@ async def test_the_entry_rules_in_sql_say_what_the_journey_says(world: World, ru
         mine = [(NOW - ago, status) for ago, status, key in entries if key is None]
         under_way = sum(Phase(status) not in FINISHED for _, status in mine)
         past = Past(len(entries), len(mine), under_way, max((at for at, _ in mine), default=None))
-        reason = refusal(parsed, past, NOW)
+        reason = refusal(parsed, past, NOW, "event")
         expected[reason] = expected.get(reason, 0) + 1
     await world.campaign()
     assert (await snapshot(world)).runs == expected.pop(None, 0)

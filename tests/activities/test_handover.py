@@ -262,10 +262,11 @@ async def test_every_workflow_with_runs_there_is_told_once_per_pass(handing: Han
     assert {(order.version_id, order.choices["news"].step_id) for _, order, _ in board.told} == {(handing.version_id, "receipt")}
 
 
-async def test_one_that_is_closed_missing_or_silent_keeps_nobody_waiting(handing: Handing) -> None:
+@pytest.mark.parametrize("silence", [WorkflowUpdateRPCTimeoutOrCancelledError(), RPCError("slow", RPCStatusCode.DEADLINE_EXCEEDED, b"")])
+async def test_one_that_is_closed_missing_or_silent_keeps_nobody_waiting(handing: Handing, silence: Exception) -> None:
     board = Switchboard()
     gone, silent = (f"test/{run}" for run in handing.runs[:2])
-    board.troubles = {gone: RPCError("not found", RPCStatusCode.NOT_FOUND, b""), silent: WorkflowUpdateRPCTimeoutOrCancelledError()}
+    board.troubles = {gone: RPCError("not found", RPCStatusCode.NOT_FOUND, b""), silent: silence}
     assert await tell(handing, board, page_size=10) is None
     assert [name for name, _, _ in board.told] == [f"test/{handing.runs[2]}"]
 

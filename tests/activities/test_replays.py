@@ -193,6 +193,23 @@ async def test_an_effect_is_kept_through_a_chain_and_says_whose_it_was(effects: 
     assert kept.details["kept_at"] == kept_again.details["kept_at"]
 
 
+@pytest.mark.parametrize("state", ["done", "unknown"])
+async def test_what_another_kind_of_step_did_is_neither_kept_nor_in_doubt_and_the_dry_run_says_so(effects: EffectWorld, state: str) -> None:
+    """In the version that the old run was on, the step of this name did something else."""
+    runs = await effects.people(2)
+    await effects.perform(runs[:1], "news")
+    await leave(effects, runs[1], {"done": "accepted"}.get(state, state))
+    await effects.sql("UPDATE effects SET kind = 'subscribe', state = :state", state=state)
+    await effects.sql("UPDATE contacts SET attributes = '{}'")
+    await effects.sql("UPDATE runs SET status = 'needs_attention', step_id = 'news'")
+    async with effects.database.organization(effects.organization_id) as session:
+        seen = await replay_plans.dry_run(session, runs, ReplayOptions())
+    assert {name: count for name, count in seen.numbers.items() if count} == {"to_do": 2}
+    new = await replay(effects, runs)
+    assert said(await effects.perform(new, "news")) == [("done", None)] * 2
+    assert [(await effects.person(run))["attributes"] for run in runs] == [{"plan": "gold"}] * 2
+
+
 async def test_an_effect_in_doubt_is_left_to_a_person_until_more_is_known(effects: EffectWorld) -> None:
     run = await effects.contact()
     await effects.perform([run], "news")

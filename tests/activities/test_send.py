@@ -15,7 +15,7 @@ from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities
 from activities.versions import Versions
 from models.settings import Settings
-from models.store import fence
+from models.store import connections, fence
 from models.store.session import Database
 from tests.activities.world import NOON, FakeProvider, World
 
@@ -190,6 +190,27 @@ async def test_a_sandbox_connection_that_broke_when_the_sandbox_moved_mends_itse
     assert outcomes(await send(sending, world, [run], round=1)) == [(SendOutcome.ACCEPTED, None)]
     assert await world.one("SELECT status FROM connections") == "active"
     assert await world.actions("connection.") == ["connection.mended"]
+
+
+async def test_a_connection_is_mended_while_no_other_transaction_is_open(
+    world: World, sending: SendActivities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await world.contact()
+    await world.sql(
+        """UPDATE connections SET provider = 'smtp', status = 'broken', broken_reason = 'address_not_allowed',
+           config = config || jsonb_build_object('username', CAST(:o AS text))"""
+    )
+    held: list[int] = []
+    really = connections.mark_active
+
+    async def mark_active(*given: Any) -> bool:
+        pool: Any = world.database.engine.pool
+        held.append(pool.checkedout())
+        return await really(*given)
+
+    monkeypatch.setattr(connections, "mark_active", mark_active)
+    await send(sending, world, [run])
+    assert held == [1]
 
 
 async def test_without_a_connection_runs_wait_and_nothing_is_claimed(world: World, sending: SendActivities) -> None:

@@ -1,12 +1,13 @@
 """Whatever is killed whenever: no message twice, none lost, and doubt is called doubt."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
@@ -14,7 +15,7 @@ from temporalio.testing import ActivityEnvironment
 from activities import ledger, other_attempts
 from activities.claiming import Claimer
 from activities.contracts.sending import SendOutcome, SendResult
-from activities.ledger import Ledger
+from activities.ledger import Ledger, Unwritable
 from activities.lines import Lines
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities
@@ -22,6 +23,7 @@ from activities.versions import Versions
 from models.store import deliveries, fence, suppressions
 from models.store.deliveries import DeliveryRow, Settlement
 from models.store.fence import Passage
+from models.store.session import OrganizationSession
 from models.tables.base import new_id
 from tests.activities.test_lock_orders import take_both
 from tests.activities.world import Crash, FakeProvider, World
@@ -206,9 +208,16 @@ async def test_a_pause_stops_the_batch_and_resuming_sends_the_rest_once(
     await world.campaign()
     runs = await world.people(40)
 
+    changed = asyncio.Event()
+
     async def pause_at_five(message: OutgoingMessage) -> None:
-        if provider.accepted.index(message) == 4:
+        """Those that leave meanwhile keep their places until it stands: how many there are does not depend on how long that takes."""
+        before = provider.accepted.index(message)
+        if before == 4:
             await world.sql(change)
+            changed.set()
+        elif before > 4:
+            await changed.wait()
 
     provider.after.append(pause_at_five)
     results = await send(world, provider, runs)
@@ -429,6 +438,59 @@ async def test_an_answer_is_given_up_after_its_patience(world: World, provider: 
     assert (await world.delivery(run))["state"] == "transmitting"
 
 
+async def test_an_answer_that_cannot_be_written_takes_no_other_with_it(
+    world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, *good = runs = await world.people(4)
+    really = deliveries.settle
+
+    async def settle(session: OrganizationSession, settlements: Sequence[Settlement]) -> Any:
+        if (await world.delivery(bad))["id"] in {one.id for one in settlements}:
+            await session.execute(text("SELECT 1 / 0"))
+        return await really(session, settlements)
+
+    monkeypatch.setattr(deliveries, "settle", settle)
+    with pytest.raises(Unwritable, match="DataError"):
+        await send(world, provider, runs)
+    assert {(await world.delivery(run))["state"] for run in good} == {"accepted"}
+    assert (await world.delivery(bad))["state"] == "transmitting"
+    assert await world.actions("delivery.") == ["delivery.accepted"] * 3
+
+
+async def test_a_message_whose_row_cannot_be_written_is_not_sent_and_keeps_no_other_from_it(
+    world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, *_ = runs = await world.people(4)
+    really = fence.let_pass
+
+    async def let_pass(session: OrganizationSession, passages: Sequence[Passage]) -> Any:
+        if any(one.address.startswith(str(world.contacts[bad])) for one in passages):
+            await session.execute(text("SELECT 1 / 0"))
+        return await really(session, passages)
+
+    monkeypatch.setattr(fence, "let_pass", let_pass)
+    results = await send(world, provider, runs)
+    assert [result.outcome for result in results] == [SendOutcome.TRANSIENT, *[SendOutcome.ACCEPTED] * 3]
+    assert len(provider.accepted) == 3
+
+
+async def test_a_database_that_takes_no_writes_is_waited_for(world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await world.contact()
+    tries = 0
+    really = deliveries.settle
+
+    async def settle(session: OrganizationSession, settlements: Sequence[Settlement]) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            await session.execute(text("SET TRANSACTION READ ONLY"))
+        return await really(session, settlements)
+
+    monkeypatch.setattr(deliveries, "settle", settle)
+    assert [result.outcome for result in await send(world, provider, [run])] == [SendOutcome.ACCEPTED]
+    assert tries == 3
+
+
 @pytest.mark.parametrize(("hook", "outcome"), [("before", SendOutcome.TRANSIENT), ("after", SendOutcome.UNKNOWN)])
 async def test_a_provider_that_raises_is_judged_by_how_far_it_came(
     world: World, provider: FakeProvider, hook: str, outcome: SendOutcome
@@ -449,7 +511,7 @@ async def test_what_a_provider_raised_is_logged_without_what_it_says(
 
     provider.after.append(fault)
     (result,) = await send(world, provider, [await world.contact()])
-    (record,) = [record for record in caplog.records if record.name == "activities.dispatch"]
+    (record,) = [record for record in caplog.records if record.name == "activities.lines"]
     logged = vars(record)
     assert (logged["error"], logged["provider"], logged["delivery_id"]) == ("RuntimeError", "fake", str(result.delivery_id))
     assert record.exc_info is None

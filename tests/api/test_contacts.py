@@ -1,10 +1,11 @@
 import asyncio
 import csv
 import io
+from typing import Any
 
 import pytest
 
-from models.store import contacts
+from models.store import contact_export, contacts
 from models.store.session import Database
 from tests.api.conftest import Cast, Person
 from tests.api.organization_schema import set_attribute_schema
@@ -157,6 +158,26 @@ async def test_an_unchanged_upsert_writes_no_audit_entry(alice: Person, database
     answer = (await alice.client.get("/v1/audit-entries", params={"subject_kind": "contact"})).json()["items"]
     assert [entry["action"] for entry in answer] == ["contact.created"]
     assert "Ada" not in str(answer)
+
+
+async def test_a_slow_reader_of_the_export_holds_no_transaction_open(alice: Person, database: Database) -> None:
+    emails = [f"p{number}@example.com" for number in range(7)]
+    for email in emails:
+        await alice.client.post("/v1/contacts", json={"email": email})
+    pool: Any = database.engine.pool
+    before, text = pool.checkedout(), b""
+    async for piece in contact_export.export(database, alice.organization_id, batch=3):
+        text += piece
+        assert pool.checkedout() == before
+    assert [row["email"] for row in csv.DictReader(io.StringIO(text.decode("utf-8-sig")))] == emails
+
+
+@pytest.mark.parametrize("count", [0, 3])
+async def test_an_export_whose_last_batch_is_full_ends(alice: Person, database: Database, count: int) -> None:
+    for number in range(count):
+        await alice.client.post("/v1/contacts", json={"email": f"p{number}@example.com"})
+    pieces = [piece async for piece in contact_export.export(database, alice.organization_id, batch=3)]
+    assert len(b"".join(pieces).decode("utf-8-sig").splitlines()) == count + 1
 
 
 async def test_the_export_can_be_imported_again_and_runs_no_formula(alice: Person, charlie: Person, database: Database) -> None:

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from models.domain.journey.definition import Definition
 from models.domain.journey.interpreter import STEP_CANCELLED
-from models.domain.journey.replay import Arrival, Begun, Deed, Past, Place, Remark, Trip, begin_at, met
+from models.domain.journey.replay import Act, Arrival, Begun, Deed, Past, Place, Remark, Trip, begin_at, met
 from models.domain.journey.run import RunState
 
-DONE = ("sent", "called_webhook", "contact_updated")
+DONE = {"sent": "send", "called_webhook": "call_webhook", "contact_updated": "update_contact"}  # the kinds of steps that say so
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -34,7 +34,7 @@ class Begin:
     version: UUID
     step_id: str
     begun: Begun = field(default_factory=Begun)
-    done: Mapping[Place, Past] = field(default_factory=dict)
+    done: Mapping[Act, Past] = field(default_factory=dict)
 
     @property
     def state(self) -> RunState:
@@ -48,7 +48,7 @@ class Begin:
         )
 
     def keeps(self, definition: Definition, step_id: str, visit: int) -> bool:
-        return met(self.done, step_id, visit, step_id in definition.looping) is not None
+        return met(self.done, definition.steps[step_id].kind, step_id, visit, step_id in definition.looping) is not None
 
 
 Chain = Sequence[tuple[Begin, Sequence[Told]]]  # of runs, the newest first
@@ -57,7 +57,7 @@ Chain = Sequence[tuple[Begin, Sequence[Told]]]  # of runs, the newest first
 def replay(run: UUID, definition: Definition, version: UUID, step_id: str, chain: Chain) -> Begin:
     trips = [_trip(begin, told) for begin, told in chain]
     done = {
-        (line.step_id, line.visit): Past(begin.run, Deed.DONE, LONG_AGO)
+        (DONE[line.kind], line.step_id, line.visit): Past(begin.run, Deed.DONE, LONG_AGO)
         for begin, told in chain
         for line in told
         if line.kind in DONE and line.step_id is not None and line.visit is not None

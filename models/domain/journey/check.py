@@ -14,6 +14,7 @@ from models.domain.journey.definition import KINDS, Definition, Step
 from models.domain.journey.draft import storable
 from models.domain.journey.entry import policy_problems
 from models.domain.journey.facts import Facts
+from models.domain.journey.leading import loops_through_journeys
 from models.domain.phrases import plain_message
 
 MAX_STEPS = 500
@@ -43,7 +44,7 @@ def check_definition(definition: Definition, facts: Facts) -> list[Problem]:
     for step_id, step in definition.steps.items():
         problems += _references(definition, step_id, step)
         problems += step.problems(f"steps.{step_id}", facts)
-    problems += [*_unreachable(definition), *_endless_loops(definition)]
+    problems += [*_unreachable(definition), *_endless_loops(definition), *loops_through_journeys(definition, facts)]
     return [*problems, *policy_problems(definition.entry, definition.exits, definition.goals, facts)]
 
 

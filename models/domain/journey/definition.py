@@ -88,7 +88,7 @@ class Definition(Model):
         """
         step = self.steps.get(step_id)
         if not isinstance(step, kind):
-            raise NotFound("such step", step_id)
+            raise NotFound("step", step_id)
         return step
 
     def has_ended(self, now: datetime) -> bool:

@@ -14,6 +14,9 @@ from models.domain.journey.rule import rule_problems
 from models.domain.journey.steps.base import Code, EventName, Model, VariableName, duration_problems
 
 MAX_TRIGGERS = 20
+MAX_KEY = 200  # characters
+MAX_LED = 10  # entries of one contact with one key in an hour that journeys and segments lead to
+LEADING = ("journey", "segment")  # what one journey does may lead into another, and that one's back into it: without end
 Again = Literal["once", "after_exit", "every_time"]
 
 
@@ -29,7 +32,8 @@ class EventTrigger(Model):
 
 
 class SegmentTrigger(Model):
-    """A contact that comes to fit, or ceases to. `include_existing`: also those who fit already when the version is published."""
+    """A contact that comes to fit, or ceases to. `include_existing`: also those who fit already when the first version that says so of
+    this segment is published."""
 
     kind: Literal["segment_entered", "segment_left"]
     segment_id: UUID
@@ -115,10 +119,11 @@ class Past:
     same_key: int = 0
     under_way: int = 0  # of same_key
     last: datetime | None = None  # of same_key, aware UTC
+    led: int = 0  # of same_key, in the last hour, by `LEADING`
 
 
-def refusal(rules: EntryRules, past: Past, now: datetime) -> str | None:
-    """Why the contact may not enter at `now` (aware UTC), as a code; None: it may."""
+def refusal(rules: EntryRules, past: Past, now: datetime, source: str) -> str | None:
+    """Why the contact may not enter by `source` at `now` (aware UTC), as a code; None: it may."""
     if rules.again == "once" and past.same_key:
         return "entered_before"
     if rules.again == "after_exit" and past.under_way:
@@ -127,4 +132,6 @@ def refusal(rules: EntryRules, past: Past, now: datetime) -> str | None:
         return "cooling_down"
     if rules.maximum is not None and past.entries >= rules.maximum:
         return "maximum_reached"
+    if source in LEADING and past.led >= MAX_LED:
+        return "entered_too_often"
     return None

@@ -39,7 +39,8 @@ class JourneyFact:
 @dataclass(frozen=True)
 class Facts:
     """Templates, topics, connections, segments' rules and journeys by id. `attributes` is the organization's schema of custom
-    attributes, `members` its users; None: these are not checked. `malformed_liquid`: what is wrong, by the text that is."""
+    attributes, `members` its users; None: these are not checked. `leads`: of the journeys that this one leads into without a wait, and
+    those beyond, into which they lead (`models.domain.journey.leading`). `malformed_liquid`: what is wrong, by the text that is."""
 
     templates: Mapping[UUID, TemplateFact] = field(default_factory=dict)
     topics: Mapping[UUID, TopicFact] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Facts:
     attributes: Mapping[str, Any] | None = None
     segments: Mapping[UUID, Mapping[str, Any]] = field(default_factory=dict)
     journeys: Mapping[UUID, JourneyFact] | None = None
+    leads: Mapping[UUID, Set[UUID]] = field(default_factory=dict)
     members: Set[UUID] | None = None
     malformed_liquid: Mapping[str, str] = field(default_factory=dict)
     journey_id: UUID | None = None  # the journey itself

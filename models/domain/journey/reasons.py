@@ -123,10 +123,13 @@ _CLAUSES = {
     "exit_step": "the journey ends here for this contact",
     # of entries, waits and ends
     "no_trigger": "no trigger of the journey fits the event",
+    "trigger_gone": "the journey's newest version has no trigger that fits",
     "entered_before": "the contact has entered this journey before",
     "under_way": "the contact is under way in this journey already",
     "cooling_down": "the contact entered this journey a short while ago, and its cool-down is not over",
     "maximum_reached": "the contact has entered this journey as often as it allows",
+    "key_too_long": "the key that tells the contact's runs apart has more than 200 characters",
+    "entered_too_often": "journeys or segments have led the contact into this journey ten times within an hour already",
     "starts_later": "the campaign starts then",
     "no_date": "the contact has no such date",
     "date_passed": "the date has passed already",

@@ -17,6 +17,7 @@ from models.domain.journey.steps.effect import EffectStep
 
 Place = tuple[str, int]  # step and visit
 REPLAYED = "replayed"  # why the old run ends, and why what it was about to do was given up
+Act = tuple[str, str, int]  # kind of step, step and visit: what another version does at a place of the same name is another act
 
 
 @dataclass(frozen=True)
@@ -123,29 +124,37 @@ def _skips(chain: Sequence[Trip], before: int | None) -> set[str]:
 
 # --- what lies ahead -------------------------------------------------------------------------------------------------
 
+NO_STEPS: frozenset[str] = frozenset()
 
-def steps_ahead(definition: Definition, step_id: str) -> list[str]:
-    """The step and all that can be come to from it, the nearest first."""
-    found, waiting = {step_id: None}, deque([step_id])
+
+def worn_out(definition: Definition, begun: Begun) -> frozenset[str]:
+    """The steps at which the run exits, for it has come there as often as the journey allows; as the interpreter counts."""
+    most = begun.visits_before + definition.max_visits
+    return frozenset(step_id for step_id in definition.steps if begun.next_visit(step_id) > most)
+
+
+def steps_ahead(definition: Definition, step_id: str, ends: frozenset[str] = NO_STEPS) -> list[str]:
+    """The step and all that can be come to from it, the nearest first. None of `ends`: there the run exits."""
+    found, waiting = dict.fromkeys({step_id} - ends), deque({step_id} - ends)
     while waiting:
         for target in targets(definition.steps[waiting.popleft()]):
-            if target not in found:
+            if target not in found and target not in ends:
                 found[target] = None
                 waiting.append(target)
     return list(found)
 
 
-def on_every_way(definition: Definition, step_id: str) -> frozenset[str]:
-    """The steps that no way from `step_id` to an end goes round."""
-    ahead = steps_ahead(definition, step_id)
-    return frozenset(each for each in ahead if each == step_id or not _ends_without(definition, step_id, each))
+def on_every_way(definition: Definition, step_id: str, ends: frozenset[str] = NO_STEPS) -> frozenset[str]:
+    """The steps that no way from `step_id` to an end goes round. `ends`: as in `steps_ahead`."""
+    ahead = steps_ahead(definition, step_id, ends)
+    return frozenset(each for each in ahead if each == step_id or not _ends_without(definition, step_id, each, ends))
 
 
-def _ends_without(definition: Definition, step_id: str, avoided: str) -> bool:
+def _ends_without(definition: Definition, step_id: str, avoided: str, ends: frozenset[str]) -> bool:
     seen, waiting = {step_id, avoided}, [step_id]
     while waiting:
         exits = [target for _, target in definition.steps[waiting.pop()].exits()]
-        if not exits or None in exits:
+        if not exits or None in exits or not ends.isdisjoint(exits):
             return True
         new = {target for target in exits if target is not None} - seen
         seen |= new
@@ -192,46 +201,59 @@ class Ahead:
     past: Past | None = None
 
 
-def met(pasts: Mapping[Place, Past], step_id: str, visit: int, loops: bool) -> Past | None:
-    """What the chain has done, or may have, of what a run is to do at this place; None: nothing.
+def met(pasts: Mapping[Act, Past], kind: str, step_id: str, visit: int, loops: bool) -> Past | None:
+    """What the chain has done, or may have, of what a run is to do at this place by a step of this kind; None: nothing. A step of
+    another kind, in another version, did something else. `models.store.kept` asks the same of the database.
 
     What was done for a later visit counts as well: a jump counts visits on, so that a run which begins before one comes to the same
     step with a lower number. Not where the step lies on a loop and something is known of exactly this visit.
     """
-    here = pasts.get((step_id, visit))
+    here = pasts.get((kind, step_id, visit))
     if loops and here is not None:
         return None if here.deed is Deed.NOT_DONE else here
-    later = [(number, past) for (step, number), past in pasts.items() if step == step_id and number >= visit]
+    later = [(act[2], past) for act, past in pasts.items() if act[:2] == (kind, step_id) and act[2] >= visit]
     done = [(past.deed is not Deed.DONE, number, past) for number, past in later if past.deed is not Deed.NOT_DONE]
     return min(done, key=lambda each: each[:2])[2] if done else None
 
 
 def forecast(
-    definition: Definition, step_id: str, begun: Begun, pasts: Mapping[Place, Past], resend: frozenset[str] = frozenset()
+    definition: Definition, step_id: str, begun: Begun, pasts: Mapping[Act, Past], resend: frozenset[str] = frozenset()
 ) -> list[Ahead]:
     """What becomes of every effect from `step_id` on, the nearest first. `begun`: as `begin_at` says. Steps that are cancelled do
-    nothing."""
-    certain = on_every_way(definition, step_id)
+    nothing, and nothing is done where the run has been as often as the journey allows, or behind it."""
+    ends = worn_out(definition, begun)
+    foresight = _Foresight(definition, begun, pasts, resend, on_every_way(definition, step_id, ends))
     found: list[Ahead] = []
-    for each in steps_ahead(definition, step_id):
+    for each in steps_ahead(definition, step_id, ends):
         if has_effect(definition.steps[each]) and each not in begun.skips:
-            found += _at(each, begun.next_visit(each), pasts, each in resend, each in certain, each in definition.looping)
+            found += foresight.at(each)
     return found
 
 
-def _at(step_id: str, visit: int, pasts: Mapping[Place, Past], resend: bool, certain: bool, loops: bool) -> Iterator[Ahead]:
-    """One effect, or, where a loop has done several, those and the next."""
-    past = met(pasts, step_id, visit, loops)
-    if resend and past is not None:
-        yield Ahead(step_id, visit, Standing.RESENT, past)
-    elif past is None:
-        yield Ahead(step_id, visit, Standing.TO_DO if certain else Standing.POSSIBLE)
-    elif past.deed is Deed.UNCERTAIN:
-        yield Ahead(step_id, visit, Standing.UNCERTAIN, past)
-    else:
-        yield Ahead(step_id, visit, Standing.KEPT, past)
-        if loops:
-            yield from _at(step_id, visit + 1, pasts, False, False, True)
+@dataclass(frozen=True)
+class _Foresight:
+    definition: Definition
+    begun: Begun
+    pasts: Mapping[Act, Past]
+    resend: frozenset[str]
+    certain: frozenset[str]
+
+    def at(self, step_id: str) -> Iterator[Ahead]:
+        """One effect, or, where a loop has done several, those and the next, as far as the journey lets a run come."""
+        kind, loops, first = self.definition.steps[step_id].kind, step_id in self.definition.looping, self.begun.next_visit(step_id)
+        for visit in range(first, self.begun.visits_before + self.definition.max_visits + 1):
+            past, again = met(self.pasts, kind, step_id, visit, loops), visit > first
+            if past is not None and step_id in self.resend and not again:
+                yield Ahead(step_id, visit, Standing.RESENT, past)
+            elif past is None:
+                yield Ahead(step_id, visit, Standing.TO_DO if step_id in self.certain and not again else Standing.POSSIBLE)
+            elif past.deed is Deed.UNCERTAIN:
+                yield Ahead(step_id, visit, Standing.UNCERTAIN, past)
+            else:
+                yield Ahead(step_id, visit, Standing.KEPT, past)
+                if loops:
+                    continue
+            return
 
 
 def counts(ahead: Sequence[Ahead]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from models.domain.journey.steps.base import Model
 from models.domain.simulation.scenario import USUAL, Given, Moment, Offset, Script
@@ -13,7 +13,7 @@ MAX_CASES = 100  # of one journey: they all run on every publish
 MAX_LINES = 1_000
 MAX_TEXT = 200_000
 
-CaseName = Annotated[str, Field(min_length=1, max_length=200)]
+CaseName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Word = Annotated[str, Field(max_length=200)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
@@ -82,10 +82,10 @@ class Difference:
 
 
 def expected_of(trip: Trip) -> Expected:
-    """What the trip did, in the form of a case's expectation."""
+    """What the trip did, in the form of a case's expectation; without its path, or its messages, where a case could not hold so many."""
     return Expected(
-        path=tuple(_step(line) for line in trip.lines),
-        messages=tuple(_message(sent) for sent in trip.messages),
+        path=None if len(trip.lines) > MAX_LINES else tuple(_step(line) for line in trip.lines),
+        messages=None if len(trip.messages) > MAX_LINES else tuple(_message(sent) for sent in trip.messages),
         end=ExpectedEnd(phase=trip.status, reason=trip.reason),
     )
 

@@ -26,6 +26,7 @@ class Position:
         self.trip = Trip(person.id, self.state, plan.start)
         self.topics = plan.surroundings.topic_ids
         self.tries: dict[tuple[str, int], int] = {}  # of a visit's webhook
+        self.doubtful: set[tuple[str, int]] = set()  # visits whose message may have been sent: it is never sent again
         self.called: dict[str, int] = {}  # tries of a step's webhook, all visits
         self.consumed: set[int] = set()  # numbers of events that a wait has counted
         self.changed = False  # by the journey itself: rules look at it when the run rests next

@@ -61,7 +61,7 @@ class StepCount:
 
 @dataclass
 class Summary:
-    """`volume`: messages by the hour (aware UTC) and channel."""
+    """`volume`: messages that were sent, or may have been, by the hour (aware UTC) and channel."""
 
     contacts: int = 0
     steps: dict[str, StepCount] = field(default_factory=lambda: defaultdict(StepCount))
@@ -79,7 +79,7 @@ class Summary:
         self.cut += trip.cut
         self.ends[trip.status, trip.reason] += 1
         self.goals.update(trip.goals)
-        for sent in trip.messages:
+        for sent in (sent for sent in trip.messages if sent.left):
             self.volume[sent.at.replace(minute=0, second=0, microsecond=0), sent.channel] += 1
         if trip.refused is None:
             self._add_steps(trip)

@@ -158,6 +158,14 @@ def kind_problems(script: Script, path: str) -> Iterator[Problem]:
             yield Problem(f"{path}[{index}]", "one_of", f"Say exactly one of {', '.join(KINDS)}.")
 
 
+def late_problems(script: Script, until: timedelta, path: str) -> Iterator[Problem]:
+    """What would never happen, for nothing is looked at any more by then."""
+    for index, each in enumerate(script):
+        if each.after > until:
+            message = "This comes after the end, and would never happen: make `until` longer, or take it out."
+            yield Problem(f"{path}[{index}].after", "after_end", message)
+
+
 def contact_problems(contact: Invented, topics: Mapping[str, UUID], schema: Mapping[str, Any], path: str) -> Iterator[Problem]:
     yield from _said(path, contact.attributes, (*contact.tags,), schema)
     for index, line in enumerate(contact.consents):

@@ -32,6 +32,8 @@ class Sending(Position):
             self.trip.decisions.append(Judged(self.now, check, self.state.step_id or "", self.state.visit, self.state.round, decision))
             if decision.outcome is not Outcome.SEND:
                 return self._obey(decision)
+        if (self.state.step_id, self.state.visit) in self.doubtful:
+            return self._apply(interpreter.park(self.state, "unknown"))
         try:
             template = self.plan.surroundings.templates.get(step.template_version_id) if step.template_version_id else None
             message = self.plan.printer.message(step, template, self.person.row, self.variables)
@@ -76,6 +78,8 @@ class Sending(Position):
         self.trip.messages.append(Sent(self.now, step_id, visit, step.channel, address, message, outcome))
         if outcome == "opted_out":
             self.person.suppress(step.channel)
+        if outcome == "unknown":
+            self.doubtful.add((step_id, visit))
         if outcome == "accepted":
             self._apply(interpreter.sent(self.definition, self.state, self.now, {}))
             return

@@ -16,11 +16,12 @@ from models.domain.simulation.trip import Plan, Trip
 
 RUNS = UUID("0f6f2d7e-3c55-5d7f-8a3d-1c9b1d0a5b42")  # the namespace of runs that nothing carries
 MOST_COMMANDS = 400_000  # of all trips together
+MOST_LINES = 20_000  # of those that are kept: who is told of more cannot read it
 
 
 @dataclass
 class Simulated:
-    """The first trips in full, and all of them counted."""
+    """The first trips in full, as long as they have not more than `MOST_LINES` together, and all of them counted."""
 
     trips: list[Trip] = field(default_factory=list)
     summary: Summary = field(default_factory=Summary)
@@ -28,12 +29,14 @@ class Simulated:
 
 def simulate(plan: Plan, people: Sequence[Person], keep: int) -> Simulated:
     """Everybody's trip, one after the other; the first `keep` are kept. The people are changed on the way."""
-    simulated, left = Simulated(), MOST_COMMANDS
+    simulated, left, lines = Simulated(), MOST_COMMANDS, 0
     for person in people:
+        plan.heed()
         trip = travel(replace(plan, max_commands=min(plan.max_commands, left)), person, run_of(person))
         left = max(left - trip.commands, 0)
         simulated.summary.add(trip)
-        if len(simulated.trips) < keep:
+        if len(simulated.trips) < keep and lines < MOST_LINES:
+            lines += len(trip.lines)
             simulated.trips.append(trip)
     return simulated
 

@@ -82,6 +82,7 @@ class Traveller(Sending, Meeting):
 
     def _go(self) -> None:
         while self.state.phase not in FINISHED:
+            self.plan.heed()
             if max(self.trip.commands, self.looks) >= self.plan.max_commands:
                 self.trip.cut, self.trip.ended_at = True, self.now
                 return

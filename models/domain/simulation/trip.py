@@ -1,6 +1,6 @@
 """What all trips of a simulation share, and what became of one contact. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -15,9 +15,14 @@ from models.domain.simulation.surroundings import Message, Printer, Surroundings
 MAX_COMMANDS = 2_000  # of one trip: a journey that goes on without end is cut off there
 
 
+def go_on() -> None:
+    """However long it takes."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What all trips of a simulation share. Times are aware UTC; nothing is looked at after `until`."""
+    """What all trips of a simulation share. Times are aware UTC; nothing is looked at after `until`. `heed` is called at every step of
+    every trip: what it raises ends the simulation."""
 
     definition: Definition
     surroundings: Surroundings
@@ -27,6 +32,7 @@ class Plan:
     start: datetime
     until: datetime
     max_commands: int = MAX_COMMANDS
+    heed: Callable[[], None] = go_on
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Sent:
-    """One message that the provider was given. `outcome`: what it said."""
+    """One message that was handed to the provider. `outcome`: what it said."""
 
     at: datetime
     step_id: str
@@ -60,6 +66,11 @@ class Sent:
     recipient: str
     message: Message
     outcome: str = "accepted"
+
+    @property
+    def left(self) -> bool:
+        """Whether it was sent, or may have been; what the provider refused or never took was certainly not."""
+        return self.outcome in ("accepted", "unknown")
 
 
 @dataclass

@@ -8,13 +8,16 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
 from activities.contracts.sending import MAXIMUM_TRIES
+from activities.contracts.steps import StepVisit
 from activities.effects import call_webhook
 from models.settings import Settings
 from models.store import effects
 from models.store.session import Database
-from models.webhook_signature import webhook_secret
+from models.webhook_signature import signed_headers, webhook_secret
 from tests.activities.effects.world import EffectWorld, said
 from tests.activities.world import NOON, Crash
 from tests.receiver import Received, Receiver, answering, receiving
@@ -311,6 +314,76 @@ async def test_one_that_fails_does_not_keep_the_others(world: EffectWorld, recei
 
     receiver.answer = choose
     assert [word for word, _ in said(await world.perform(runs, "plain"))] == ["done", "done", "failed", "done", "done"]
+
+
+async def test_a_mistake_of_ours_in_one_call_leaves_the_others_on_record(
+    world: EffectWorld, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, *good = runs = await world.people(5)
+    identifier = str(call_webhook.message_id(StepVisit(run_id=bad, contact_id=world.contacts[bad], step_id="plain")))
+
+    def signed(secret: bytes, message_id: str, *rest: Any) -> dict[str, str]:
+        if message_id == identifier:
+            raise RuntimeError("a bug")
+        return signed_headers(secret, message_id, *rest)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="a bug"):
+        patched.setattr("activities.effects.call_webhook.signed_headers", signed)
+        await world.perform(runs, "plain")
+    assert {(await world.effect(run))["state"] for run in good} == {"done"}
+    assert said(await world.perform(runs, "plain")) == [("done", None)] * 5
+    assert len(receiver.received) == len({received.headers["webhook-id"] for received in receiver.received}) == 5
+
+
+@pytest.mark.parametrize("way", ["cancel", "worker_shutdown"])
+async def test_a_worker_that_goes_away_settles_what_is_in_the_air_and_calls_nobody_else(
+    world: EffectWorld, receiver: Receiver, way: str
+) -> None:
+    runs = await world.people(2 * call_webhook.PLACES)
+    in_the_air, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Received) -> None:
+        if len(receiver.received) == call_webhook.PLACES:
+            in_the_air.set()
+        await go_on.wait()
+
+    receiver.before = wait
+    environment = ActivityEnvironment()
+    attempt = asyncio.create_task(world.perform(runs, "plain", environment=environment))
+    await in_the_air.wait()
+    environment.cancel() if way == "cancel" else environment.worker_shutdown()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError if way == "cancel" else ApplicationError):
+        await attempt
+    states = [row["state"] for row in await world.sql("SELECT state FROM effects")]
+    assert (states.count("done"), len(receiver.received)) == (call_webhook.PLACES, call_webhook.PLACES)
+    assert said(await world.perform(runs, "plain")) == [("done", None)] * len(runs)
+    assert len({received.headers["webhook-id"] for received in receiver.received}) == len(receiver.received) == len(runs)
+
+
+async def test_a_call_that_outlasts_the_workers_patience_takes_no_other_with_it(
+    world: EffectWorld, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_webhook, "LAST_WORDS", 2.0)
+    slow, quick = await world.people(2)
+    both, never = asyncio.Event(), asyncio.Event()
+
+    async def wait(received: Received) -> None:
+        if len(receiver.received) == 2:
+            both.set()
+        if received.document["run_id"] == str(slow):
+            await never.wait()
+
+    receiver.before = wait
+    environment = ActivityEnvironment()
+    attempt = asyncio.create_task(world.perform([slow, quick], "plain", environment=environment))
+    await both.wait()
+    environment.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    assert [(await world.effect(run))["state"] for run in (slow, quick)] == ["claimed", "done"]
+    never.set()
 
 
 async def test_a_contact_that_is_gone_is_not_told_of(world: EffectWorld, receiver: Receiver) -> None:

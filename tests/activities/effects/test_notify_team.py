@@ -249,6 +249,23 @@ async def test_only_those_who_were_certainly_not_told_are_told_again(
     assert recipients(provider.accepted) == sorted(map(address, members))
 
 
+@pytest.mark.parametrize(("hook", "end"), [("before", "again"), ("after", "failed")])
+async def test_a_provider_that_raises_at_the_second_mail_is_judged_by_how_far_that_one_came(
+    world: EffectWorld, provider: FakeProvider, members: list[UUID], hook: str, end: str
+) -> None:
+    run = await world.contact()
+
+    async def fault(message: OutgoingMessage) -> None:
+        if message.recipient == address(members[1]):
+            raise RuntimeError("a bug")
+
+    getattr(provider, hook).append(fault)
+    assert said(await world.perform([run], "all")) == [(end, "provider_raised:RuntimeError")]
+    getattr(provider, hook).clear()
+    await world.perform([run], "all", round=1)
+    assert recipients(provider.called).count(address(members[1])) == (2 if hook == "before" else 1)
+
+
 async def test_after_enough_tries_it_gives_up_unless_somebody_was_told(
     world: EffectWorld, provider: FakeProvider, members: list[UUID]
 ) -> None:
@@ -286,6 +303,16 @@ async def test_a_broken_connection_is_waited_for_however_long_and_not_called(wor
     await world.sql("UPDATE connections SET status = 'active'")
     provider.answer = ProviderAnswer(SendOutcome.ACCEPTED)
     assert said(await world.perform([run], "one")) == [("done", None)]
+
+
+async def test_a_sandbox_connection_that_broke_when_the_sandbox_moved_mends_itself(world: EffectWorld, provider: FakeProvider) -> None:
+    run = await world.contact()
+    await world.sql(
+        """UPDATE connections SET provider = 'smtp', status = 'broken', broken_reason = 'address_not_allowed',
+           config = config || jsonb_build_object('username', CAST(:o AS text))"""
+    )
+    assert said(await world.perform([run], "one")) == [("done", None)]
+    assert await world.actions("connection.") == ["connection.mended"]
 
 
 async def test_the_connections_rate_is_obeyed(world: EffectWorld, provider: FakeProvider) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from temporalio.testing import ActivityEnvironment
 
 from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
-from activities.effects.effect import Tools
+from activities.effects.effect import EffectTools
 from activities.lines import Lines, ProviderSource
 from activities.providers.destination import Destinations
 from activities.providers.webhook import Webhooks
@@ -39,7 +39,15 @@ class EffectWorld(World):
     def definition(self) -> Definition:
         return Definition.model_validate({"start": next(iter(self.steps)), "steps": self.steps})
 
-    async def perform(self, run_ids: Sequence[UUID], *step_ids: str, visit: int = 1, round: int = 0, now: datetime = NOON) -> Any:
+    async def perform(
+        self,
+        run_ids: Sequence[UUID],
+        *step_ids: str,
+        visit: int = 1,
+        round: int = 0,
+        now: datetime = NOON,
+        environment: ActivityEnvironment | None = None,
+    ) -> Any:
         """A fresh process's attempt. With several step ids, the runs stand at them in turn."""
         visits = [
             StepVisit(run_id=run_id, contact_id=self.contacts[run_id], step_id=step_ids[number % len(step_ids)], visit=visit, round=round)
@@ -48,9 +56,11 @@ class EffectWorld(World):
         webhooks = Webhooks(Destinations(self.settings))
         lines = self.lines or Lines(self.providers, self.settings.send_concurrency)
         temporal: Any = FakeTemporal()
-        activities = StepActivities(Tools(self.database, self.settings, Versions(), lines, webhooks), temporal)
+        activities = StepActivities(EffectTools(self.database, self.settings, Versions(), lines, webhooks), temporal)
         try:
-            return await ActivityEnvironment().run(activities.perform_steps, VisitBatch(scope=self.scope, now=now, visits=visits))
+            return await (environment or ActivityEnvironment()).run(
+                activities.perform_steps, VisitBatch(scope=self.scope, now=now, visits=visits)
+            )
         finally:
             await webhooks.close()
 

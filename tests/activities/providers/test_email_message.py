@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from activities.providers.email_message import BadRecipient, UnsubscribeMissing, Unwritable, build
+from activities.providers.email_message import BadRecipient, MalformedMail, UnsubscribeMissing, build
 from activities.providers.port import Mailbox
 from tests.inbox import email
 
@@ -65,7 +65,7 @@ def test_no_line_is_too_long_for_any_server(subject: str, text: str, html: str) 
 def test_no_header_can_be_slipped_in(breaker: str, before: str, after: str) -> None:
     evil = f"{before}{breaker}Bcc: eve@example.com{after}"
     for message in (email(subject=evil), email(sender=Mailbox("news@example.com", evil))):
-        with pytest.raises(Unwritable):
+        with pytest.raises(MalformedMail):
             build(message)
 
 
@@ -75,7 +75,7 @@ def test_no_header_can_be_slipped_in(breaker: str, before: str, after: str) -> N
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(BadRecipient):
         build(email(recipient=address))
-    with pytest.raises(Unwritable):
+    with pytest.raises(MalformedMail):
         build(email(reply_to=address))
 
 
@@ -108,7 +108,7 @@ def test_a_duplicate_can_be_recognised() -> None:
 
 
 def test_a_mail_needs_a_body() -> None:
-    with pytest.raises(Unwritable, match="body_empty"):
+    with pytest.raises(MalformedMail, match="body_empty"):
         build(email(text="", html=""))
     assert parsed(build(email(html=""))).get_content_type() == "text/plain"
     assert parsed(build(email(text=""))).get_content_type() == "text/html"
@@ -116,7 +116,7 @@ def test_a_mail_needs_a_body() -> None:
 
 def test_the_boundary_cannot_be_forged() -> None:
     message = email()
-    with pytest.raises(Unwritable, match="body_holds_boundary"):
+    with pytest.raises(MalformedMail, match="body_holds_boundary"):
         build(replace(message, text=f"--=_{message.delivery_id.hex}--"))
 
 

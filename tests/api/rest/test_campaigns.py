@@ -1,3 +1,4 @@
+import asyncio
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -82,6 +83,37 @@ async def test_what_makes_no_sense_is_refused(alice: Person, journey: str, field
 async def test_a_paused_journey_takes_no_campaign(alice: Person, journey: str) -> None:
     await alice.client.put(f"/v1/journeys/{journey}/pause")
     assert (await launch(alice, journey)).status_code == 409
+
+
+async def test_a_pause_does_not_wait_for_a_launch_that_counts_its_audience(alice: Person, journey: str, database: Database) -> None:
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("LOCK TABLE contacts IN ACCESS EXCLUSIVE MODE"))  # as a rule that takes long
+        launching = asyncio.create_task(launch(alice, journey))
+        waits = text("SELECT count(*) FROM pg_locks WHERE relation = CAST('contacts' AS regclass) AND NOT granted")
+        async with asyncio.timeout(60):
+            while not await session.scalar(waits):
+                await asyncio.sleep(0.05)
+            assert (await alice.client.put(f"/v1/journeys/{journey}/pause")).status_code == 202
+    refused = await launching
+    assert refused.status_code == 409 and "paused" in refused.json()["detail"]
+
+
+async def test_an_audience_that_takes_too_long_to_find_is_given_up_with_a_way_out(
+    alice: Person, journey: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(commands, "LOOK", timedelta(milliseconds=200))
+        async with database.organization(alice.organization_id) as session:
+            await session.execute(text("LOCK TABLE contacts IN ACCESS EXCLUSIVE MODE"))
+            answer = await launch(alice, journey)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert "narrower" in answer.json()["detail"]
+    assert (await launch(alice, journey)).status_code == 202
+
+
+async def test_the_same_launch_twice_at_once_is_one_campaign(alice: Person, journey: str) -> None:
+    answers = await asyncio.gather(*(launch(alice, journey) for _ in range(4)))
+    assert len({answer.json()["id"] for answer in answers}) == len(await listed(alice)) == 1
 
 
 @pytest.mark.parametrize("key", ["once", None])

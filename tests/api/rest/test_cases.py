@@ -1,11 +1,17 @@
 """Cases beside a journey: kept, run, and in the way of whatever does not pass them."""
 
+import asyncio
+import threading
 import time
+from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import text
 
+from api.dependencies import Services
 from models.store.session import Database
 from tests.api.conftest import Person, anonymous
 from tests.api.rest.acme import Surroundings, actions
@@ -81,6 +87,22 @@ async def test_a_name_stands_once(alice: Person, journey: str) -> None:
     other = await add(alice, journey, case("other"))
     assert (await alice.client.post(f"{journey}/cases", json=case())).status_code == 409
     assert (await alice.client.put(f"{journey}/cases/{other['id']}", json=case())).status_code == 409
+    assert (await alice.client.post(f"{journey}/cases", json=case("  other "))).status_code == 409
+    assert (await add(alice, journey, case("  third ")))["name"] == "third"
+
+
+async def test_what_comes_after_the_end_is_told_of_a_case_that_is_tried_and_ignored_in_one_that_is_kept(
+    alice: Person, journey: str, database: Database
+) -> None:
+    """It is refused when a case is saved; one that was saved before that must not keep anybody from publishing."""
+    late = case(until="P30D", script=[{"after": "P40D", "event": {"name": "opened"}}])
+    [result] = await results(alice, journey, cases=[late])
+    assert [(one["where"], one["code"]) for one in result["differences"]] == [("script[0].after", "after_end")]
+    await add(alice, journey, case(until="P30D", script=[{"after": "P30D", "event": {"name": "opened"}}]))
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE simulation_cases SET scenario = jsonb_set(scenario, '{script,0,after}', '\"P40D\"')"))
+    [result] = await results(alice, journey)
+    assert result["passed"] and (await alice.client.post(f"{journey}/versions")).status_code == 201
 
 
 async def test_what_a_simulation_answers_can_be_saved_as_a_case(alice: Person, journey: str) -> None:
@@ -131,6 +153,38 @@ async def test_every_way_of_publishing_runs_the_cases(alice: Person, around: Sur
     assert (await alice.client.post(f"{journey}/versions")).json()["code"] == "cases_failed"
 
 
+async def test_cases_that_take_too_long_are_given_up_and_nothing_is_published(
+    alice: Person, journey: str, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = {"a": {"kind": "wait", "duration": "PT1M", "next": "b"}, "b": {"kind": "wait", "duration": "PT1M", "next": "a"}}
+    await save(alice, journey, {"start": "a", "steps": pauses, "max_visits": 5_000})
+    made = await add(alice, journey, case(expected={"messages": []}))
+    with monkeypatch.context() as hasty:
+        for processor in (services.simulating, services.passing):
+            hasty.setattr(processor, "longest", timedelta(milliseconds=20))
+        for answer in (await alice.client.post(f"{journey}/cases/runs"), await alice.client.post(f"{journey}/versions")):
+            assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+            assert "Nothing was changed." in answer.json()["detail"] and "a shorter `until`" in answer.json()["detail"]
+        assert (await alice.client.get(f"{journey}/versions")).json()["items"] == []
+        shorter = case(expected={"messages": []}, until="PT1H")
+        assert (await alice.client.put(f"{journey}/cases/{made['id']}", json=shorter)).status_code == 200
+    assert (await alice.client.post(f"{journey}/versions")).status_code == 201
+
+
+async def test_simulations_do_not_keep_a_publication_waiting(alice: Person, journey: str, services: Services) -> None:
+    await add(alice, journey, case())
+    go = threading.Event()
+    others = [alice.organization_id, uuid4()]
+    busy = [asyncio.create_task(services.simulating.work(who, "It", "", lambda heed: go.wait(60))) for who in others]
+    await asyncio.sleep(0)  # every place is taken
+    try:
+        assert (await alice.client.post(f"{journey}/versions")).status_code == 201
+        assert not any(task.done() for task in busy)
+    finally:
+        go.set()
+        await asyncio.gather(*busy)
+
+
 async def test_a_case_that_names_a_step_that_is_gone_fails_and_says_so(alice: Person, around: Surroundings, journey: str) -> None:
     given = {**case()["given"], "sends": {"welcome": "bounced"}}
     await add(alice, journey, case(given=given, expected={"messages": [{"step": "welcome"}]}))
@@ -162,7 +216,13 @@ async def test_the_wall_clock_does_not_matter(alice: Person, journey: str, datab
         ({"start": "2026-03-02T09:00:00"}, "start"),
         ({"start": "9999-12-31T00:00:00Z"}, "start"),
         ({"expected": {}}, "expected"),
+        ({"name": "   "}, "name"),
         ({"given": {"contact": {"shoe": 44}}}, "given.contact.shoe"),
+        ({"given": {"contact": {"timezone": "X/Y"}}}, "given.contact.timezone"),
+        ({"given": {"contact": {"attributes": {"shoe": 44}}}}, "given.contact.attributes.shoe"),
+        ({"given": {"contact": {"consents": [{"topic": "gossip"}]}}}, "given.contact.consents[0].topic"),
+        ({"script": [{"after": "P1D", "change": {"timezone": "X/Y"}}]}, "script[0].change.timezone"),
+        ({"until": "P2D", "script": [{"after": "P2D", "review": "approved"}, {"after": "P3D", "review": "approved"}]}, "script[1].after"),
         ({"script": [{"after": "P1D", "event": {"name": ""}}]}, "script[0].event.name"),
         ({"script": [{"after": "P1D"}]}, "script[0]"),
         ({"expected": {"path": [{"kind": "entered"}, {"kind": "sended"}]}}, "expected.path[1].kind"),
@@ -171,6 +231,9 @@ async def test_the_wall_clock_does_not_matter(alice: Person, journey: str, datab
 )
 async def test_a_malformed_case_is_refused_with_the_fields_path(alice: Person, journey: str, fields: Document, path: str) -> None:
     answer = await alice.client.post(f"{journey}/cases", json=case(**fields))
+    assert answer.status_code == 422 and [error["path"] for error in answer.json()["errors"]] == [path]
+    kept = await add(alice, journey, case("kept"))
+    answer = await alice.client.put(f"{journey}/cases/{kept['id']}", json=case(**fields))
     assert answer.status_code == 422 and [error["path"] for error in answer.json()["errors"]] == [path]
 
 
@@ -201,6 +264,9 @@ async def test_cases_travel_with_the_journey(alice: Person, charlie: Person, jou
     wrong = case(expected={"path": [{"kind": "sent"}]})
     refused = await charlie.client.post("/v1/journey-imports", json={"document": {**exported, "cases": [wrong]}, "replace": True})
     assert [error["path"] for error in refused.json()["errors"]] == ["document.cases[0].expected.path[0].kind"]
+    unknown = case(given={"contact": {"timezone": "X/Y"}})
+    refused = await charlie.client.post("/v1/journey-imports", json={"document": {**exported, "cases": [unknown]}, "replace": True})
+    assert [error["path"] for error in refused.json()["errors"]] == ["document.cases[0].given.contact.timezone"]
     without = {name: value for name, value in exported.items() if name != "cases"}
     await add(charlie, there, case("mine"))
     assert (await charlie.client.post("/v1/journey-imports", json={"document": without, "replace": True})).json()["outcome"] == "unchanged"

@@ -1,10 +1,15 @@
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from models.store import events
+from models.store.events import NewEvent
+from models.store.session import OrganizationSession
 from tests.api.conftest import Cast, Person
 from tests.api.conftest import temporal as temporal  # connects to nothing
 
@@ -34,6 +39,32 @@ async def test_the_same_id_is_accepted_once_also_within_a_batch(alice: Person) -
     assert [item["new"] for item in items] == [False, True, False]
     assert items[0]["id"] == first["id"] and items[2]["id"] == items[1]["id"]
     assert [event["name"] for event in (await alice.client.get("/v1/events")).json()["items"]] == ["ordered", "ordered"]
+
+
+async def test_a_repeated_id_is_answered_as_the_first_was_and_makes_no_contact(alice: Person) -> None:
+    first = (await alice.client.post("/v1/events", json=ORDER | {"id": "e1"})).json()["items"][0]
+    ghost = {"id": "e1", "name": "ordered", "external_id": "ghost"}
+    stranger = {"id": "e1", "name": "ordered", "contact_id": "019f0000-0000-7000-8000-000000000001"}
+    for body in (ghost, [ghost, ORDER | {"id": "e2"}, ghost | {"id": "e2"}], stranger):
+        answer = await alice.client.post("/v1/events", json=body)
+        assert answer.status_code == 202, answer.text
+        items = answer.json()["items"]
+        assert items[0] == {**first, "new": False}
+    batch = [{"id": "e3", "name": "a", "external_id": "new one"}, ORDER | {"id": "e3"}, {"id": "e3", "name": "c", "external_id": "ghost"}]
+    items = (await alice.client.post("/v1/events", json=batch)).json()["items"]
+    assert [item["new"] for item in items] == [True, False, False] and len({(item["id"], item["contact_id"]) for item in items}) == 1
+    assert items[0]["contact_id"] != first["contact_id"]
+    contacts = (await alice.client.get("/v1/contacts")).json()["items"]
+    assert sorted(filter(None, (contact["external_id"] for contact in contacts))) == ["new one"] and len(contacts) == 2
+
+
+async def test_what_could_not_be_accepted_does_not_stand_in_the_way_of_the_same_id(alice: Person) -> None:
+    """Requests that come at the same time share a transaction."""
+    stranger = {"id": "e1", "name": "x", "contact_id": "019f0000-0000-7000-8000-000000000001"}
+    said = [ORDER, stranger, ORDER | {"id": "e1"}, ORDER | {"id": "e1"}]
+    answers = await asyncio.gather(*(alice.client.post("/v1/events", json=event) for event in said))
+    assert [answer.status_code for answer in answers[2:]] == [202, 202]
+    assert sum(answer.json()["items"][0]["new"] for answer in answers[2:]) == 1
 
 
 async def test_a_batch_keeps_its_order_and_makes_each_contact_once(alice: Person) -> None:
@@ -74,6 +105,21 @@ async def test_events_that_come_at_the_same_time_are_each_answered_for_themselve
     assert sum(new) == 30 and len((await alice.client.get("/v1/events", params={"limit": 100})).json()["items"]) == 30
     contacts = (await alice.client.get("/v1/contacts")).json()["items"]
     assert {contact["email"] for contact in contacts} == {f"p{number}@example.com" for number in range(7)}
+
+
+async def test_an_event_that_cannot_be_stored_refuses_no_other_of_the_same_time(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = events.accept
+
+    async def accept(session: OrganizationSession, new: Sequence[NewEvent], **asked: Any) -> Any:
+        if any(event.name == "bad" for event in new):
+            await session.execute(text("SELECT CAST('1e400' AS float8)"))
+        return await really(session, new, **asked)
+
+    monkeypatch.setattr(events, "accept", accept)
+    said = [{"name": "bad" if number == 7 else "good", "email": "p@example.com"} for number in range(12)]
+    answers = await asyncio.gather(*(alice.client.post("/v1/events", json=event) for event in said))
+    assert [answer.status_code for answer in answers] == [422 if number == 7 else 202 for number in range(12)]
+    assert len((await alice.client.get("/v1/events")).json()["items"]) == 11
 
 
 async def test_properties_are_bounded(alice: Person) -> None:

@@ -140,6 +140,34 @@ async def test_an_unpublishable_draft_is_refused_with_every_problem(alice: Perso
     assert (await alice.client.get(f"/v1/journeys/{journey}/versions")).json()["items"] == []
 
 
+async def test_journeys_that_lead_into_each_other_without_a_wait_are_not_published(alice: Person) -> None:
+    async def save(journey: str, revision: int, entry: dict[str, object], **steps: object) -> list[tuple[str, str]]:
+        draft = {"start": next(iter(steps)), "steps": steps, "entry": entry}
+        headers = {"If-Match": f'"{revision}"'}
+        assert (await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": draft}, headers=headers)).is_success
+        answer = await alice.client.post(f"/v1/journeys/{journey}/versions")
+        assert answer.is_success or answer.status_code == 422, answer.text
+        return [] if answer.is_success else [(error["path"], error["code"]) for error in answer.json()["errors"]]
+
+    leave: dict[str, object] = {"x": {"kind": "exit", "reason": "x"}}
+    first, second, third = [await create(alice, {"start": "x", "steps": leave}, name) for name in ("first", "second", "third")]
+    for journey in (first, second, third):
+        assert (await alice.client.post(f"/v1/journeys/{journey}/versions")).is_success
+    lead = {journey: {"kind": "enter_journey", "journey_id": journey} for journey in (first, second, third)}
+    wait = {"kind": "wait", "duration": "PT1H", "next": "y"}
+    assert await save(second, 1, {}, x={"kind": "branch", "conditions": [{"when": {"tag": "a"}, "next": "y"}]}, y=lead[third]) == []
+    assert await save(third, 1, {}, x=lead[first]) == []
+    assert await save(first, 1, {}, y={**lead[second], "next": "z"}, z={"kind": "exit"}) == [
+        ("steps.y.journey_id", "loop_through_journeys")
+    ]
+    bounded: list[dict[str, object]] = [{"again": "once"}, {"cool_down": "P1D"}, {"maximum": 3}]
+    for revision, rules in enumerate(bounded, start=2):
+        assert await save(first, revision, rules, y=lead[second]) == []
+    assert await save(first, 5, {}, x=wait, y=lead[second]) == []
+    assert await save(third, 2, {}, x=wait, y=lead[first]) == []
+    assert await save(first, 6, {}, y=lead[second]) == []
+
+
 async def test_publishing_a_revision_that_is_not_the_newest_is_refused(alice: Person, around: Surroundings) -> None:
     journey = await create(alice, around.welcome())
     refused = await alice.client.post(f"/v1/journeys/{journey}/versions", headers={"If-Match": '"7"'})

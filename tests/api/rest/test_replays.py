@@ -276,6 +276,34 @@ async def test_a_replay_is_no_entry_but_is_under_way(alice: Person, around: Surr
     assert second.status_code == 201, second.text
 
 
+async def test_a_run_that_has_come_round_too_often_does_nothing_more_and_the_dry_run_says_so(
+    alice: Person, around: Surroundings, database: Database
+) -> None:
+    """It has exited with `loop_limit`, as it came to `hello` for the second time."""
+    steps = {
+        "hello": {"kind": "update_contact", "add_tags": ["seen"], "next": "pause"},
+        "pause": {"kind": "wait", "duration": "P1D", "next": "hello"},
+    }
+    draft = {"start": "hello", "steps": steps, "max_visits": 1}
+    journey = (await alice.client.post("/v1/journeys", json={"name": "Round", "draft": draft})).json()["id"]
+    assert (await alice.client.post(f"/v1/journeys/{journey}/versions")).status_code == 201
+    run = await start(alice, journey, str(around.contact_id))
+    await project(database, alice, run["id"], status="exited", reason="loop_limit", step_id="hello", sequence=5)
+    lines = """INSERT INTO run_events (id, organization_id, run_id, sequence, kind, step_id, visit, details, occurred_at)
+               SELECT gen_random_uuid(), :o, :run, n, kind, step_id, visit, '{}', now()
+               FROM unnest(ARRAY['contact_updated', 'waiting', 'woke', 'exited'], ARRAY['hello', 'pause', 'pause', 'hello'],
+                           ARRAY[1, 1, 1, 2]) WITH ORDINALITY AS l(kind, step_id, visit, n)"""
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text(lines), {"o": alice.organization_id, "run": run["id"]})
+    found = (await alice.client.post(f"/v1/runs/{run['id']}/replays/preview")).json()
+    assert (found["to_do"], found["possible"], found["first_send"], found["effects"]) == (0, 0, None, [])
+    assert "the run exits at once" in found["summary"] and "max_visits" in found["summary"]
+    seen = (await bulk(alice, filter={"journey_id": journey})).json()
+    assert (seen["runs"], seen["preview"]["effects"]["to_do"], seen["preview"]["effects"]["by_step"]) == (1, 0, [])
+    again = (await alice.client.post(f"/v1/runs/{run['id']}/replays/preview", json={"from_step": "pause"})).json()
+    assert (again["to_do"], again["possible"]) == (0, 0)  # behind the wait it would come round once more than it may
+
+
 async def bulk(person: Person, **asked: Any) -> Any:
     return await person.client.post("/v1/run-operations/previews", json={"command": "replay", **asked})
 

@@ -1,6 +1,7 @@
 import asyncio
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -9,7 +10,10 @@ from httpx2 import Response
 from sqlalchemy import text
 
 from api.commands import resumptions
+from models.store import resumptions as store
+from models.store.resumptions import LeftOut
 from models.store.session import Database
+from models.tables.base import utc_now
 from tests.api.conftest import Person, anonymous
 from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings, actions
@@ -43,6 +47,64 @@ async def test_the_manner_of_a_resumption_reaches_the_workflow_and_the_record(
     [control] = [each.argument for each in temporal.started.values() if getattr(each.argument, "command", None) == "resume"]
     assert (control.spread.total_seconds(), control.drop_older_than.days, control.recheck_entry) == (600, 1, True)
     assert (await actions(alice, database, journey)).count("journey.resume_requested") == 1
+
+
+async def beneath(database: Database, person: Person, journey: str, reason: str, since: str = "2 hours") -> None:
+    """The runs are held at the send for this reason, and look again tomorrow; then the journey was paused."""
+    async with database.organization(person.organization_id) as session:
+        of = {"o": person.organization_id, "journey": UUID(journey), "reason": reason, "since": since}
+        await session.execute(
+            text(
+                """UPDATE runs SET status = 'paused', beneath = 'held', step_id = 'welcome', reason = 'wrong price',
+                     wake_at = now() + interval '1 day', sequence = 3 WHERE organization_id = :o AND journey_id = :journey"""
+            ),
+            of,
+        )
+        await session.execute(
+            text(
+                """INSERT INTO run_events (id, organization_id, run_id, sequence, kind, step_id, visit, details, occurred_at)
+                   SELECT gen_random_uuid(), :o, r.id, l.sequence, l.kind, 'welcome', 1, jsonb_build_object('reason', l.reason), now()
+                   FROM runs r CROSS JOIN (VALUES (1, 'held', 'quiet_hours'), (2, 'held', CAST(:reason AS text)),
+                                                  (3, 'paused', 'wrong price')) AS l(sequence, kind, reason)
+                   WHERE r.organization_id = :o AND r.journey_id = :journey"""
+            ),
+            of,
+        )
+        await session.execute(text("UPDATE journeys SET paused_at = now() - CAST(:since AS interval) WHERE id = :journey"), of)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "let_go"),
+    [
+        ("journey_paused", "active", True),
+        ("run_paused", "active", True),
+        ("authentication_failed", "active", True),  # mended meanwhile
+        ("authentication_failed", "broken", False),
+        ("quiet_hours", "active", False),
+    ],
+)
+async def test_who_was_held_only_by_the_pause_or_a_connection_that_is_mended_is_due_and_can_be_dropped(
+    alice: Person, journey: str, around: Surroundings, database: Database, reason: str, status: str, let_go: bool
+) -> None:
+    await paused(alice, journey)
+    await beneath(database, alice, journey, reason)
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(
+            text("UPDATE connections SET status = :status WHERE id = :id"), {"id": around.connection_id, "status": status}
+        )
+    path = f"/v1/journeys/{journey}/resumption"
+    outlook = (await alice.client.get(path, params={"drop_older_than": "PT1H"})).json()
+    assert outlook["by_status"] == {"held": 3}
+    expected = 3 if let_go else 0
+    assert [outlook[name] for name in ("due", "sends_due", "would_drop")] == [expected] * 3
+    assert [each["runs"] for each in outlook["overdue"]] == [expected] * 3 + [0, 0]  # for two hours, and not for a day
+    assert outlook["oldest_due_at"] == (outlook["paused_at"] if let_go else None)
+    assert (await alice.client.get(path, params={"drop_older_than": "P1D"})).json()["would_drop"] == 0
+    async with database.organization(alice.organization_id) as session:
+        since = await store.paused_at(session, "journey", UUID(journey))
+        assert since is not None
+        left_out = await store.leave_out(session, "journey", UUID(journey), LeftOut(timedelta(hours=1)), since, utc_now())
+    assert left_out == {"overdue": expected}
 
 
 async def test_numbers_that_take_too_long_are_given_up_with_a_way_out(

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from api.dependencies import Services
 from deploy.environment import ROOT
 from models.settings import Settings
 from models.store.session import Database
@@ -131,6 +132,7 @@ async def test_bad_input_is_refused_with_its_place(alice: Person, around: Surrou
     assert await refused(contacts=[]) == [("body", "value_error")]
     assert await refused(script=[{"after": "P1D"}]) == [("script[0]", "one_of")]
     assert await refused(script=[{"after": "-P1D", "event": {"name": "x"}}]) == [("script[0].after", "greater_than_equal")]
+    assert await refused(until="P1D", script=[{"after": "P3D", "event": {"name": "x"}}]) == [("script[0].after", "after_end")]
     assert await refused(sends={"pause": "bounced"}) == [("sends.pause", "unknown_step")]
     assert await refused(webhooks={"gone": [{"status": 200}]}) == [("webhooks.gone", "unknown_step")]
     assert await refused(event={"name": "signed up"}) == [("event.name", "no_trigger")]
@@ -144,6 +146,49 @@ async def test_bad_input_is_refused_with_its_place(alice: Person, around: Surrou
     assert await refused(start="0001-01-01T00:00:00Z") == [("start", "greater_than_equal")]
     assert await refused(contacts=[{"created_at": "0001-01-01T00:00:00+14:00"}]) == [("contacts[0].created_at", "greater_than_equal")]
     assert await refused(until="P4000D") == [("until", "less_than_equal")]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "messages"),
+    [("accepted", 1), ("unknown", 1), ("gave_up", 0), ("content_refused", 0), ("bounced", 0), ("opted_out", 0)],
+)
+async def test_only_what_was_or_may_have_been_sent_counts_as_volume(
+    alice: Person, around: Surroundings, outcome: str, messages: int
+) -> None:
+    path = await journey(alice, around.welcome()["steps"], "welcome")
+    found = await simulate(alice, path, contacts=[agreed()], sends={"welcome": outcome}, script=[{"after": "P1D", "control": "retry"}])
+    tried = 2 if outcome in ("gave_up", "content_refused") else 1  # by a person; what may have arrived is not sent again
+    assert [message["outcome"] for message in found["contacts"][0]["messages"]] == [outcome] * tried
+    assert found["summary"]["messages"] == messages == sum(hour["messages"] for hour in found["summary"]["volume"])
+    assert outcome != "unknown" or kinds(found["contacts"][0]) == ["entered", "parked", "retried", "parked"]
+
+
+ROUND: Document = {
+    "a": {"kind": "wait", "duration": "PT1M", "next": "b"},
+    "b": {"kind": "wait", "duration": "PT1M", "next": "a"},
+}
+
+
+async def test_a_simulation_that_goes_on_and_on_is_told_as_far_as_it_was_looked_at(alice: Person) -> None:
+    """More lines than a case can hold, and than anybody reads."""
+    path = await journey(alice, ROUND, "a", max_visits=5_000)
+    found = await simulate(alice, path, contacts=[{}] * 20)
+    assert (found["summary"]["contacts"], found["summary"]["cut"]) == (20, 20)
+    assert 1 < len(found["contacts"]) < 20 and len(found["contacts"][0]["path"]) > 1_000
+    [expected] = {json.dumps(trip["expected"], sort_keys=True) for trip in found["contacts"]}
+    assert json.loads(expected) == {"path": None, "messages": [], "end": {"phase": "waiting", "reason": None}}
+
+
+async def test_a_simulation_that_takes_too_long_is_given_up_with_a_way_out(
+    alice: Person, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await journey(alice, ROUND, "a", max_visits=5_000)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(services.simulating, "longest", timedelta(milliseconds=20))
+        answer = await alice.client.post(f"{path}/simulations", json={"start": START, "contacts": [{}]})  # in the middle of one trip
+    assert (answer.status_code, answer.json()["code"], "Retry-After" in answer.headers) == (503, "unavailable", True)
+    assert "Simulate fewer contacts, or a shorter period" in answer.json()["detail"]
+    assert (await simulate(alice, path, contacts=[{}], until="PT1H"))["summary"]["contacts"] == 1
 
 
 async def test_variables_that_no_run_could_start_with_are_refused_in_the_same_words(alice: Person, around: Surroundings) -> None:

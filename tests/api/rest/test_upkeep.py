@@ -1,4 +1,6 @@
 import logging
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +12,9 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.contracts.payload import Payload
 from activities.contracts.upkeep import Upkeep
-from api.commands.upkeep import UpkeepActivities
+from api.commands import runs
+from api.commands.starting import UNANSWERED
+from api.commands.upkeep import ATTEMPTS, UpkeepActivities
 from api.dependencies import Services
 from models.store import access
 from models.store.session import Database
@@ -20,13 +24,18 @@ from tests.api.rest.fake_temporal import FakeTemporal
 
 
 class Picky(FakeTemporal):
-    """Raises `trouble` for the workflows of one organization."""
+    """Raises `trouble` for the workflows of one organization, or for those whose id ends so."""
 
     refused: UUID | None = None
+    refused_end: str | None = None
     trouble: Exception = RuntimeError("alice@example.com is not welcome")
+    asked = 0
 
     async def start_workflow(self, workflow: str, argument: Payload | None = None, **options: Any) -> None:
+        self.asked += 1
         if self.refused is not None and options["id"].startswith(str(self.refused)):
+            raise self.trouble
+        if self.refused_end is not None and options["id"].endswith(self.refused_end):
             raise self.trouble
         await super().start_workflow(workflow, argument, **options)
 
@@ -58,6 +67,60 @@ def two(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> list[Person]:
 
     monkeypatch.setattr(access, "organizations_with_unstarted", only_these)
     return people
+
+
+async def test_one_that_cannot_be_started_keeps_no_other_waiting(
+    database: Database, services: Services, temporal: Picky, two: list[Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around = await acme.surround(database, two[0])
+    journey = await acme.publish(two[0], around)
+    temporal.away()
+    for number in range(3):
+        await two[0].client.post("/v1/campaigns", json={"name": f"Lost {number}", "journey_id": journey})
+    await two[0].client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(around.contact_id)})
+    temporal.back()
+    oldest = min(campaign["id"] for campaign in (await two[0].client.get("/v1/campaigns")).json()["items"])
+    [run] = (await two[0].client.get("/v1/runs")).json()["items"]
+    monkeypatch.setattr(runs, "OVERDUE", timedelta(0))
+    temporal.refused_end, temporal.trouble = oldest, RPCError("no such schedule", RPCStatusCode.INVALID_ARGUMENT, b"")
+    with pytest.raises(ApplicationError, match="1 of 2"):
+        await ActivityEnvironment().run(UpkeepActivities(services).start_missing_workflows, Upkeep())
+    assert len(temporal.started) == 3 and run["workflow_id"] in temporal.started
+    assert not any(name.endswith(oldest) for name in temporal.started)
+
+
+async def test_what_lasts_keeps_the_rest_of_upkeep_waiting_for_a_few_attempts_only(
+    database: Database, services: Services, temporal: Picky, two: list[Person]
+) -> None:
+    await leave_unstarted(database, temporal, two[0], 1)
+    temporal.refused = two[0].organization_id
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, attempt=ATTEMPTS)
+    await environment.run(UpkeepActivities(services).start_missing_workflows, Upkeep())
+    assert temporal.of(two[0]) == 0
+
+
+async def test_while_temporal_is_away_not_every_one_is_waited_for(
+    database: Database, services: Services, temporal: Picky, two: list[Person]
+) -> None:
+    await leave_unstarted(database, temporal, two[0], UNANSWERED + 2)
+    temporal.refused, temporal.trouble, temporal.asked = two[0].organization_id, TROUBLES[0], 0
+    with pytest.raises(ApplicationError, match="1 of 2"):
+        await ActivityEnvironment().run(UpkeepActivities(services).start_missing_workflows, Upkeep())
+    assert temporal.asked == UNANSWERED
+
+
+async def test_one_organizations_routing_that_cannot_be_woken_keeps_no_other_asleep(
+    services: Services, temporal: Picky, two: list[Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def both(*_: object) -> list[UUID]:
+        return [person.organization_id for person in two]
+
+    monkeypatch.setattr(access, "organizations_to_route", both)
+    temporal.refused, temporal.asked = two[0].organization_id, 0
+    with pytest.raises(ApplicationError, match="1 of 2"):
+        await ActivityEnvironment().run(UpkeepActivities(services).wake_routing, Upkeep())
+    assert (temporal.asked, temporal.of(two[1])) == (2, 1)
 
 
 TROUBLES = [RPCError("gone", RPCStatusCode.UNAVAILABLE, b""), RuntimeError("alice@example.com is not welcome")]

@@ -171,6 +171,15 @@ def test_values_are_compared_as_json(rule: dict[str, Any], expected: bool) -> No
     assert holds(rule, subject(person, new_id()), NOW) is expected
 
 
+@pytest.mark.parametrize(("operator", "expected"), [("equals", [False, True, False]), ("not_equals", [True, False, True])])
+async def test_null_equals_nothing_not_even_null(database: Database, organization_id: UUID, operator: str, expected: list[bool]) -> None:
+    rules = [{"field": f"attributes.{key}", "is": operator, "value": {"run": key}} for key in ("k1", "k2", "k3")]
+    values = {"k1": None, "k2": [None]}
+    person = {**PERSON, "attributes": values, "variables": values, "events": [], "entry": 0}
+    assert [holds(rule, subject(person, new_id()), NOW) for rule in rules] == expected
+    assert await select(database, organization_id, [person], rules) == [[each] for each in expected]
+
+
 def test_the_events_that_a_rule_asks_about_are_found_at_any_depth() -> None:
     inner = {"event": {"name": "opened", "where": {"not": {"event": {"name": "paid"}}}}}
     assert events_asked({"any": [{"tag": "vip"}, {"not": {"all": [inner]}}]}) == {"opened", "paid"}

@@ -113,6 +113,10 @@ class StepModel(Model):
         """The ways out that a run may take without any time passing."""
         yield from () if self.waits else self.exits()
 
+    def leads_into(self) -> UUID | None:
+        """Another journey that whoever comes here is to enter."""
+        return None
+
     def problems(self, path: str, facts: Facts) -> Iterator[Problem]:
         """What keeps the step from being published, each with its path."""
         yield from ()

@@ -23,6 +23,9 @@ class EnterJourneyStep(EffectStep):
     variables: dict[VariableName, VariableName] = Field(default_factory=dict, max_length=50)
     key: VariableName | None = None
 
+    def leads_into(self) -> UUID | None:
+        return self.journey_id
+
     def problems(self, path: str, facts: Facts) -> Iterator[Problem]:
         if facts.journeys is None:
             return

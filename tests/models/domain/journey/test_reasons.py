@@ -26,12 +26,12 @@ SOURCES = (
 )
 # Which argument of a call is a reason; a keyword `reason` always is.
 POSITIONS = {
-    **dict.fromkeys(("Unsendable", "Unwritable", "BadRecipient", "UnsubscribeMissing", "Leave", "Refused"), 0),
-    **dict.fromkeys(("ProviderAnswer", "Verdict", "halt", "park", "cancel", "leave"), 1),
+    **dict.fromkeys(("Unsendable", "MalformedMail", "BadRecipient", "UnsubscribeMissing", "Leave", "Refused"), 0),
+    **dict.fromkeys(("ProviderAnswer", "Verdict", "Way", "halt", "park", "cancel", "leave"), 1),
     **dict.fromkeys(("released", "mark_broken", "_finish"), 2),
     **dict.fromkeys(("settled", "_answered"), 3),
 }
-GIVING = {("fence", "_held"): 0, ("claiming", "_way"): 1}  # functions that return a reason, and where in the tuple that they return
+GIVING = {("fence", "_held"): 0}  # functions that return a reason, and where in the tuple that they return
 FILLING = "299"  # for what a code is made with: a server's reply, the name of a field
 REPLIES = (400, 421, 450, 452, 499, 500, 502, 503, 530, 535, 550, 551, 552, 553, 554, 599)
 STANDING = ("attempt_lost", "exit_step")  # written in SQL, and the reason of an exit step that gives none

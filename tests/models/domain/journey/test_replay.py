@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, Step, WaitStep
 from models.domain.journey.interpreter import enter, next_command, sent, wake
 from models.domain.journey.replay import (
+    Act,
     Arrival,
     Begun,
     Deed,
@@ -23,7 +24,8 @@ from models.domain.journey.replay import (
     on_every_way,
     steps_ahead,
 )
-from models.domain.journey.run import RunState
+from models.domain.journey.run import FINISHED, Phase, RunState
+from models.domain.journey.steps.update_contact import UpdateContactStep
 from tests.models.domain.journey.drawing import steps
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -111,7 +113,7 @@ def test_who_begins_before_a_jump_meets_what_was_done_after_it() -> None:
     forward = trip(("one", 1), ("two", 1), ("three", 2), remarks=(Remark("jumped", 21, "three"),))
     begun = begin_at([forward], "two", LINE.looping)
     assert begun.next_visit("three") == 1
-    found = forecast(LINE, "two", begun, {("three", 2): past(), ("two", 1): past(Deed.NOT_DONE)})
+    found = forecast(LINE, "two", begun, sends({("three", 2): past(), ("two", 1): past(Deed.NOT_DONE)}))
     assert [(each.step_id, each.standing) for each in found] == [("two", Standing.TO_DO), ("three", Standing.KEPT)]
 
 
@@ -147,7 +149,11 @@ def past(deed: Deed = Deed.DONE, at: datetime = NOW) -> Past:
 
 def standings(definition: Definition, step_id: str, pasts: dict[Place, Past], resend: frozenset[str] = frozenset()) -> list[object]:
     visits = dict.fromkeys(definition.looping, 2)
-    return [(each.step_id, each.visit, each.standing) for each in forecast(definition, step_id, Begun(visits), pasts, resend)]
+    return [(each.step_id, each.visit, each.standing) for each in forecast(definition, step_id, Begun(visits), sends(pasts), resend)]
+
+
+def sends(pasts: dict[Place, Past]) -> dict[Act, Past]:
+    return {("send", *place): past for place, past in pasts.items()}
 
 
 def test_what_was_done_is_kept_what_may_have_been_is_uncertain_and_the_rest_is_to_do() -> None:
@@ -172,8 +178,45 @@ def test_of_a_loop_the_visits_that_were_done_are_kept_and_the_next_is_possible()
     assert found == [("mail", 3, kept), ("mail", 4, kept), ("mail", 5, possible), ("last", 1, Standing.TO_DO)]
 
 
+UPDATED = journey("one", one=UpdateContactStep(add_tags=("seen",), next="two"), two=mail())
+
+
+@pytest.mark.parametrize("deed", [Deed.DONE, Deed.UNCERTAIN])
+def test_what_another_kind_of_step_did_at_a_place_is_not_done(deed: Deed) -> None:
+    """In another version a step of the same name may do something else."""
+    pasts: dict[Act, Past] = {("send", "one", 1): past(deed), ("update_contact", "two", 1): past(deed), ("send", "two", 1): past()}
+    found = [(each.step_id, each.standing) for each in forecast(UPDATED, "one", Begun(), pasts)]
+    assert found == [("one", Standing.TO_DO), ("two", Standing.KEPT)]
+
+
+@pytest.mark.parametrize(
+    ("begun", "step_id", "expected"),
+    [
+        (Begun({"mail": 3}), "mail", [("mail", 4, Standing.TO_DO), ("last", 1, Standing.TO_DO)]),
+        (Begun({"mail": 4}), "mail", []),  # the run exits as it comes there
+        (Begun({"mail": 4}), "pause", [("last", 1, Standing.POSSIBLE)]),  # the way round ends
+        (Begun({"again": 4}), "mail", [("mail", 1, Standing.TO_DO)]),  # nothing comes behind what the run cannot pass
+        (Begun({"mail": 8}, 5), "mail", [("mail", 9, Standing.TO_DO), ("last", 6, Standing.TO_DO)]),  # counted from the last jump on
+        (Begun({"mail": 9}, 5), "mail", []),
+    ],
+)
+def test_nothing_is_done_where_the_run_has_been_as_often_as_the_journey_allows(begun: Begun, step_id: str, expected: list[object]) -> None:
+    loop = LOOP.model_copy(update={"max_visits": 4})
+    assert [(each.step_id, each.visit, each.standing) for each in forecast(loop, step_id, begun, {})] == expected
+    state = RunState(run_id=uuid4(), contact_id=uuid4(), step_id=step_id, visits=begun.visits, visits_before=begun.visits_before)
+    entered = enter(loop, state, NOW).state
+    assert (entered.phase in FINISHED) == (expected == []) and (entered.phase is not Phase.EXITED or entered.reason == "loop_limit")
+
+
+def test_of_what_was_done_in_a_loop_as_often_as_it_may_be_nothing_follows() -> None:
+    loop = LOOP.model_copy(update={"max_visits": 2})
+    found = forecast(loop, "mail", Begun(), sends({("mail", 1): past(), ("mail", 2): past()}))
+    assert [(each.step_id, each.visit, each.standing) for each in found][:2] == [("mail", 1, Standing.KEPT), ("mail", 2, Standing.KEPT)]
+    assert [each.step_id for each in found] == ["mail", "mail", "last"]
+
+
 def test_numbers_name_every_standing() -> None:
-    ahead = forecast(LINE, "two", Begun(), {("two", 1): past()})
+    ahead = forecast(LINE, "two", Begun(), sends({("two", 1): past()}))
     assert counts(ahead) == {"kept": 1, "resent": 0, "to_do": 1, "possible": 0, "uncertain": 0}
 
 

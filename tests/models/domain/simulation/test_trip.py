@@ -110,7 +110,7 @@ def test_a_review_is_decided_when_somebody_looks() -> None:
     assert kinds(trip(steps, {"after": "P10D", "review": "rejected"}))[-2:] == ["timed_out", "completed"]
 
 
-@pytest.mark.parametrize("rests", [{"kind": "wait", "duration": "P9D"}, {"kind": "review", "approved": "bye", "rejected": None}])
+@pytest.mark.parametrize("rests", [{"kind": "wait", "duration": "P9D"}, {"kind": "review", "approved": None, "rejected": "bye"}])
 def test_support_may_skip_a_step_at_which_a_run_rests(rests: dict[str, Any]) -> None:
     steps = {"rest": {**rests, **({"next": "bye"} if rests["kind"] == "wait" else {})}, "bye": {"kind": "exit", "reason": "enough"}}
     skipped = trip(steps, {"after": "P1D", "control": "skip"})
