@@ -1,5 +1,6 @@
 """Operating runs, one and many, end to end through the public API."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
@@ -135,6 +136,32 @@ async def again(stack: Stack, acme: Organization, operation: str) -> None:
     """The operation's workflow, under another name."""
     given = OperationRef(organization_id=acme.id, operation_id=UUID(operation), command="skip")
     await stack.temporal.client.start_workflow(OPERATION_WORKFLOW, given, id=str(new_id()), task_queue=stack.settings.task_queue)
+
+
+async def test_two_people_are_never_answered_for_each_other(stack: Stack, acme: Organization) -> None:
+    """Whoever comes second is answered with what is so by then, also with a key of the same text, or at the same moment."""
+    made = await acme.post("/api-keys", {"name": "a colleague", "scopes": ["runs.read", "runs.control"]})
+    colleague = {"Authorization": f"Bearer {made['secret']}"}
+    daily = {"Idempotency-Key": "daily"}
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("long", WAITS)
+            run = await acme.start_run(journey, await acme.contact())
+            await standing(acme, journey, {("waiting", "long"): 1})
+            path = f"/v1/runs/{run}"
+            mine = await acme.client.put(f"{path}/pause", json={"reason": "customer rang"}, headers=daily)
+            await acme.client.delete(f"{path}/pause", params={"reason": "settled"})
+            theirs = await acme.client.put(f"{path}/pause", json={"reason": "legal hold"}, headers=colleague | daily)
+            late = await acme.client.put(f"{path}/pause", json={"reason": "me too"})
+            assert [each.json()["changed"] for each in (mine, theirs, late)] == [True, True, False]
+            assert late.json()["run"]["reason"] == "legal hold"
+            meant = {"step_id": "long", "visit": 1}
+            words = [acme.client.put(f"{path}/skip", json={**meant, "reason": f"s{each}"}) for each in range(3)]
+            skipped = await asyncio.gather(*words)
+    assert sorted(each.status_code for each in skipped) == [200, 409, 409]
+    told = await sentences(acme, run)
+    said = [line.rsplit(": ", 1)[1] for line in told if line.startswith(("Paused by", "Resumed by", "Skipped"))]
+    assert said[:3] == ["customer rang", "settled", "legal hold"] and len(said) == 4
 
 
 async def test_scenario_36_one_scheduled_step_of_one_contact_is_cancelled(stack: Stack, acme: Organization) -> None:
