@@ -61,7 +61,7 @@ class Imported:
 
 
 async def restore(caller: Caller, journey_id: UUID, saved_over: int, version: int | None, revision: int | None) -> Journey:
-    """The draft is what the version was published as, or what was saved as that revision; what stood there is in the history.
+    """The draft is what the version was published from, or what was saved as that revision; what stood there is in the history.
 
     Raises:
         NotFound: no such journey, version or revision.
@@ -70,7 +70,7 @@ async def restore(caller: Caller, journey_id: UUID, saved_over: int, version: in
     async with caller.session() as session:
         await journeys.get(session, journey_id)
         if version is not None:
-            draft = (await journey_versions.get(session, journey_id, version)).definition
+            draft = await draft_revisions.published(session, await journey_versions.get(session, journey_id, version))
         else:
             draft = (await draft_revisions.get(session, journey_id, revision or 0)).draft
         if problems := storable(draft, "draft"):

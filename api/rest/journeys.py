@@ -135,6 +135,7 @@ class VersionSummary(BaseModel):
     number: int
     content_hash: str = Field(description="Hex SHA-256 over the definition and the contents of the templates that it names.")
     published_by: UUID | None
+    revision: int | None = Field(description="Of the draft that was published; null for versions of before this was kept.")
     created_at: datetime
 
 

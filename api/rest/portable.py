@@ -37,7 +37,7 @@ class Restoration(Closed):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 1}, {"revision": 7}]})
 
-    version: Number | None = Field(None, description="As it was published: with the template versions that it sends.")
+    version: Number | None = Field(None, description="The draft that it was published from: what it leaves open is open again.")
     revision: Number | None = Field(None, description="As it was saved.")
 
     @model_validator(mode="after")

@@ -37,6 +37,7 @@ class JourneyVersion(OrganizationRow, table=True):
     definition: dict[str, Any] = document()  # every `send` names the template version it is frozen to
     content_hash: str  # hex SHA-256 over the definition and the contents of everything it names
     published_by: UUID | None = None
+    revision: int | None = None  # of the draft that was frozen; NULL: published before this was kept
 
 
 class Campaign(OrganizationRow, table=True):

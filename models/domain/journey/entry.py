@@ -33,7 +33,7 @@ class SegmentTrigger(Model):
 
     kind: Literal["segment_entered", "segment_left"]
     segment_id: UUID
-    rule: dict[str, Any] | None = None  # of the segment, when the version was published
+    rule: dict[str, Any] | None = None  # only in a version: of the segment, when it was published
     include_existing: bool = False
 
 
@@ -89,6 +89,8 @@ def _trigger(path: str, trigger: EventTrigger | SegmentTrigger, facts: Facts) ->
     if isinstance(trigger, SegmentTrigger):
         if trigger.segment_id not in facts.segments:
             yield Problem(f"{path}.segment_id", "unknown_segment", "There is no segment with this id.")
+        if trigger.rule is not None:
+            yield Problem(f"{path}.rule", "unused", "The segment's own rule counts, as it is at publication; remove this one.")
     elif trigger.where is not None:
         yield from rule_problems(trigger.where, facts, f"{path}.where", run=False, event=True)
 

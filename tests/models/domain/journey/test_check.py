@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -168,3 +169,11 @@ def test_a_journey_of_the_greatest_size_is_checked() -> None:
 def test_an_sms_can_be_published_once_there_is_an_sms_connection() -> None:
     facts = Facts(FACTS.templates, FACTS.topics, {**FACTS.connections, TWILIO: ConnectionFact("sms", is_default=True)})
     assert found(draft(a=send(channel="sms", template_id=SMS)), facts) == []
+
+
+def test_a_rule_beside_a_triggers_segment_is_refused_as_nobody_would_obey_it() -> None:
+    trigger = {"kind": "segment_entered", "segment_id": str(NEWS)}
+    facts = replace(FACTS, segments={NEWS: {"tag": "new"}})
+    journey = draft(a={"kind": "exit"})
+    assert found({**journey, "entry": {"triggers": [{**trigger, "rule": None}]}}, facts) == []
+    assert found({**journey, "entry": {"triggers": [{**trigger, "rule": {"tag": "old"}}]}}, facts) == [("entry.triggers[0].rule", "unused")]
