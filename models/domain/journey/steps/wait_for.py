@@ -99,7 +99,9 @@ class WaitForStep(StepModel):
     def answered(self, state: RunState, answer: Answer, now: datetime) -> Outcome:
         if answer.index is not None:
             way = self.ways[answer.index]
-            return Go(way.next, "matched", details={"index": answer.index, "name": way.name, "next": way.next, **answer.details})
+            which = {"event": way.event} if isinstance(way, AwaitedEvent) else {"condition": answer.index - len(self.events)}
+            details = {"index": answer.index, "name": way.name, "next": way.next, **which, **answer.details}
+            return Go(way.next, "matched", details=details)
         if state.expired:
             return Go(self.timeout_next, "timed_out", details={"next": self.timeout_next})
         return Rest(self.deadline(state, now))

@@ -1,6 +1,7 @@
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 from hypothesis import given
@@ -45,7 +46,7 @@ from models.domain.journey.interpreter import (
 )
 from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer
-from models.domain.journey.steps.wait_for import AwaitedEvent
+from models.domain.journey.steps.wait_for import AwaitedCondition, AwaitedEvent
 from tests.models.domain.journey.drawing import steps
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -331,3 +332,13 @@ def test_a_wait_that_ends_later_than_its_runs_moment_keeps_its_end() -> None:
     state = resumed(enter(WAIT_FIRST, run_at("pause"), NOW).state, NOW, timedelta(minutes=10), uuid4())
     assert goes_on_at(WaitUntil(NOW + DAY), state) == NOW + DAY
     assert goes_on_at(WaitUntil(NOW), state) == state.not_before
+
+
+def test_what_was_waited_for_is_told_by_the_events_name_or_the_conditions_number() -> None:
+    step = WaitForStep(events=(AwaitedEvent(event="paid"),), conditions=(AwaitedCondition(when={"tag": "vip"}),))
+    waiting = journey("either", either=step)
+    asking = enter(waiting, run_at("either"), NOW).state
+    ways: tuple[dict[str, Any], ...] = ({"event": "paid"}, {"condition": 0})
+    for index, which in enumerate(ways):
+        told = answered(waiting, asking, Answer(index=index, details={"event_id": "e1"}), NOW).changes[0]
+        assert (told.kind, told.details) == ("matched", {"index": index, "name": "", "next": None, "event_id": "e1", **which})
