@@ -14,6 +14,7 @@ from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.brakes import PausedBecause, paused_because
 from api.rest.headers import CommandKey, IfMatch, OptionalIfMatch, PostKey, etag
+from api.rest.names import Name
 from api.rest.reasons import StatedReason
 from api.rest.runs import RunView
 from models.domain.errors import Invalid, NotFound
@@ -43,7 +44,6 @@ DRAFT_EXAMPLE = {
         "goodbye": {"kind": "exit", "reason": "already_customer"},
     },
 }
-Name = Annotated[str, Field(min_length=1, max_length=200, examples=["Welcome"])]
 Draft = Annotated[
     dict[str, Any],
     Field(description="A definition (docs/journeys.md), which need not be valid yet; at most 256 KB.", examples=[DRAFT_EXAMPLE]),
@@ -55,15 +55,15 @@ class Request(BaseModel):
 
 
 class NewJourney(Request):
-    name: Name
+    name: Name = Field(examples=["Welcome"])
     draft: Draft = Field(default_factory=dict)
 
 
 class DraftChange(Request):
     """What is left out stays as it is."""
 
-    name: Name | None = None
-    draft: Draft | None = None
+    name: Name = Field("", validate_default=False)
+    draft: Draft = Field(default_factory=dict)
 
 
 class Reason(Request):
@@ -197,9 +197,9 @@ async def save_draft(
     caller: Annotated[Caller, authorize("journeys.write")], journey_id: UUID, change: DraftChange, revision: IfMatch, response: Response
 ) -> JourneyView:
     """Saves over the revision named by If-Match. 412 when somebody else saved since: nothing is lost, read and merge."""
-    if change.draft is not None:
-        _require_storable(change.draft, "draft", MAX_BYTES)
-    journey = await commands.save_draft(caller, journey_id, revision, change.draft, change.name)
+    given = change.model_dump(exclude_unset=True)
+    _require_storable(change.draft, "draft", MAX_BYTES)
+    journey = await commands.save_draft(caller, journey_id, revision, given.get("draft"), given.get("name"))
     return await view(caller, journey, response)
 
 

@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StrictBool, StrictInt
 
 from models.domain.errors import Problem
 from models.domain.journey.facts import Facts
 from models.domain.journey.rule import rule_problems
 from models.domain.journey.steps.base import Code, EventName, Model, VariableName, duration_problems
+from models.domain.journey.written import Duration
 
 MAX_TRIGGERS = 20
 Again = Literal["once", "after_exit", "every_time"]
@@ -25,7 +26,7 @@ class EventTrigger(Model):
     event: EventName
     where: dict[str, Any] | None = None
     key: VariableName | None = None
-    hidden: bool = False  # its runs' deliveries stay out of lists, unless asked for
+    hidden: StrictBool = False  # its runs' deliveries stay out of lists, unless asked for
 
 
 class SegmentTrigger(Model):
@@ -34,7 +35,7 @@ class SegmentTrigger(Model):
     kind: Literal["segment_entered", "segment_left"]
     segment_id: UUID
     rule: dict[str, Any] | None = None  # only in a version: of the segment, when it was published
-    include_existing: bool = False
+    include_existing: StrictBool = False
 
 
 Trigger = Annotated[EventTrigger | SegmentTrigger, Field(discriminator="kind")]
@@ -46,9 +47,9 @@ class EntryRules(Model):
 
     triggers: Annotated[tuple[Trigger, ...], Field(max_length=MAX_TRIGGERS)] = ()
     again: Again = "every_time"
-    cool_down: timedelta | None = None
-    maximum: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # entries of one contact, whatever their keys
-    per_hour: Annotated[int, Field(ge=1, le=10_000_000)] | None = None  # entries of all contacts; those beyond it enter later
+    cool_down: Duration | None = None
+    maximum: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None  # entries of one contact, whatever their keys
+    per_hour: Annotated[StrictInt, Field(ge=1, le=10_000_000)] | None = None  # entries of all contacts; those beyond it enter later
 
 
 class Happens(Model):
@@ -67,8 +68,8 @@ class ExitRule(Happens):
 class Goal(Happens):
     """Counted once per run when it happens within `window` of the entry. `exit`: and the run ends with it."""
 
-    window: timedelta = timedelta(days=30)
-    exit: bool = False
+    window: Duration = timedelta(days=30)
+    exit: StrictBool = False
 
 
 def policy_problems(entry: EntryRules, exits: tuple[ExitRule, ...], goals: tuple[Goal, ...], facts: Facts) -> Iterator[Problem]:

@@ -46,7 +46,7 @@ async def world(database: Database, settings: Settings, receiver: Receiver) -> E
         forgiving={**call, "on_failure": "path"},
         inside={**call, "url": "http://169.254.169.254/latest"},
         away={**call, "url": "http://nowhere.invalid/"},
-        hasty={**call, "timeout": 1},
+        hasty={**call, "timeout": "PT1S"},
     )
 
 

@@ -183,6 +183,13 @@ async def test_a_draft_can_be_tried_before_an_account_is_connected(alice: Person
     assert [warning["code"] for warning in found["warnings"]] == ["no_connection"] and found["summary"]["messages"] == 1
 
 
+async def test_a_draft_whose_end_has_passed_can_still_be_tried(alice: Person, around: Surroundings) -> None:
+    draft = around.welcome() | {"ends_at": "2020-01-01T00:00:00Z"}
+    made = (await alice.client.post("/v1/journeys", json={"name": "Past", "draft": draft})).json()
+    found = await simulate(alice, f"/v1/journeys/{made['id']}", contacts=[agreed()])
+    assert [warning["code"] for warning in found["warnings"]] == ["in_the_past"]
+
+
 async def test_real_contacts_need_the_permission_to_see_contacts(alice: Person, around: Surroundings, app: Any) -> None:
     path = await journey(alice, around.welcome()["steps"], "welcome")
     key = (await alice.client.post("/v1/api-keys", json={"name": "designer", "scopes": ["journeys.read", "templates.read"]})).json()

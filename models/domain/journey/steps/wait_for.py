@@ -6,7 +6,7 @@ that was accepted before the timeout was settled beats it: the database keeps on
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 from models.domain.errors import Problem
@@ -26,6 +26,7 @@ from models.domain.journey.steps.base import (
     StepModel,
     duration_problems,
 )
+from models.domain.journey.written import Duration
 
 MAX_WAYS = 20
 
@@ -53,7 +54,7 @@ class WaitForStep(StepModel):
     kind: Literal["wait_for"] = "wait_for"
     events: tuple[AwaitedEvent, ...] = ()
     conditions: tuple[AwaitedCondition, ...] = ()
-    timeout: timedelta | None = None  # None: for ever
+    timeout: Duration | None = None  # None: for ever
     timeout_next: StepId | None = None
 
     @property
