@@ -79,7 +79,7 @@ class NewRun(Request):
     ) = None
     variables: Variables = Field(
         default_factory=dict,
-        description="For branches and templates, as run.<name>. At most 16 KB together.",
+        description="For branches and templates, as run.<name>. At most 32 KB together.",
         examples=[{"order": "A-1042"}],
     )
 

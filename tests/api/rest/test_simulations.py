@@ -148,14 +148,14 @@ async def test_bad_input_is_refused_with_its_place(alice: Person, around: Surrou
 
 async def test_variables_that_no_run_could_start_with_are_refused_in_the_same_words(alice: Person, around: Surroundings) -> None:
     identifier = await acme.publish(alice, around)
-    path, large = f"/v1/journeys/{identifier}", {"order": "x" * 16 * 1024}
+    path, large = f"/v1/journeys/{identifier}", {"order": "x" * 32 * 1024}
     contact = (await alice.client.get("/v1/contacts")).json()["items"][0]["id"]
     started = await alice.client.post(f"{path}/runs", json={"contact_id": contact, "variables": large})
     simulated = await alice.client.post(f"{path}/simulations", json={"contacts": [{}], "variables": large})
     assert started.status_code == simulated.status_code == 422
     assert simulated.json() == started.json()
-    assert simulated.json()["errors"] == [{"path": "variables", "code": "too_large", "message": "At most 16 KB; this is 17 KB."}]
-    fits = {"order": "x" * (16 * 1024 - len('{"order":""}'))}
+    assert simulated.json()["errors"] == [{"path": "variables", "code": "too_large", "message": "At most 32 KB; this is 33 KB."}]
+    fits = {"order": "x" * (32 * 1024 - len('{"order":""}'))}
     assert (await alice.client.post(f"{path}/simulations", json={"contacts": [{}], "variables": fits})).status_code == 200
     event = {"name": "opened", "properties": {"order": "x" * 32 * 1024}}
     for body, at in (({"script": [{"event": event}]}, "script[0].event"), ({"contacts": [{"events": [event]}]}, "contacts[0].events[0]")):
