@@ -93,7 +93,7 @@ async def change_segment(caller: Annotated[Caller, authorize("segments.write")],
 
 @router.delete("/segments/{segment_id}", status_code=204)
 async def delete_segment(caller: Annotated[Caller, authorize("segments.write")], segment_id: UUID) -> None:
-    """Refused with 409 once a campaign was launched with the segment."""
+    """Refused with 409 once a campaign was launched with the segment, and while a journey's draft or newest version names it."""
     async with caller.session() as session:
         await segments.delete(session, segment_id)
         await audit.append(session, [NewEntry("segment.deleted", "segment", str(segment_id), caller.actor)])
