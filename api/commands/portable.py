@@ -13,6 +13,7 @@ from models.domain.errors import Conflict, Invalid, NotAllowed, Problem, StaleRe
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.draft import storable
 from models.domain.journey.portable import Name, Version, ids_in, names_in, ordered, with_ids, with_names
+from models.domain.segment import NO_SEGMENTS
 from models.domain.simulation.case import Case
 from models.store import audit, draft_revisions, journey_versions, journeys, portable, segments, simulation_cases, templates, topics
 from models.store.portable import TopicWords
@@ -209,6 +210,9 @@ async def _resolve(under_way: _Import) -> None:
     for name, part in in_rules.items():
         if ("segment", name) not in under_way.ids:  # one that is here needs nothing
             mentioned += part
+    made_here = (part for name, part in in_rules.items() if ("segment", name) not in under_way.ids)
+    if nested := [path for part in made_here for kind, path, _ in part if kind == "segment"]:
+        raise Invalid([Problem(path, *NO_SEGMENTS) for path in nested])
     missing = [(kind, path, name) for kind, path, name in mentioned if (kind, name) not in under_way.ids]
     if problems := [_unknown(kind, path, name) for kind, path, name in missing if not _is_given(under_way, kind, name)]:
         raise Invalid(problems)

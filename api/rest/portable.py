@@ -12,7 +12,7 @@ from api.dependencies import Caller, authorize
 from api.rest.cases import CaseIn
 from api.rest.headers import IfMatch, OptionalIfMatch, etag
 from api.rest.journeys import JourneyView, view
-from api.rest.names import Name
+from api.rest.names import Called, Name
 from models.domain.errors import Invalid
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.draft import storable
@@ -24,7 +24,6 @@ from models.store.portable import TopicWords
 router = APIRouter(tags=["journeys"])
 
 Number = Annotated[int, Field(ge=1, le=2_147_483_647)]
-Called = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"\S")]  # as the draft names it, to the letter
 TopicKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 MAX_PARTS = 500
 

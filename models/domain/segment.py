@@ -137,6 +137,7 @@ class SegmentRule(Model):
     segment: UUID
 
 
+NO_SEGMENTS = ("no_segments", "Only a journey's rule can name a segment; repeat its rule here.")
 KEYS = ("all", "any", "not", "field", "tag", "consent", "event", "segment")
 
 
@@ -274,7 +275,7 @@ def _check_parts(rule: AnyRule, path: str, vocabulary: Vocabulary) -> Iterator[P
                 if question.since is not None and not vocabulary.run:
                     yield Problem(f"{where}.event.since", "no_run", "Only a journey's rule can count since the run's entry.")
             case SegmentRule() if not vocabulary.segments:
-                yield Problem(f"{where}.segment", "no_segments", "Only a journey's rule can name a segment; repeat its rule here.")
+                yield Problem(f"{where}.segment", *NO_SEGMENTS)
 
 
 def _check_field(path: str, part: FieldRule, vocabulary: Vocabulary) -> list[Problem]:

@@ -234,6 +234,13 @@ async def test_a_part_that_cannot_be_made_leaves_nothing(alice: Person, charlie:
     document["segments"]["Friends"] = {"field": "attributes.unheard_of", "is": "exists"}
     refused = await bring(charlie, document, 422)
     assert refused["errors"][0]["path"] == "document.segments.Friends.field"
+    document["segments"]["Friends"] = {"not": {"segment": {"segment": "Friends"}}}
+    refused = await bring(charlie, document, 422)
+    assert [(error["path"], error["code"]) for error in refused["errors"]] == [("document.segments.Friends.not.segment", "no_segments")]
+    assert refused["errors"][0]["message"] == "Only a journey's rule can name a segment; repeat its rule here."
+    document["segments"]["Friends"] = {"segment": "by its name"}
+    refused = await bring(charlie, document, 422)
+    assert refused["errors"][0]["message"] == "Give an id, such as 0190a1b2-0000-7000-8000-000000000001."
     for what in ("topics", "templates", "segments", "journeys"):
         assert (await charlie.client.get(f"/v1/{what}")).json()["items"] == []
 
