@@ -5,7 +5,6 @@ unchanged. Everything else goes to the library (email-validator 22 us, phonenumb
 """
 
 import re
-import zoneinfo
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,6 +13,7 @@ from email_validator import EmailNotValidError, validate_email
 from phonenumbers.phonemetadata import PhoneMetadata
 
 from models.domain.contact import Malformed
+from models.domain.zones import zone_names
 
 _ATOM = r"[A-Za-z0-9_+-]{1,64}"
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -133,4 +133,4 @@ def normalize_timezone(value: str) -> str:
 
 @cache
 def _zones() -> dict[str, str]:
-    return {name.lower(): name for name in zoneinfo.available_timezones() if name not in ("localtime", "Factory")}
+    return {name.lower(): name for name in zone_names()}

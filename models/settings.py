@@ -3,15 +3,17 @@
 import base64
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr, ValidationError, field_validator
 
 MAXIMUM_PAGE_SIZE: Final = 300  # 1,000 runs in one workflow have gone beyond Temporal's limits of payload size and of a task's time
+_DESTINATION: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@]+):(?P<port>[0-9]{1,5})")
 _VARIABLES: Final = {"database_url": "DATABASE_APP_URL", "owner_database_url": "DATABASE_URL", "state_directory": "LEADSTATS_STATE"}
 
 
@@ -48,6 +50,12 @@ class Settings(BaseModel):
     )
     log_level: str = "INFO"  # LEADSTATS_LOG_LEVEL
     metrics_bind: str | None = None  # LEADSTATS_METRICS_BIND
+
+    @field_validator("private_destinations")
+    @classmethod
+    def _reachable(cls, value: str) -> str:
+        parse_destinations(value)
+        return value
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -90,6 +98,16 @@ class Settings(BaseModel):
             encoded = part.encode() if isinstance(part, str) else part
             digest.update(len(encoded).to_bytes(4, "big") + encoded)
         return digest.digest()
+
+
+def parse_destinations(value: str) -> frozenset[tuple[str, int]]:
+    """Of `host:port,…`, with IPv6 addresses in brackets. Raises ValueError, which does not repeat the value."""
+    entries = [entry.strip() for entry in value.split(",") if entry.strip()]
+    found = [_DESTINATION.fullmatch(entry) for entry in entries]
+    wrong = [number for number, match in enumerate(found, 1) if match is None or not 0 < int(match["port"]) < 65_536]
+    if wrong:
+        raise ValueError(f'write "host:port,…", such as "mail.internal:587,10.0.0.5:25"; entry {wrong[0]} is not of this form')
+    return frozenset((match["host"].strip("[]"), int(match["port"])) for match in found if match is not None)
 
 
 def variable(field: str) -> str:

@@ -28,6 +28,7 @@ from activities.effects.effect import (
 )
 from activities.providers.webhook import CallFailed, Reply
 from models.domain.journey.steps.call_webhook import CallWebhookStep
+from models.domain.journey.variables import within_bounds
 from models.domain.journey.webhook_tries import meaning, pause_after
 from models.domain.template import Unsendable
 from models.domain.wait_time import shared_instant
@@ -165,7 +166,7 @@ class CallWebhook:
         reason = f"webhook_answered_{reply.status}"
         match meaning(reply.status):
             case "done":
-                return _done(call, reply)
+                return _done(call, call.recipient.variables if call.recipient else {}, reply)
             case "again":
                 return _again(work, call, reason, reply.retry_after)
             case _:
@@ -203,8 +204,10 @@ def _ids(work: Work, visit: StepVisit) -> dict[str, Any]:
 # --- what became of it ------------------------------------------------------------------------------------------------
 
 
-def _done(call: _Call, reply: Reply) -> _End:
-    values, missed = _kept(call.step, reply.body)
+def _done(call: _Call, held: Mapping[str, Any], reply: Reply) -> _End:
+    found, missed = _kept(call.step, reply.body)
+    values, beyond = within_bounds(held, found)
+    missed |= beyond
     details: dict[str, Any] = {"status": reply.status}
     details |= {"saved": sorted(values)} if values else {}
     details |= {"not_saved": missed} if missed else {}

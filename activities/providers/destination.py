@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from models.settings import Settings
+from models.settings import Settings, parse_destinations
 
 RESOLVE_SECONDS = 10.0
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -66,8 +66,7 @@ class Destinations:
     def __init__(self, settings: Settings) -> None:
         self._sandbox = (settings.sandbox_smtp_host, settings.sandbox_smtp_port)
         self._certificate = sandbox_certificate(settings)
-        allowed = (entry.strip().rpartition(":") for entry in settings.private_destinations.split(",") if entry.strip())
-        self._private = {self._sandbox, *((host.strip("[]"), int(port)) for host, _, port in allowed)}
+        self._private = {self._sandbox, *parse_destinations(settings.private_destinations)}
 
     async def open(self, host: str, port: int, timeout: float) -> socket.socket:
         """A connected, non-blocking socket.

@@ -96,10 +96,16 @@ def _retry_after(value: str | None) -> timedelta | None:
     if value is None:
         return None
     try:
-        wait = timedelta(seconds=int(value)) if value.isdigit() else parsedate_to_datetime(value) - datetime.now(UTC)
+        wait = _seconds(value) if value.isdigit() else parsedate_to_datetime(value) - datetime.now(UTC)
     except (ValueError, TypeError, OverflowError):
         return None
     return min(max(wait, timedelta(0)), LONGEST_RETRY_AFTER)
+
+
+def _seconds(digits: str) -> timedelta:
+    """However many digits there are: what no timedelta or int can be read from is long enough as well."""
+    significant = digits.lstrip("0")
+    return LONGEST_RETRY_AFTER if len(significant) > 9 else timedelta(seconds=int(significant or "0"))
 
 
 def _code(error: BaseException) -> str:

@@ -103,7 +103,7 @@ async def publish_frozen(session: OrganizationSession, caller: Caller, journey: 
         return Published(newest, created=False)
     await cases.require_passing(session, caller.services.passing, journey.id, frozen)
     await _require_approval(session, journey.id, hash_)
-    version = await journey_versions.add(session, journey.id, stored(frozen), hash_, caller.actor.id)
+    version = await journey_versions.add(session, journey, stored(frozen), hash_, caller.actor.id)
     await triggers.put_in_force(session, version, frozen)
     details = {"version_id": str(version.id), "number": version.number, "content_hash": hash_, "revision": journey.revision}
     await _append(session, caller, "journey.published", journey.id, **details)

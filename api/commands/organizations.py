@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
-from zoneinfo import available_timezones
 
 from api.auth.passwords import hash_password
 from api.auth.tokens import NewKey, new_key
@@ -15,6 +14,7 @@ from models.domain.contact import check_attribute_schema
 from models.domain.errors import AttributeInUse, Conflict, Invalid, Problem
 from models.domain.permissions import PERMISSIONS, Role
 from models.domain.quiet_hours import read_window
+from models.domain.zones import zone_names
 from models.store import access, audit, contacts
 from models.store.session import OrganizationSession
 from models.tables.access import ApiKey, Organization
@@ -120,7 +120,7 @@ async def _check_unused(session: OrganizationSession, before: Mapping[str, Any],
 
 def _problems(changes: Mapping[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
-    if "timezone" in changes and changes["timezone"] not in available_timezones():
+    if "timezone" in changes and changes["timezone"] not in zone_names():
         problems.append(Problem("timezone", "unknown_timezone", "Give an IANA time zone such as Europe/Berlin."))
     for channel, window in changes.get("quiet_hours", {}).items():
         problems += _window_problems(channel, window)

@@ -13,6 +13,7 @@ from models.domain.errors import Conflict, Invalid, NotAllowed, Problem, StaleRe
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.draft import storable
 from models.domain.journey.portable import Name, Version, ids_in, names_in, ordered, with_ids, with_names
+from models.domain.segment import NO_SEGMENTS
 from models.domain.simulation.case import Case
 from models.store import audit, draft_revisions, journey_versions, journeys, portable, segments, simulation_cases, templates, topics
 from models.store.portable import TopicWords
@@ -61,7 +62,7 @@ class Imported:
 
 
 async def restore(caller: Caller, journey_id: UUID, saved_over: int, version: int | None, revision: int | None) -> Journey:
-    """The draft is what the version was published as, or what was saved as that revision; what stood there is in the history.
+    """The draft is what the version was published from, or what was saved as that revision; what stood there is in the history.
 
     Raises:
         NotFound: no such journey, version or revision.
@@ -70,7 +71,7 @@ async def restore(caller: Caller, journey_id: UUID, saved_over: int, version: in
     async with caller.session() as session:
         await journeys.get(session, journey_id)
         if version is not None:
-            draft = (await journey_versions.get(session, journey_id, version)).definition
+            draft = await draft_revisions.published(session, await journey_versions.get(session, journey_id, version))
         else:
             draft = (await draft_revisions.get(session, journey_id, revision or 0)).draft
         if problems := storable(draft, "draft"):
@@ -210,6 +211,9 @@ async def _resolve(under_way: _Import) -> None:
     for name, part in in_rules.items():
         if ("segment", name) not in under_way.ids:  # one that is here needs nothing
             mentioned += part
+    made_here = (part for name, part in in_rules.items() if ("segment", name) not in under_way.ids)
+    if nested := [path for part in made_here for kind, path, _ in part if kind == "segment"]:
+        raise Invalid([Problem(path, *NO_SEGMENTS) for path in nested])
     missing = [(kind, path, name) for kind, path, name in mentioned if (kind, name) not in under_way.ids]
     if problems := [_unknown(kind, path, name) for kind, path, name in missing if not _is_given(under_way, kind, name)]:
         raise Invalid(problems)

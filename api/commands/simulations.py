@@ -24,7 +24,7 @@ from models.store.session import OrganizationSession
 from models.tables.base import utc_now
 from models.tables.journeys import Journey
 
-TOLERATED: Final = frozenset({"no_connection"})  # what keeps a draft from being published, but not from being tried
+TOLERATED: Final = frozenset({"no_connection", "in_the_past"})  # what keeps a draft from being published, but not from being tried
 FEWER: Final = "Simulate fewer contacts, or a shorter period (until); a journey that goes round and round soon needs a smaller max_visits."
 
 

@@ -1,6 +1,6 @@
 """`/v1/campaign-previews`: what a campaign would do, before it is launched."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from api.commands import campaign_previews as commands
 from api.dependencies import Caller, authorize
 from api.rest.campaigns import SCHEDULE, SPREAD, Warned
 from api.rest.contacts import ContactOut
+from models.domain.journey.written import Duration
 from models.domain.schedule import parse_timing
 
 router = APIRouter(prefix="/campaign-previews", tags=["campaigns"])
@@ -24,7 +25,7 @@ class CampaignPreviewRequest(BaseModel):
     segment_id: UUID | None = Field(default=None, description="Null: every contact.")
     exclude_segment_ids: list[UUID] = Field(default=[], max_length=20, description="Whoever fits one of these is left out.")
     schedule: Annotated[dict[str, Any], SCHEDULE] | None = None
-    spread: Annotated[timedelta, SPREAD] | None = None
+    spread: Annotated[Duration, SPREAD] | None = None
     sample: int = Field(10, ge=0, le=50, description="How many of the contacts to show.")
 
 

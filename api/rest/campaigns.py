@@ -12,8 +12,10 @@ from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.brakes import PausedBecause, paused_because
 from api.rest.headers import CommandKey, PostKey
+from api.rest.names import Name
 from api.rest.reasons import ReasonAsked, StatedReason
 from models.domain.campaign_end import NOBODY_FITTED, WORDS, why_nobody
+from models.domain.journey.written import Duration
 from models.domain.schedule import AtOnce, Timing, parse_timing, read_timing
 from models.settings import MAXIMUM_PAGE_SIZE
 from models.store import brakes, campaign_progress, campaigns
@@ -38,13 +40,13 @@ SPREAD = Field(description="Over how long the runs' starts are spread.", example
 
 
 class NewCampaign(Request):
-    name: str = Field(min_length=1, max_length=200, examples=["November news"])
+    name: Name = Field(examples=["November news"])
     journey_id: UUID
     version: Annotated[int, Field(ge=1, le=2_147_483_647, description="Left out: the newest.", examples=[1])] | None = None
     segment_id: UUID | None = Field(default=None, description="Null: every contact.")
     exclude_segment_ids: list[UUID] = Field(default=[], max_length=20, description="Whoever fits one of these is left out.")
     schedule: Annotated[dict[str, Any], SCHEDULE] | None = None
-    spread: Annotated[timedelta, SPREAD] | None = None
+    spread: Annotated[Duration, SPREAD] | None = None
     audience_at: Literal["start", "launch"] = Field(
         default="start", description="When the audience is taken: when the campaign starts, or as soon as it is launched."
     )

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, EmailStr, Field, SecretStr, StringCo
 from api.commands import connections as commands
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
+from api.rest.names import Name
 from models.domain.connection import Security, SmtpConfig
 from models.sandbox_account import at_sandbox_now
 from models.settings import Settings
@@ -18,7 +19,6 @@ from models.store.connections import NewConnection, StoredConnection
 
 router = APIRouter(prefix="/connections", tags=["connections"])
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Host = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.:-]+$")]
 Username = Annotated[str, StringConstraints(min_length=1, max_length=320)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=1_000, description="Stored encrypted; never shown again.")]

@@ -14,6 +14,7 @@ from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.brakes import PausedBecause, paused_because
 from api.rest.headers import CommandKey, IfMatch, OptionalIfMatch, PostKey, etag
+from api.rest.names import Name
 from api.rest.reasons import ReasonAsked, StatedReason
 from api.rest.runs import RunView
 from models.domain.errors import Invalid, NotFound
@@ -44,7 +45,6 @@ DRAFT_EXAMPLE = {
         "goodbye": {"kind": "exit", "reason": "already_customer"},
     },
 }
-Name = Annotated[str, Field(min_length=1, max_length=200, examples=["Welcome"])]
 Draft = Annotated[
     dict[str, Any],
     Field(description="A definition (docs/journeys.md), which need not be valid yet; at most 256 KB.", examples=[DRAFT_EXAMPLE]),
@@ -56,15 +56,15 @@ class Request(BaseModel):
 
 
 class NewJourney(Request):
-    name: Name
+    name: Name = Field(examples=["Welcome"])
     draft: Draft = Field(default_factory=dict)
 
 
 class DraftChange(Request):
     """What is left out stays as it is."""
 
-    name: Name | None = None
-    draft: Draft | None = None
+    name: Name = Field("", validate_default=False)
+    draft: Draft = Field(default_factory=dict)
 
 
 class Reason(Request):
@@ -80,7 +80,7 @@ class NewRun(Request):
     ) = None
     variables: Variables = Field(
         default_factory=dict,
-        description="For branches and templates, as run.<name>. At most 16 KB together.",
+        description="For branches and templates, as run.<name>. At most 32 KB together.",
         examples=[{"order": "A-1042"}],
     )
 
@@ -136,6 +136,7 @@ class VersionSummary(BaseModel):
     number: int
     content_hash: str = Field(description="Hex SHA-256 over the definition and the contents of the templates that it names.")
     published_by: UUID | None
+    revision: int | None = Field(description="Of the draft that was published; null for versions of before this was kept.")
     created_at: datetime
 
 
@@ -197,9 +198,9 @@ async def save_draft(
     caller: Annotated[Caller, authorize("journeys.write")], journey_id: UUID, change: DraftChange, revision: IfMatch, response: Response
 ) -> JourneyView:
     """Saves over the revision named by If-Match. 412 when somebody else saved since: nothing is lost, read and merge."""
-    if change.draft is not None:
-        _require_storable(change.draft, "draft", MAX_BYTES)
-    journey = await commands.save_draft(caller, journey_id, revision, change.draft, change.name)
+    given = change.model_dump(exclude_unset=True)
+    _require_storable(change.draft, "draft", MAX_BYTES)
+    journey = await commands.save_draft(caller, journey_id, revision, given.get("draft"), given.get("name"))
     return await view(caller, journey, response)
 
 

@@ -48,7 +48,12 @@ class OrganizationChange(BaseModel):
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] = Field(default="", examples=["Acme"])
     timezone: str = Field(default="", max_length=64, description="IANA; for contacts without one.", examples=["Europe/Berlin"])
     quiet_hours: dict[Channel, QuietWindow | None] = Field(
-        default={}, max_length=20, examples=[{"email": {"start": "21:00", "end": "08:00"}}]
+        default={},
+        validate_default=False,
+        min_length=1,
+        max_length=20,
+        description="By channel; channels that are left out stay, null takes a channel's away.",
+        examples=[{"email": {"start": "21:00", "end": "08:00"}}],
     )
     attribute_schema: dict[Annotated[str, StringConstraints(max_length=64)], dict[str, str]] = Field(
         default={}, max_length=200, examples=[{"plan": {"type": "string"}, "seats": {"type": "integer"}}]

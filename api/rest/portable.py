@@ -11,7 +11,8 @@ from api.commands import portable as commands
 from api.dependencies import Caller, authorize
 from api.rest.cases import CaseIn
 from api.rest.headers import IfMatch, OptionalIfMatch, etag
-from api.rest.journeys import JourneyView, Name, view
+from api.rest.journeys import JourneyView, view
+from api.rest.names import Called, Name
 from models.domain.errors import Invalid
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.draft import storable
@@ -23,7 +24,6 @@ from models.store.portable import TopicWords
 router = APIRouter(tags=["journeys"])
 
 Number = Annotated[int, Field(ge=1, le=2_147_483_647)]
-Called = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 TopicKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 MAX_PARTS = 500
 
@@ -37,7 +37,7 @@ class Restoration(Closed):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 1}, {"revision": 7}]})
 
-    version: Number | None = Field(None, description="As it was published: with the template versions that it sends.")
+    version: Number | None = Field(None, description="The draft that it was published from: what it leaves open is open again.")
     revision: Number | None = Field(None, description="As it was saved.")
 
     @model_validator(mode="after")

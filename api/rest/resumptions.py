@@ -13,6 +13,7 @@ from api.dependencies import Caller, authorize
 from api.rest.headers import PostKey
 from api.rest.reasons import StatedReason
 from models.domain.journey.resumption import Manner
+from models.domain.journey.written import Duration
 
 router = APIRouter(tags=["journeys"])
 
@@ -49,8 +50,8 @@ class Resumption(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    spread: timedelta | None = Field(None, description="Each run goes on at a moment of its own within it.", examples=["PT10M"])
-    drop_older_than: timedelta | None = Field(None, description="Runs that were due longer ago exit instead.", examples=["P1D"])
+    spread: Duration | None = Field(None, description="Each run goes on at a moment of its own within it.", examples=["PT10M"])
+    drop_older_than: Duration | None = Field(None, description="Runs that were due longer ago exit instead.", examples=["P1D"])
     recheck_entry: bool = Field(False, description="Runs whose contact no longer fits the segment that brought it in exit instead.")
     reason: StatedReason | None = None
 

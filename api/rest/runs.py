@@ -127,7 +127,7 @@ class TimelineEntry(BaseModel):
     at: datetime
     kind: str = Field(examples=["not_sent"])
     sentence: str = Field(examples=["Not sent: the contact withdrew consent for Product news on 3 Nov 2026 10:14 UTC"])
-    source: str = Field(description="event, decision or delivery", examples=["event"])
+    source: str = Field(description="event, decision, delivery or goal", examples=["event"])
     step_id: str | None
     visit: int | None
     reason: str | None = Field(examples=["consent_withdrawn"])

@@ -5,19 +5,19 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.contacts import ContactOut
+from api.rest.names import Name
 from models.domain.audit import NewEntry
 from models.store import audit, segments
 from models.store.segments import Preview
 
 router = APIRouter(tags=["segments"])
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Sample = Annotated[int, Query(ge=0, le=50, description="How many of the selected contacts to show.")]
 _RULE: JsonDict = {"all": [{"field": "country", "is": "in", "value": ["US", "CA"]}, {"not": {"tag": "staff"}}]}
 _RULE_HELP = "The rule language of docs/segments.md."
@@ -93,7 +93,7 @@ async def change_segment(caller: Annotated[Caller, authorize("segments.write")],
 
 @router.delete("/segments/{segment_id}", status_code=204)
 async def delete_segment(caller: Annotated[Caller, authorize("segments.write")], segment_id: UUID) -> None:
-    """Refused with 409 once a campaign was launched with the segment."""
+    """Refused with 409 once a campaign was launched with the segment, and while a journey's draft or newest version names it."""
     async with caller.session() as session:
         await segments.delete(session, segment_id)
         await audit.append(session, [NewEntry("segment.deleted", "segment", str(segment_id), caller.actor)])

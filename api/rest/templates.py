@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.commands import templates as commands
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
+from api.rest.names import Name
 from models.domain.audit import NewEntry
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.template import LIMIT, SUBJECT_LIMIT
@@ -18,7 +19,6 @@ from models.store.templates import StoredTemplate, StoredVersion
 
 router = APIRouter(prefix="/templates", tags=["templates"])
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Number = Annotated[int, Path(ge=1, le=1_000_000)]
 _EXAMPLE: dict[str, Any] = {
     "subject": "Welcome, {{ contact.first_name | default: 'friend' }}",

@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
+from api.rest.names import Name
 from models.domain.audit import NewEntry
 from models.store import audit, topics
 
 router = APIRouter(prefix="/topics", tags=["topics"])
 
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class NewTopic(BaseModel):

@@ -45,6 +45,8 @@ def plain_message(error: Mapping[str, Any]) -> str:
             return "Give a list."
         case "dict_type" | "model_type" | "model_attributes_type" | "dataclass_type":
             return "Give an object."
+        case "uuid_type" | "uuid_parsing":
+            return "Give an id, such as 0190a1b2-0000-7000-8000-000000000001."
         case "string_pattern_mismatch":
             return FORMS.get(str(limits.get("pattern")), "This is not of the form that is asked for.")
     return str(error["msg"]).removeprefix("Value error, ")

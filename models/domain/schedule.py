@@ -19,6 +19,7 @@ from models.domain.journey.steps.base import fraction
 from models.domain.phrases import json_path, plain_message
 from models.domain.quiet_hours import choose_zone
 from models.domain.recurrence import Rule
+from models.domain.zones import zone_names
 
 EASTERNMOST = timedelta(hours=14)  # where a day begins first: Kiritimati
 WESTERNMOST = timedelta(hours=-12)
@@ -233,7 +234,7 @@ def _default_zone(schedule: Recurring, name: str) -> Iterator[Problem]:
 
 
 def _zone(path: str, name: str, otherwise: str = "") -> Iterator[Problem]:
-    if choose_zone(name, "").used != "contact":
+    if name not in zone_names():
         yield Problem(path, "unknown_zone", f"Give a time zone by its IANA name, such as Europe/Berlin{otherwise}.")
 
 

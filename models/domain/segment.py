@@ -20,7 +20,18 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictInt,
+    StringConstraints,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from models.domain.contact import normalize_tag
 from models.domain.errors import Invalid, Problem
@@ -104,7 +115,7 @@ class EventQuestion(Model):
     """Has it happened to this contact `at_least` times, lately (`within`) or since the run began (`since` "entry")?"""
 
     name: Text
-    at_least: Annotated[int, Field(ge=1, le=1_000)] = 1
+    at_least: Annotated[StrictInt, Field(ge=1, le=1_000)] = 1
     within: str | None = None  # ISO 8601, by the time that the event says
     since: Literal["entry"] | None = None  # by the time of acceptance
     where: "Rule | None" = None
@@ -126,6 +137,7 @@ class SegmentRule(Model):
     segment: UUID
 
 
+NO_SEGMENTS = ("no_segments", "Only a journey's rule can name a segment; repeat its rule here.")
 KEYS = ("all", "any", "not", "field", "tag", "consent", "event", "segment")
 
 
@@ -263,7 +275,7 @@ def _check_parts(rule: AnyRule, path: str, vocabulary: Vocabulary) -> Iterator[P
                 if question.since is not None and not vocabulary.run:
                     yield Problem(f"{where}.event.since", "no_run", "Only a journey's rule can count since the run's entry.")
             case SegmentRule() if not vocabulary.segments:
-                yield Problem(f"{where}.segment", "no_segments", "Only a journey's rule can name a segment; repeat its rule here.")
+                yield Problem(f"{where}.segment", *NO_SEGMENTS)
 
 
 def _check_field(path: str, part: FieldRule, vocabulary: Vocabulary) -> list[Problem]:

@@ -1,6 +1,7 @@
 """The history of drafts: one row for each save, never changed."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select
@@ -9,6 +10,7 @@ from sqlalchemy.orm import defer
 from sqlmodel import col
 
 from models.domain.errors import NotFound
+from models.domain.journey.content_hash import thawed
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
 from models.tables.journeys import Journey, JourneyVersion
@@ -43,6 +45,16 @@ async def get(session: OrganizationSession, journey_id: UUID, revision: int) -> 
     if found is None:
         raise NotFound("revision", revision)
     return found
+
+
+async def published(session: OrganizationSession, version: JourneyVersion) -> dict[str, Any]:
+    """The draft that the version was frozen from: of a version that does not say which, the last one saved before it."""
+    which = col(DraftRevision.created_at) <= version.created_at
+    if version.revision is not None:
+        which = col(DraftRevision.revision) == version.revision
+    statement = select(col(DraftRevision.draft)).where(*_of(session, version.journey_id), which)
+    found = (await session.execute(statement.order_by(col(DraftRevision.revision).desc()).limit(1))).scalar_one_or_none()
+    return thawed(version.definition, version.journey_id) if found is None else found
 
 
 async def page(session: OrganizationSession, journey_id: UUID, limit: int, after: UUID | None) -> Sequence[DraftRevision]:

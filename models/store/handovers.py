@@ -19,7 +19,8 @@ _TAKE = text(
       ORDER BY r.id FOR UPDATE),
     taken AS (
       UPDATE runs r SET version_id = :new, workflow_id = :workflow_id,
-        earlier_workflows = r.earlier_workflows || r.workflow_id, updated_at = clock_timestamp()
+        earlier_workflows = r.earlier_workflows || r.workflow_id,
+        earlier_versions = r.earlier_versions || r.version_id, updated_at = clock_timestamp()
       FROM before b WHERE r.organization_id = :o AND r.id = b.id),
     closed AS (
       UPDATE waits w SET state = 'closed', closed_at = clock_timestamp()

@@ -15,7 +15,7 @@ from models.domain.journey.facts import ConnectionFact, Facts, JourneyFact, Temp
 from models.domain.journey.leading import enters_at_once, leads_to
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
-from models.tables.journeys import JourneyVersion
+from models.tables.journeys import Journey, JourneyVersion
 
 _TEMPLATES = text("""
     SELECT t.id, t.channel, t.archived_at IS NOT NULL, v.id, v.variables
@@ -106,19 +106,20 @@ async def template_contents(session: OrganizationSession, version_ids: Sequence[
 
 
 async def add(
-    session: OrganizationSession, journey_id: UUID, definition: dict[str, Any], content_hash: str, published_by: UUID | None
+    session: OrganizationSession, journey: Journey, definition: dict[str, Any], content_hash: str, published_by: UUID | None
 ) -> JourneyVersion:
-    """The next version of the journey. The caller holds the journey's lock (`journeys.get(…, lock=True)`)."""
-    newest = await find_newest(session, journey_id)
+    """The next version, made of the journey's draft as it stands. The caller holds the journey's lock (`journeys.get(…, lock=True)`)."""
+    newest = await find_newest(session, journey.id)
     row = {
         "id": new_id(),
         "organization_id": session.organization_id,
         "created_at": func.clock_timestamp(),  # the database's, like that of drafts: which came first must be certain
-        "journey_id": journey_id,
+        "journey_id": journey.id,
         "number": newest.number + 1 if newest else 1,
         "definition": definition,
         "content_hash": content_hash,
         "published_by": published_by,
+        "revision": journey.revision,
     }
     return (await session.execute(insert(JourneyVersion).values(row).returning(JourneyVersion))).scalar_one()
 

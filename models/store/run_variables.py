@@ -22,9 +22,12 @@ _CHANGE = text(
       FROM runs r WHERE r.organization_id = :o AND r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.id FOR NO KEY UPDATE),
     judged AS MATERIALIZED (
       SELECT t.*, CASE WHEN t.finished_at IS NOT NULL THEN 'finished' WHEN t.after = t.before THEN 'already'
-                       WHEN octet_length(CAST(t.after AS text)) > :most_bytes
-                         OR (SELECT count(*) FROM jsonb_object_keys(t.after)) > :most THEN 'variables_too_large' END AS why
-      FROM told t),
+                       WHEN t.bytes > greatest(:most_bytes, octet_length(CAST(t.before AS text)))
+                         OR t.names > greatest(:most, (SELECT count(*) FROM jsonb_object_keys(t.before))) THEN 'variables_too_large'
+                  END AS why
+      FROM (
+        SELECT told.*, octet_length(CAST(told.after AS text)) AS bytes,
+          (SELECT count(*) FROM jsonb_object_keys(told.after)) AS names FROM told) t),
     changed AS (
       UPDATE runs r SET variables = j.after, updated_at = clock_timestamp() FROM judged j
       WHERE r.organization_id = :o AND r.id = j.id AND j.why IS NULL)
@@ -54,7 +57,7 @@ class VariableChange:
 
 async def change(session: OrganizationSession, run_ids: Sequence[UUID], wanted: VariableChange) -> dict[UUID, str | None]:
     """The runs hold these values, their workflows will be told (the names only), and the chain has it. By run: None where that changed
-    something, otherwise the code of why it did not; runs that do not exist are left out.
+    something, otherwise the code of why it did not; runs that do not exist are left out. What is beyond the bounds already may not grow.
 
     Safe to repeat: what is so already is not said again. Call it last in a transaction: it locks the audit chain's head.
     """

@@ -21,6 +21,7 @@ from models.store.session import OrganizationSession
 from models.tables.base import utc_now
 from models.tables.contacts import Contact, Segment
 
+NAMED = 5  # journeys that a refusal names
 LOOK = timedelta(seconds=10)  # how long a preview may take before it is given up
 
 
@@ -114,15 +115,49 @@ async def delete(session: OrganizationSession, segment_id: UUID) -> None:
 
     Raises:
         NotFound: there is none.
-        Conflict: a campaign was launched with it.
+        Conflict: a campaign was launched with it, or a journey that is not archived names it, in its draft or its newest version.
     """
     await get(session, segment_id)
     used = text("SELECT 1 FROM campaigns WHERE organization_id = :o AND segment_id = :id LIMIT 1")
     if (await session.execute(used, {"o": session.organization_id, "id": segment_id})).first():
         raise Conflict("A campaign was launched with this segment; it stays for the record. Rename it if it is in the way.")
+    naming = await _naming(session, segment_id)
+    if naming:
+        more = f" and {len(naming) - NAMED} more" if len(naming) > NAMED else ""
+        raise Conflict(
+            f"Journeys name this segment: {', '.join(naming[:NAMED])}{more}. Take it out of them (publish, where a version has it), "
+            "or archive them, before you delete it."
+        )
     await session.execute(
         delete_from(Segment).where(col(Segment.id) == segment_id, col(Segment.organization_id) == session.organization_id)
     )
+
+
+_NAMING = text(
+    """
+    SELECT j.name, position(:id IN CAST(j.draft AS text)) > 0 AS in_draft, v.number
+    FROM journeys j LEFT JOIN LATERAL (
+      SELECT v.number, v.definition FROM journey_versions v
+      WHERE v.organization_id = :o AND v.journey_id = j.id ORDER BY v.number DESC LIMIT 1) v
+      ON position(:id IN CAST(v.definition AS text)) > 0
+    WHERE j.organization_id = :o AND j.archived_at IS NULL AND (position(:id IN CAST(j.draft AS text)) > 0 OR v.number IS NOT NULL)
+    ORDER BY j.name
+    """
+)
+
+
+async def _naming(session: OrganizationSession, segment_id: UUID) -> list[str]:
+    """The journeys that name the segment, each with where. A version has the rules of segments, but still names those that lead in."""
+    rows = await session.execute(_NAMING, {"o": session.organization_id, "id": str(segment_id)})
+    return [f"{row.name!r} ({' and '.join(filter(None, [_in_draft(row), _in_version(row)]))})" for row in rows]
+
+
+def _in_draft(row: Any) -> str | None:
+    return "its draft" if row.in_draft else None
+
+
+def _in_version(row: Any) -> str | None:
+    return None if row.number is None else f"version {row.number}"
 
 
 async def compile_segment(session: OrganizationSession, segment_id: UUID) -> CompiledRule:

@@ -7,14 +7,17 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlmodel import col
 
+from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
 from models.domain.journey.happening import Names
 from models.domain.journey.replay import REPLAYED
-from models.domain.journey.timeline import Decided, Delivered, Entry, Event, timeline
-from models.store import replays
+from models.domain.journey.timeline import MOVED, Decided, Delivered, Entry, Event, Reached, timeline
+from models.store import journey_versions, publish_plans, replays
 from models.store.session import OrganizationSession
+from models.tables.events import GoalHit
 from models.tables.journeys import JourneyVersion, Run, RunEvent
 from models.tables.messaging import Decision, Delivery
+from models.tables.publishing import PublishPlan
 
 _TOPICS = text("SELECT id, name FROM topics WHERE organization_id = :organization_id")
 _ACTORS = text("""
@@ -26,14 +29,44 @@ _ACTORS = text("""
 
 async def read(session: OrganizationSession, run: Run) -> list[Entry]:
     """The run's timeline, oldest first."""
-    events = await _linked(session, run, await _events(session, run.id))
-    return timeline(events, await _decisions(session, run.id), await _deliveries(session, run.id), await _names(session, run, events))
+    events = await _linked(session, run, await _with_moves(session, run, await _events(session, run.id)))
+    return timeline(
+        events,
+        await _decisions(session, run.id),
+        await _deliveries(session, run.id),
+        await _names(session, run, events),
+        await _goals(session, run.id),
+    )
 
 
 async def _events(session: OrganizationSession, run_id: UUID) -> list[Event]:
     statement = select(RunEvent).where(col(RunEvent.organization_id) == session.organization_id, col(RunEvent.run_id) == run_id)
     rows = (await session.execute(statement.order_by(col(RunEvent.sequence)))).scalars()
     return [Event(row.sequence, row.kind, row.occurred_at, row.step_id, row.visit, row.details) for row in rows]
+
+
+async def _with_moves(session: OrganizationSession, run: Run, events: list[Event]) -> list[Event]:
+    """Each move with the version that the run came to and who chose it: the workflows that carried it are named by their plans."""
+    plan_ids = [workflow_id.plan_of(name) for name in (*run.earlier_workflows, run.workflow_id)]
+    statement = select(PublishPlan, col(JourneyVersion.number)).join(JourneyVersion, col(JourneyVersion.id) == col(PublishPlan.version_id))
+    mine = (col(PublishPlan.organization_id) == session.organization_id, col(PublishPlan.id).in_({id for id in plan_ids if id is not None}))
+    plans = (
+        {plan.id: _move(plan, number) for plan, number in (await session.execute(statement.where(*mine))).all()} if any(plan_ids) else {}
+    )
+    moves = iter([plans.get(id, {}) for id in plan_ids if id is not None])
+    return [replace(event, details={**event.details, **next(moves, {})}) if event.kind == MOVED else event for event in events]
+
+
+def _move(plan: PublishPlan, number: int) -> dict[str, Any]:
+    chosen = publish_plans.chosen(plan)
+    actor = {} if chosen is None else {"actor_kind": chosen.actor.kind, "actor_id": chosen.actor.id and str(chosen.actor.id)}
+    return {"plan_id": str(plan.id), "version_id": str(plan.version_id), "version": number, **actor}
+
+
+async def _goals(session: OrganizationSession, run_id: UUID) -> list[Reached]:
+    statement = select(GoalHit).where(col(GoalHit.organization_id) == session.organization_id, col(GoalHit.run_id) == run_id)
+    rows = (await session.execute(statement.order_by(col(GoalHit.occurred_at), col(GoalHit.id)))).scalars()
+    return [Reached(row.goal, row.occurred_at, str(row.event_id) if row.event_id else None) for row in rows]
 
 
 async def _linked(session: OrganizationSession, run: Run, events: list[Event]) -> list[Event]:
@@ -99,13 +132,18 @@ async def topic_names(session: OrganizationSession) -> dict[str, str]:
 
 async def _names(session: OrganizationSession, run: Run, events: list[Event]) -> Names:
     mine = {"organization_id": session.organization_id}
-    version = select(col(JourneyVersion.definition)).where(
-        col(JourneyVersion.organization_id) == session.organization_id, col(JourneyVersion.id) == run.version_id
-    )
-    definition = Definition.model_validate((await session.execute(version)).scalar_one())
+    version_ids = [*run.earlier_versions, run.version_id]
+    versions = await journey_versions.by_id(session, version_ids)
+    steps = [_steps(versions[version_id]) for version_id in version_ids]
+    unknown = len(run.earlier_workflows) - len(run.earlier_versions)  # it was moved before these were kept
     actors = [UUID(str(event.details["actor_id"])) for event in events if event.details.get("actor_id")]
     return Names(
-        steps={step_id: step.name for step_id, step in definition.steps.items() if step.name},
+        steps=steps[-1],
+        by_move=[*steps[:1] * unknown, *steps],
         topics=await topic_names(session),
         actors={str(id): name for id, name in await session.execute(_ACTORS, {**mine, "ids": actors})} if actors else {},
     )
+
+
+def _steps(version: JourneyVersion) -> dict[str, str]:
+    return {step_id: step.name for step_id, step in Definition.model_validate(version.definition).steps.items() if step.name}

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Column, Index, Text, UniqueConstraint, text
+from sqlalchemy import ARRAY, BigInteger, Column, Index, Text, UniqueConstraint, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
@@ -37,6 +37,7 @@ class JourneyVersion(OrganizationRow, table=True):
     definition: dict[str, Any] = document()  # every `send` names the template version it is frozen to
     content_hash: str  # hex SHA-256 over the definition and the contents of everything it names
     published_by: UUID | None = None
+    revision: int | None = None  # of the draft that was frozen; NULL: published before this was kept
 
 
 class Campaign(OrganizationRow, table=True):
@@ -130,6 +131,9 @@ class Run(OrganizationRow, table=True):
     workflow_id: str
     earlier_workflows: list[str] = Field(  # that carried it before publish plans moved it
         default_factory=list, sa_column=Column(ARRAY(Text), nullable=False, server_default="{}")
+    )
+    earlier_versions: list[UUID] = Field(  # on which it was while they carried it
+        default_factory=list, sa_column=Column(ARRAY(Uuid), nullable=False, server_default="{}")
     )
     page: int = 0  # of the campaign's audience
     status: str = "active"  # active | waiting | held | paused | needs_attention | completed | exited | cancelled

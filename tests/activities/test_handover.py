@@ -17,11 +17,18 @@ from activities.handover import HandOverActivities
 from activities.moves import MoveActivities
 from activities.versions import Versions
 from models.domain.journey import workflow_id
+from models.domain.journey.content_hash import stored
+from models.domain.journey.definition import Definition
 from models.domain.journey.run import RunState
-from models.store import publish_plans
+from models.store import publish_plans, runs, timelines
 from models.tables.base import new_id
 from tests.activities import recorder
 from tests.activities.world import Crash, World
+
+
+def named(definition: Definition, name: str) -> dict[str, Any]:
+    found = stored(definition)
+    return {**found, "steps": {step_id: {**step, "name": f"{name} {step_id}"} for step_id, step in found["steps"].items()}}
 
 
 class Handing:
@@ -41,7 +48,7 @@ class Handing:
                VALUES (:id, :o, :journey_id, 2, CAST(:definition AS jsonb), 'second')""",
             id=self.version_id,
             journey_id=world.journey_id,
-            definition=world.definition().model_dump_json(),
+            definition=json.dumps(named(world.definition(), "second")),
         )
         step = {"version_id": str(world.version_id), "number": 1, "step_id": "news", "choice": "move", "to_step": "receipt"}
         choices = {"actor": {"kind": "user", "id": str(new_id())}, "steps": [step], "moved": {}, "exited_before": {}}
@@ -77,6 +84,22 @@ class Handing:
 
     async def rows(self) -> Sequence[Any]:
         return await self.world.sql("SELECT * FROM runs ORDER BY id")
+
+    async def tell(self, run_id: UUID, *kinds: tuple[str, str]) -> None:
+        """Each kind and step is a line of the run's record."""
+        for sequence, (kind, step_id) in enumerate(kinds):
+            await self.world.sql(
+                """INSERT INTO run_events (id, organization_id, run_id, sequence, kind, step_id, visit, details, occurred_at)
+                   VALUES (gen_random_uuid(), :o, :run_id, :sequence, :kind, :step_id, 1, '{"actor_kind": "system"}', clock_timestamp())""",
+                run_id=run_id,
+                sequence=sequence,
+                kind=kind,
+                step_id=step_id,
+            )
+
+    async def sentences(self, run_id: UUID) -> list[str]:
+        async with self.world.database.organization(self.world.organization_id) as session:
+            return [entry.sentence for entry in await timelines.read(session, await runs.get(session, run_id))]
 
     async def moved(self) -> int:
         async with self.world.database.organization(self.world.organization_id) as session:
@@ -116,6 +139,29 @@ async def test_rows_and_workflow_are_the_new_versions(handing: Handing) -> None:
     assert [state.run_id for state in given.runs] == handing.runs
     assert {(state.step_id, state.moved, state.leaving) for state in given.runs} == {("receipt", True, None)}
     assert (given.held_by, given.cancelled, await handing.said(), await handing.moved()) == ([], False, [], 3)
+
+
+async def test_the_timeline_tells_each_part_in_the_names_of_its_version_and_who_chose_the_move(handing: Handing) -> None:
+    run = handing.runs[0]
+    await handing.run()
+    await handing.tell(run, ("entered", "news"), ("moved", "receipt"), ("woke", "news"))
+    moved = 'Moved to version 2 of the journey at "second receipt" by a user'
+    assert await handing.sentences(run) == ['Entered the journey at "news"', moved, 'The wait is over at "second news"']
+    await handing.world.sql("UPDATE runs SET earlier_versions = '{}'")  # as before they were kept
+    assert (await handing.sentences(run))[:2] == ['Entered the journey at "second news"', moved]
+
+
+async def test_the_timeline_tells_of_goals_that_end_nothing(handing: Handing) -> None:
+    run = handing.runs[0]
+    await handing.tell(run, ("entered", "news"))
+    await handing.world.sql(
+        """INSERT INTO goal_hits (id, organization_id, run_id, journey_id, version_id, goal, occurred_at)
+           VALUES (gen_random_uuid(), :o, :run_id, :journey_id, :version_id, 'bought', clock_timestamp())""",
+        run_id=run,
+        journey_id=handing.world.journey_id,
+        version_id=handing.world.version_id,
+    )
+    assert (await handing.sentences(run))[-1] == "Reached the goal bought"
 
 
 class DiesWhenItStarts:

@@ -37,6 +37,7 @@ async def test_the_record_names_the_fields_and_says_nothing_of_a_change_that_is_
         ({"timezone": "America"}, "timezone"),
         ({"timezone": ""}, "timezone"),
         ({"name": "  "}, "name"),
+        ({"quiet_hours": {}}, "quiet_hours"),  # it would look as if all were taken away
         ({"quiet_hours": {"pigeon": {"start": "21:00", "end": "08:00"}}}, "quiet_hours.pigeon"),
         ({"quiet_hours": {"email": {"start": "9 pm", "end": "08:00"}}}, "quiet_hours.email.start"),
         ({"quiet_hours": {"email": {"start": "08:00", "end": "08:00"}}}, "quiet_hours.email"),

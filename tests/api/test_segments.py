@@ -123,3 +123,27 @@ async def test_changes_are_audited(alice: Person) -> None:
     await alice.client.delete(f"/v1/segments/{made['id']}")
     entries = (await alice.client.get("/v1/audit-entries", params={"subject_kind": "segment"})).json()["items"]
     assert [entry["action"] for entry in entries] == ["segment.created", "segment.changed", "segment.deleted"]
+
+
+async def test_a_segment_that_journeys_name_is_not_deleted_before_they_name_it_no_more(alice: Person) -> None:
+    segment = (await alice.client.post("/v1/segments", json={"name": "America", "rule": US})).json()["id"]
+    end: dict[str, Any] = {"start": "end", "steps": {"end": {"kind": "exit"}}}
+    led = {**end, "entry": {"triggers": [{"kind": "segment_entered", "segment_id": segment}]}}
+    asked = {
+        "start": "ask",
+        "steps": {"ask": {"kind": "branch", "conditions": [{"when": {"any": [{"segment": segment}]}, "next": "end"}]}, **end["steps"]},
+    }
+    ids = {}
+    for name, draft in (("Led", led), ("Asked", asked)):
+        made = await alice.client.post("/v1/journeys", json={"name": name, "draft": draft})
+        ids[name] = made.json()["id"]
+        assert (await alice.client.post(f"/v1/journeys/{ids[name]}/versions")).status_code == 201
+    path = f"/v1/segments/{segment}"
+    refused = await alice.client.delete(path)
+    assert refused.status_code == 409 and "'Asked' (its draft), 'Led' (its draft and version 1)" in refused.json()["detail"]
+    for id in ids.values():  # what was published keeps the rule, but contacts still enter by the segment
+        await alice.client.patch(f"/v1/journeys/{id}/draft", json={"draft": end}, headers={"If-Match": '"1"'})
+    refused = await alice.client.delete(path)
+    assert refused.status_code == 409 and "segment: 'Led' (version 1). " in refused.json()["detail"]
+    await alice.client.put(f"/v1/journeys/{ids['Led']}/archive")
+    assert (await alice.client.delete(path)).status_code == 204

@@ -70,5 +70,5 @@ async def _draft(api: Api, topic: str, sends: int, days: int) -> dict[str, Any]:
     for number in range(sends):
         steps[f"mail{number}"] = {**send, "next": f"pause{number}"}
         onward = f"mail{number + 1}" if number + 1 < sends else None
-        steps[f"pause{number}"] = {"kind": "wait", "duration": days * 86_400 / sends, "next": onward}
+        steps[f"pause{number}"] = {"kind": "wait", "duration": f"PT{days * 86_400 / sends:.0f}S", "next": onward}
     return {"start": "mail0", "steps": steps}

@@ -91,6 +91,8 @@ async def test_scenario_34_the_step_someone_waits_in_is_deleted(stack: Stack, ac
     assert reasons == {mover: "second_version", leaver: "version_replaced", keeper: "first_version"}
     kinds = [entry["kind"] for entry in await acme.timeline(runs[mover]) if entry["source"] == "event"]
     assert kinds == ["entered", "chose", "waiting", "moved", "waiting", "woke", "exited"]
+    [moved] = [entry["sentence"] for entry in await acme.timeline(runs[mover]) if entry["kind"] == "moved"]
+    assert moved.startswith('Moved to version 2 of the journey at "longer" by ')
     [told] = await said(acme, "journey.publish_plan_executed", journey)
     assert sorted((each["step_id"], each["choice"], each["to_step"]) for each in told["choices"]) == [
         ("gone", "exit", None),

@@ -37,3 +37,18 @@ def test_every_setting_stands_in_the_table_of_the_environment() -> None:
     section = (ROOT / "docs/operating.md").read_text().split("## Environment\n")[1].split("\n## ")[0]
     named = {name for line in section.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split(" | ")[0])}
     assert [field for field in Settings.model_fields if variable(field) not in named] == []
+
+
+@pytest.mark.parametrize("value", ["", "mail.internal:587", " 10.0.0.5:25 , [fd00::5]:443,shop_1.internal:8080,"])
+def test_private_destinations_that_are_hosts_and_ports_are_taken(value: str) -> None:
+    assert Settings.from_environment(ENVIRONMENT | {"LEADSTATS_PRIVATE_DESTINATIONS": value}).private_destinations == value
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["hunter2", "10.0.0.5", "10.0.0.5:", ":25", "10.0.0.5:smtp", "10.0.0.5:0", "10.0.0.5:70000", "http://a:80", "fd00::5:443", "a:1 b:2"],
+)
+def test_other_private_destinations_are_refused_by_the_variables_name(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"^LEADSTATS_PRIVATE_DESTINATIONS: .*host:port.*entry 2") as caught:
+        Settings.from_environment(ENVIRONMENT | {"LEADSTATS_PRIVATE_DESTINATIONS": f"mail.internal:587,{wrong}"})
+    assert "hunter" not in str(caught.value)

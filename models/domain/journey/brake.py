@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 
 from models.domain.journey.happening import Happening, Names
 from models.domain.journey.reasons import reason_words
@@ -21,9 +21,9 @@ class Brake(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    enabled: bool = True
-    share: Annotated[float, Field(gt=0, le=1)] = 0.35
-    at_least: Annotated[int, Field(ge=1, le=10_000)] = 20
+    enabled: StrictBool = True
+    share: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.35
+    at_least: Annotated[StrictInt, Field(ge=1, le=10_000)] = 20
 
     @property
     def window(self) -> int:

@@ -45,6 +45,7 @@ def check_definition(definition: Definition, facts: Facts) -> list[Problem]:
         problems += _references(definition, step_id, step)
         problems += step.problems(f"steps.{step_id}", facts)
     problems += [*_unreachable(definition), *_endless_loops(definition), *loops_through_journeys(definition, facts)]
+    problems += _end(definition, facts)
     return [*problems, *policy_problems(definition.entry, definition.exits, definition.goals, facts)]
 
 
@@ -102,6 +103,11 @@ def _size(definition: Definition) -> Iterator[Problem]:
 def _start(definition: Definition) -> Iterator[Problem]:
     if definition.steps and definition.start not in definition.steps:
         yield Problem("start", "unknown_step", f"There is no step {definition.start!r} to start at.")
+
+
+def _end(definition: Definition, facts: Facts) -> Iterator[Problem]:
+    if facts.now is not None and definition.has_ended(facts.now):
+        yield Problem("ends_at", "in_the_past", "This has passed already, so that nobody could enter; choose a later time, or remove it.")
 
 
 def _references(definition: Definition, step_id: str, step: Step) -> Iterator[Problem]:

@@ -42,6 +42,19 @@ def freeze(definition: Definition, facts: Facts) -> Definition:
     )
 
 
+def thawed(frozen: Mapping[str, Any], journey_id: UUID) -> dict[str, Any]:
+    """A draft out of a version of this journey whose own draft is not known: without the template versions, connections, seeds and
+    segments' rules that freezing fills in. Which of these the draft had named itself, and which rules in its steps were segments,
+    cannot be told any more."""
+    filled_in = {"template_version_id": None, "connection_id": None}
+    steps = {step_id: {**step, **{name: filled_in[name] for name in filled_in.keys() & step}} for step_id, step in frozen["steps"].items()}
+    own_seed = str(journey_id)
+    steps = {step_id: {**step, "seed": ""} if step.get("seed") == own_seed else step for step_id, step in steps.items()}
+    entry = frozen.get("entry", {})
+    triggers = [{**trigger, "rule": None} if "rule" in trigger else trigger for trigger in entry.get("triggers", [])]
+    return {**frozen, "steps": steps, "entry": {**entry, "triggers": triggers}}
+
+
 def freeze_known(definition: Definition, facts: Facts) -> Definition:
     """As `freeze`, for a draft that may name what there is not (yet): such steps and rules stay as they are."""
     steps = {step_id: _known(step, facts) for step_id, step in definition.steps.items()}

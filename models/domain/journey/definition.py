@@ -4,7 +4,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field, StrictInt
 
 from models.domain.errors import NotFound
 from models.domain.journey.entry import EntryRules, ExitRule, Goal
@@ -25,6 +25,7 @@ from models.domain.journey.steps.subscription import UnsubscribeStep as Unsubscr
 from models.domain.journey.steps.update_contact import UpdateContactStep as UpdateContactStep
 from models.domain.journey.steps.wait import WaitStep as WaitStep
 from models.domain.journey.steps.wait_for import WaitForStep as WaitForStep
+from models.domain.journey.written import Moment
 
 Step = Annotated[
     SendStep
@@ -57,9 +58,9 @@ class Definition(Model):
     entry: EntryRules = EntryRules()
     exits: Annotated[tuple[ExitRule, ...], Field(max_length=20)] = ()
     goals: Annotated[tuple[Goal, ...], Field(max_length=20)] = ()
-    ends_at: AwareDatetime | None = None
+    ends_at: Moment | None = None
     at_end: Literal["finish", "exit"] = "finish"
-    max_visits: Annotated[int, Field(ge=1, le=10_000)] = 100
+    max_visits: Annotated[StrictInt, Field(ge=1, le=10_000)] = 100
 
     @cached_property
     def looping(self) -> frozenset[str]:

@@ -20,10 +20,15 @@ def storable(document: Any, path: str, max_bytes: int = MAX_BYTES) -> list[Probl
     problems = list(islice(_walk(document, path, 0), 20))
     if problems:
         return problems
-    size = len(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+    size = size_in_bytes(document)
     if size > max_bytes:
         return [Problem(path, "too_large", f"At most {max_bytes // 1024} KB; this is {size // 1024 + 1} KB.")]
     return []
+
+
+def size_in_bytes(document: Any) -> int:
+    """As compact UTF-8 JSON."""
+    return len(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def _walk(value: Any, path: str, depth: int) -> Iterator[Problem]:

@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StrictBool, StrictInt
 
 from models.domain.errors import Problem
 from models.domain.journey.facts import Facts
 from models.domain.journey.rule import rule_problems
 from models.domain.journey.steps.base import Code, EventName, Model, VariableName, duration_problems
+from models.domain.journey.written import Duration
 
 MAX_TRIGGERS = 20
 MAX_KEY = 200  # characters
@@ -28,7 +29,7 @@ class EventTrigger(Model):
     event: EventName
     where: dict[str, Any] | None = None
     key: VariableName | None = None
-    hidden: bool = False  # its runs' deliveries stay out of lists, unless asked for
+    hidden: StrictBool = False  # its runs' deliveries stay out of lists, unless asked for
 
 
 class SegmentTrigger(Model):
@@ -37,8 +38,8 @@ class SegmentTrigger(Model):
 
     kind: Literal["segment_entered", "segment_left"]
     segment_id: UUID
-    rule: dict[str, Any] | None = None  # of the segment, when the version was published
-    include_existing: bool = False
+    rule: dict[str, Any] | None = None  # only in a version: of the segment, when it was published
+    include_existing: StrictBool = False
 
 
 Trigger = Annotated[EventTrigger | SegmentTrigger, Field(discriminator="kind")]
@@ -50,9 +51,9 @@ class EntryRules(Model):
 
     triggers: Annotated[tuple[Trigger, ...], Field(max_length=MAX_TRIGGERS)] = ()
     again: Again = "every_time"
-    cool_down: timedelta | None = None
-    maximum: Annotated[int, Field(ge=1, le=1_000_000)] | None = None  # entries of one contact, whatever their keys
-    per_hour: Annotated[int, Field(ge=1, le=10_000_000)] | None = None  # entries of all contacts; those beyond it enter later
+    cool_down: Duration | None = None
+    maximum: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None  # entries of one contact, whatever their keys
+    per_hour: Annotated[StrictInt, Field(ge=1, le=10_000_000)] | None = None  # entries of all contacts; those beyond it enter later
 
 
 class Happens(Model):
@@ -71,8 +72,8 @@ class ExitRule(Happens):
 class Goal(Happens):
     """Counted once per run when it happens within `window` of the entry. `exit`: and the run ends with it."""
 
-    window: timedelta = timedelta(days=30)
-    exit: bool = False
+    window: Duration = timedelta(days=30)
+    exit: StrictBool = False
 
 
 def policy_problems(entry: EntryRules, exits: tuple[ExitRule, ...], goals: tuple[Goal, ...], facts: Facts) -> Iterator[Problem]:
@@ -93,6 +94,8 @@ def _trigger(path: str, trigger: EventTrigger | SegmentTrigger, facts: Facts) ->
     if isinstance(trigger, SegmentTrigger):
         if trigger.segment_id not in facts.segments:
             yield Problem(f"{path}.segment_id", "unknown_segment", "There is no segment with this id.")
+        if trigger.rule is not None:
+            yield Problem(f"{path}.rule", "unused", "The segment's own rule counts, as it is at publication; remove this one.")
     elif trigger.where is not None:
         yield from rule_problems(trigger.where, facts, f"{path}.where", run=False, event=True)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +53,7 @@ class Facts:
     members: Set[UUID] | None = None
     malformed_liquid: Mapping[str, str] = field(default_factory=dict)
     journey_id: UUID | None = None  # the journey itself
+    now: datetime | None = None  # aware UTC; None: whether a time has passed is not checked
 
     def default_connection(self, channel: str) -> UUID | None:
         """The connection that sends this channel's messages when a step names none."""

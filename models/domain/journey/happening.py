@@ -1,8 +1,8 @@
 """One thing that happened to a run, with what is needed to tell it. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,11 +13,17 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 @dataclass(frozen=True)
 class Names:
-    """What the reader calls things: steps by step id, topics by id (as text), people by id (as text)."""
+    """What the reader calls things: steps by step id, topics by id (as text), people by id (as text). `by_move`: the steps in the
+    version that the run came with, then in the one that it was first moved to, and so on; empty: it was always on the same."""
 
     steps: Mapping[str, str] = field(default_factory=dict)
     topics: Mapping[str, str] = field(default_factory=dict)
     actors: Mapping[str, str] = field(default_factory=dict)
+    by_move: Sequence[Mapping[str, str]] = ()
+
+    def after(self, moves: int) -> "Names":
+        """As things were called when the run had been moved so many times."""
+        return replace(self, steps=self.by_move[min(moves, len(self.by_move) - 1)]) if self.by_move else self
 
     def step(self, step_id: str | None) -> str:
         return f'"{self.steps.get(step_id) or step_id}"' if step_id else "a step"

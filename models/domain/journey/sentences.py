@@ -9,7 +9,7 @@ from models.domain.journey.reasons import consent_time, is_known, reason_words, 
 
 def sentence(happening: Happening) -> str:
     """One sentence, beginning with a capital and without a full stop."""
-    if happening.details.get("kept_from"):
+    if happening.details.get("kept_from") or happening.details.get("kept_at"):
         return _kept(happening)
     tell = _TELLERS.get(happening.kind)
     if tell is not None:
@@ -32,7 +32,9 @@ def _entered(happening: Happening) -> str:
 
 
 def _moved(happening: Happening) -> str:
-    return f"Moved to another version of the journey{_at_step(happening)}"
+    version = happening.details.get("version")
+    which = "another version" if version is None else f"version {version}"
+    return f"Moved to {which} of the journey{_at_step(happening)}{happening.names.actor(happening.details)}"
 
 
 def _step_entered(happening: Happening) -> str:
@@ -51,11 +53,12 @@ def _sent(happening: Happening) -> str:
 
 
 def _kept(happening: Happening) -> str:
-    """Of a replay: what the run before it has done."""
-    at = happening.details.get("kept_at")
+    """Of a replay: what the run before it has done. Of a run that was moved back: what it has done itself."""
+    at, run_id = happening.details.get("kept_at"), happening.details.get("kept_from")
+    whose = f" by the run {run_id}" if run_id else ""
     when = f" on {moment(datetime.fromisoformat(str(at)))}" if at else ""
     word = "sent" if happening.kind == "sent" else "done"
-    return f"Kept {happening.names.step(happening.step_id)}: {word} by the run {happening.details['kept_from']}{when}, and not repeated"
+    return f"Kept {happening.names.step(happening.step_id)}: {word}{whose}{when}, and not repeated"
 
 
 def _replays(happening: Happening) -> str:
@@ -134,14 +137,19 @@ def _chose(happening: Happening) -> str:
 
 
 def _way(happening: Happening) -> str:
-    name, index = happening.details.get("name"), happening.details.get("index")
+    name, index = happening.details.get("name"), happening.details.get("condition", happening.details.get("index"))
     return f'"{name}"' if name else f"of condition {index + 1}" if isinstance(index, int) else f"of condition {index}"
 
 
 def _matched(happening: Happening) -> str:
-    way = f": took the way {_way(happening)}" if happening.details.get("index") is not None else ""
-    event = f", by the event {happening.details['event']}" if happening.details.get("event") else ""
-    return f"What it waited for{_at_step(happening)} has happened{way}{event}"
+    """`condition` counts the conditions alone, as the draft does; `index` events and conditions."""
+    said = []
+    event = happening.details.get("event")
+    if happening.details.get("index") is not None and (happening.details.get("name") or not event):
+        said.append(f"took the way {_way(happening)}")
+    if event:
+        said.append(f"by the event {event}" if said else f"the event {event}")
+    return f"What it waited for{_at_step(happening)} has happened{': ' if said else ''}{', '.join(said)}"
 
 
 def _split(happening: Happening) -> str:

@@ -2,8 +2,8 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import accumulate
 from typing import Any, Literal
@@ -12,8 +12,12 @@ from models.domain.journey.happening import Happening, Names
 from models.domain.journey.run import Phase
 from models.domain.journey.sentences import sentence
 
-Source = Literal["event", "decision", "delivery"]
+Source = Literal["event", "decision", "delivery", "goal"]
 Place = tuple[str | None, int | None]  # step id and visit
+# What is done once for a visit: told again, it was found done by a run that had been moved back.
+DONE_ONCE = frozenset({"sent", "contact_updated", "subscribed", "unsubscribed", "called_webhook", "team_notified", "entered_journey"})
+MOVED = "moved"  # to another version
+GOAL_EXIT = "goal:"  # begins the reason of a run that a goal has ended
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,22 @@ class Delivered:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """A goal of the journey that the contact has reached in time. `event_id`: by this event."""
+
+    goal: str
+    at: datetime
+    event_id: str | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """One line to be read. `decision` and `delivery` are the raw records behind it, where there are any."""
 
     at: datetime
     kind: str
-    sentence: str
     source: Source
+    sentence: str = ""
     step_id: str | None = None
     visit: int | None = None
     reason: str | None = None
@@ -74,14 +87,20 @@ class Entry:
     delivery: Delivered | None = None
 
 
-def timeline(events: Sequence[Event], decisions: Sequence[Decided], deliveries: Sequence[Delivered], names: Names) -> list[Entry]:
-    """Every event in its sequence; decisions and deliveries that no event tells of stand at their own time, behind what led
-    the run to their step and before what they led to.
+def timeline(
+    events: Sequence[Event],
+    decisions: Sequence[Decided],
+    deliveries: Sequence[Delivered],
+    names: Names,
+    goals: Sequence[Reached] = (),
+) -> list[Entry]:
+    """Every event in its sequence; decisions, deliveries and goals that no event tells of stand at their own time, the former behind
+    what led the run to their step and before what they led to. Each in the names of the version that the run was on.
 
     A decision to hold or refuse is told by the `held` or `not_sent` it led to, a settled delivery by its `sent` or
-    `not_sent`, so that nothing is said twice.
+    `not_sent`, a goal by the exit it led to, so that nothing is said twice.
     """
-    ordered = sorted(events, key=lambda event: event.sequence)
+    ordered = _with_kept(sorted(events, key=lambda event: event.sequence))
     blocking = _blocking(decisions)
     by_place: dict[Place, Delivered] = {(delivery.step_id, delivery.visit): delivery for delivery in deliveries}
     told_by_events: list[Entry] = []
@@ -90,10 +109,38 @@ def timeline(events: Sequence[Event], decisions: Sequence[Decided], deliveries: 
         decision = _decision_behind(event, blocking)
         delivery = by_place.get((event.step_id, event.visit)) if event.kind in ("sent", "not_sent", "parked", "skipped") else None
         told += [record for record in (decision, delivery) if record is not None]
-        told_by_events.append(_event_entry(event, decision, delivery, names))
-    loose = [_decision_entry(decision, names) for decision in decisions if not _is_among(decision, told)]
-    loose += [_delivery_entry(delivery, names) for delivery in deliveries if not _is_among(delivery, told)]
-    return _in_order(told_by_events, loose)
+        told_by_events.append(_event_entry(event, decision, delivery))
+    loose = [_decision_entry(decision) for decision in decisions if not _is_among(decision, told)]
+    loose += [_delivery_entry(delivery) for delivery in deliveries if not _is_among(delivery, told)]
+    reasons = {event.details.get("reason") for event in ordered}
+    loose += [_goal_entry(goal) for goal in goals if f"{GOAL_EXIT}{goal.goal}" not in reasons]
+    return list(_told(_in_order(told_by_events, loose), names))
+
+
+def _with_kept(events: Sequence[Event]) -> list[Event]:
+    """What a run that was moved back had done already, and did not repeat, says so."""
+    done: dict[tuple[str, Place], datetime] = {}
+    found: list[Event] = []
+    for event in events:
+        what = (event.kind, (event.step_id, event.visit))
+        if event.kind in DONE_ONCE and what in done:
+            event = replace(event, details={"kept_at": done[what].isoformat(), **event.details})
+        done.setdefault(what, event.occurred_at)
+        found.append(event)
+    return found
+
+
+def _told(entries: Sequence[Entry], names: Names) -> Iterator[Entry]:
+    """Each with its sentence, in the names of the version that the run was on then."""
+    moves = 0
+    for entry in entries:
+        moves += entry.kind == MOVED
+        yield replace(entry, sentence=sentence(_happening(entry, names.after(moves))))
+
+
+def _happening(entry: Entry, names: Names) -> Happening:
+    inputs = {**(entry.delivery.details if entry.delivery else {}), **(entry.decision.inputs if entry.decision else {})}
+    return Happening(entry.kind, names, entry.step_id, entry.visit, entry.reason, entry.until, entry.details, inputs)
 
 
 def _blocking(decisions: Sequence[Decided]) -> dict[Place, list[Decided]]:
@@ -142,26 +189,21 @@ class _Line:
 
     def position(self, entry: Entry) -> int:
         """How many events stand before it: those until its time, the one that led to its step, not the one it led to."""
-        here = self.at_place.get((entry.step_id, entry.visit), [])
+        here = self.at_place.get((entry.step_id, entry.visit), []) if entry.step_id is not None else []  # a goal belongs to no step
         position = max(bisect_right(self.times, entry.at), here[0] if here else 0)
         answer = next((index for index in here if index not in self.asking and self.times[index] >= entry.at), position)
         return min(position, answer)
 
 
-def _event_entry(event: Event, decision: Decided | None, delivery: Delivered | None, names: Names) -> Entry:
-    reason = event.details.get("reason")
-    until = _moment_of(event.details.get("wake_at")) or (decision.hold_until if decision else None)
-    inputs = {**(delivery.details if delivery else {}), **(decision.inputs if decision else {})}
-    happening = Happening(event.kind, names, event.step_id, event.visit, reason, until, event.details, inputs)
+def _event_entry(event: Event, decision: Decided | None, delivery: Delivered | None) -> Entry:
     return Entry(
         at=event.occurred_at,
         kind=event.kind,
-        sentence=sentence(happening),
         source="event",
         step_id=event.step_id,
         visit=event.visit,
-        reason=reason,
-        until=until,
+        reason=event.details.get("reason"),
+        until=_moment_of(event.details.get("wake_at")) or (decision.hold_until if decision else None),
         details=event.details,
         decision=decision,
         delivery=delivery,
@@ -177,36 +219,33 @@ def _moment_of(value: object) -> datetime | None:
         return None
 
 
-def _decision_entry(decision: Decided, names: Names) -> Entry:
-    details = {"check": decision.check, "outcome": decision.outcome, "round": decision.round}
-    happening = Happening(
-        "decision", names, decision.step_id, decision.visit, decision.reason, decision.hold_until, details, decision.inputs
-    )
+def _decision_entry(decision: Decided) -> Entry:
     return Entry(
         at=decision.decided_at,
         kind="decision",
-        sentence=sentence(happening),
         source="decision",
         step_id=decision.step_id,
         visit=decision.visit,
         reason=decision.reason,
         until=decision.hold_until,
-        details=details,
+        details={"check": decision.check, "outcome": decision.outcome, "round": decision.round},
         decision=decision,
     )
 
 
-def _delivery_entry(delivery: Delivered, names: Names) -> Entry:
-    details = {**delivery.details, "state": delivery.state, "outcome": delivery.outcome}
-    happening = Happening("delivery", names, delivery.step_id, delivery.visit, delivery.reason, None, details, delivery.details)
+def _delivery_entry(delivery: Delivered) -> Entry:
     return Entry(
         at=delivery.at,
         kind="delivery",
-        sentence=sentence(happening),
         source="delivery",
         step_id=delivery.step_id,
         visit=delivery.visit,
         reason=delivery.reason,
-        details=details,
+        details={**delivery.details, "state": delivery.state, "outcome": delivery.outcome},
         delivery=delivery,
     )
+
+
+def _goal_entry(reached: Reached) -> Entry:
+    event = {} if reached.event_id is None else {"event_id": reached.event_id}
+    return Entry(at=reached.at, kind="goal_reached", source="goal", details={"goal": reached.goal, **event})

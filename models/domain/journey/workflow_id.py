@@ -48,6 +48,14 @@ def moved_runs(organization_id: UUID, plan_id: UUID, first_run_id: UUID) -> str:
     return f"{organization_id}/publish-plan/{plan_id}/from/{first_run_id}"
 
 
+def plan_of(name: str) -> UUID | None:
+    """The publish plan that moved runs to the workflow of this id; None: it was not begun by one."""
+    match name.split("/"):
+        case [_, "publish-plan", plan_id, "from", _]:
+            return UUID(plan_id)
+    return None
+
+
 def replay(organization_id: UUID, first_run_id: UUID) -> str:
     """The workflow that carries replays which were asked for together, named by the first of them."""
     return f"{organization_id}/replay/{first_run_id}"

@@ -14,6 +14,7 @@ from models.domain.journey.steps.enter_journey import EnterJourneyStep
 from models.domain.journey.steps.notify_team import NotifyTeamStep
 from models.domain.journey.steps.subscription import SubscribeStep, UnsubscribeStep
 from models.domain.journey.steps.update_contact import Refused, UpdateContactStep
+from models.domain.journey.variables import within_bounds
 from models.domain.journey.webhook_tries import meaning, pause_after
 from models.domain.simulation.person import Person
 from models.domain.simulation.surroundings import Printer, Surroundings
@@ -108,7 +109,9 @@ def call_webhook(step: CallWebhookStep, scene: Scene) -> Heard:
 
 
 def _done(step: CallWebhookStep, scene: Scene, status: int, body: Any) -> Heard:
-    values, missed = step.kept(body) if step.save else ({}, {})
+    found, missed = step.kept(body) if step.save else ({}, {})
+    values, beyond = within_bounds(scene.variables, found)
+    missed |= beyond
     scene.variables |= values
     details = {"status": status, **({"saved": sorted(values)} if values else {}), **({"not_saved": missed} if missed else {})}
     return Heard(Answer(details=details))

@@ -14,6 +14,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.contracts.sending import MAXIMUM_TRIES
 from activities.contracts.steps import StepVisit
 from activities.effects import call_webhook
+from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
 from models.settings import Settings
 from models.store import effects
 from models.store.session import Database
@@ -49,7 +50,7 @@ async def world(database: Database, settings: Settings, receiver: Receiver) -> E
         forgiving={**call, "on_failure": "path"},
         inside={**call, "url": "http://169.254.169.254/latest"},
         away={**call, "url": "http://nowhere.invalid/"},
-        hasty={**call, "timeout": 1},
+        hasty={**call, "timeout": "PT1S"},
     )
 
 
@@ -147,6 +148,18 @@ async def test_what_is_absent_or_of_another_type_is_not_kept_and_named(
     assert said([answer]) == [("done", None)]
     assert answer.details == {"status": 200, "not_saved": missed}
     assert await world.kept(run) == {}
+
+
+async def test_what_a_run_has_no_room_for_is_not_kept_and_named(world: EffectWorld, receiver: Receiver) -> None:
+    full, many = await world.contact(), await world.contact()
+    await world.variables(full, before="x" * (VARIABLES_BYTES - 32), order_id="old")
+    await world.variables(many, count=1, **{f"v{number}": number for number in range(MOST_VARIABLES)})
+    receiver.says(200, ORDER)
+    room = {answer.run_id: answer.details for answer in await world.perform([full, many], "saving")}
+    no = "variables_too_large"
+    assert room[full] == {"status": 200, "saved": ["order_id"], "not_saved": {"total": no, "count": no, "paid": no}}
+    assert room[many] == {"status": 200, "saved": ["count"], "not_saved": {"order_id": no, "total": no, "paid": no}}
+    assert (await world.kept(full))["order_id"] == "A-7" and "total" not in await world.kept(full)
 
 
 @pytest.mark.parametrize("status", [301, 302, 400, 401, 403, 404, 410, 413, 422])

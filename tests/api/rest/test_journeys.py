@@ -1,5 +1,6 @@
 import asyncio
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from temporalio.client import Client
@@ -335,3 +336,38 @@ async def test_a_version_that_is_not_there_is_404(alice: Person, around: Surroun
 
 def test_the_fake_has_the_calls_of_the_client() -> None:
     assert all(hasattr(Client, name) for name in ("start_workflow", "get_workflow_handle"))
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/journeys", {}),
+        ("/v1/campaigns", {"journey_id": str(UUID(int=1))}),
+        ("/v1/segments", {"rule": {"tag": "vip"}}),
+        ("/v1/templates", {"text": "Hello"}),
+        ("/v1/topics", {"key": "tips"}),
+        (f"/v1/journeys/{UUID(int=1)}/duplicates", {}),
+    ],
+)
+async def test_whatever_people_name_has_a_name_that_can_be_seen(alice: Person, path: str, body: dict[str, Any]) -> None:
+    for name in (" ", "", "\u2003"):
+        answer = await alice.client.post(path, json={**body, "name": name})
+        assert (answer.status_code, [problem["path"] for problem in answer.json()["errors"]]) == (422, ["name"]), answer.text
+
+
+async def test_saving_nothing_in_the_place_of_a_draft_or_a_name_is_refused(alice: Person, around: Surroundings) -> None:
+    made = (await alice.client.post("/v1/journeys", json={"name": " Welcome ", "draft": around.welcome()})).json()
+    assert made["name"] == "Welcome"
+    for body in ({"draft": None}, {"name": None}, {"name": " "}):
+        answer = await alice.client.patch(f"/v1/journeys/{made['id']}/draft", json=body, headers={"If-Match": '"1"'})
+        assert answer.status_code == 422, answer.text
+    renamed = await alice.client.patch(f"/v1/journeys/{made['id']}/draft", json={"name": "Hello"}, headers={"If-Match": '"1"'})
+    assert (renamed.json()["name"], renamed.json()["draft"], renamed.json()["revision"]) == ("Hello", around.welcome(), 2)
+
+
+async def test_a_draft_that_has_ended_is_not_published(alice: Person, around: Surroundings) -> None:
+    draft = around.welcome() | {"ends_at": "2020-01-01T00:00:00Z"}
+    made = (await alice.client.post("/v1/journeys", json={"name": "Past", "draft": draft})).json()
+    path = f"/v1/journeys/{made['id']}"
+    assert [problem["code"] for problem in (await alice.client.get(f"{path}/check")).json()["problems"]] == ["in_the_past"]
+    assert (await alice.client.post(f"{path}/versions")).status_code == 422

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
+from sqlalchemy import text
 
 from models.store.session import Database
+from models.tables.base import new_id
 from tests.api.conftest import Person, anonymous
 from tests.api.conftest import temporal as temporal  # connects to nothing
 from tests.api.rest import acme
@@ -67,10 +69,56 @@ async def test_a_version_is_restored_as_it_was_published(alice: Person, around: 
     assert stale.status_code == 412
     restored = await alice.client.put(f"{path}/draft/restoration", json={"version": 1}, headers={"If-Match": '"2"'})
     assert (restored.status_code, restored.headers["ETag"]) == (200, '"3"')
-    assert restored.json()["draft"] == (await alice.client.get(f"{path}/versions/1")).json()["definition"]
+    assert restored.json()["draft"] == around.welcome()
     again = await alice.client.post(f"{path}/versions")
     assert (again.status_code, again.json()["number"]) == (200, 1)  # it says the same
     assert (await actions(alice, database, journey))[-1] == "journey.draft_restored"
+
+
+async def test_a_restored_version_follows_its_segment_and_templates_as_its_draft_did(
+    alice: Person, around: Surroundings, database: Database
+) -> None:
+    segment = str(await acme.add_segment(database, alice, {"tag": "old"}))
+    split = {"kind": "split", "arms": [{"weight": 1}, {"weight": 1}]}
+    branch = {"kind": "branch", "conditions": [{"when": {"segment": segment}, "next": "part"}]}
+    draft = {**around.welcome(next="which"), "entry": {"triggers": [{"kind": "segment_entered", "segment_id": segment}]}}
+    draft["steps"] = {"welcome": draft["steps"]["welcome"], "which": branch, "part": split}
+    journey = await make(alice, "/v1/journeys", {"name": "Followed", "draft": draft})
+    path = f"/v1/journeys/{journey['id']}"
+    first = await make(alice, f"{path}/versions", None)
+    assert first["revision"] == 1
+    assert (await alice.client.patch(f"/v1/segments/{segment}", json={"rule": {"tag": "new"}})).status_code == 200
+    restored = await alice.client.put(f"{path}/draft/restoration", json={"version": 1}, headers={"If-Match": '"1"'})
+    assert restored.json()["draft"] == draft
+    exported = await export(alice, journey["id"])
+    assert "template_version_id" not in exported["draft"]["steps"]["welcome"]
+    second = await make(alice, f"{path}/versions", None)
+    frozen = second["definition"]
+    rules = (frozen["entry"]["triggers"][0]["rule"], frozen["steps"]["which"]["conditions"][0]["when"])
+    assert (second["number"], second["revision"], rules) == (2, 2, ({"tag": "new"}, {"tag": "new"}))
+
+
+async def test_a_version_that_does_not_say_its_revision_comes_back_as_the_draft_before_it(
+    alice: Person, around: Surroundings, database: Database
+) -> None:
+    journey = await acme.publish(alice, around)
+    path = f"/v1/journeys/{journey}"
+    add = text(
+        """INSERT INTO journey_versions (id, organization_id, journey_id, number, definition, content_hash, created_at)
+        SELECT :id, organization_id, journey_id, :number, definition, content_hash, CAST(:at AS timestamptz) FROM journey_versions
+        WHERE journey_id = :journey AND number = 1"""
+    )
+    async with database.organization(alice.organization_id) as session:
+        for number, at in ((2, "2020-01-01T00:00:00Z"), (3, "2100-01-01T00:00:00Z")):
+            await session.execute(add, {"id": new_id(), "number": number, "at": at, "journey": journey})
+    unsaid = (await alice.client.get(f"{path}/versions/3")).json()
+    assert unsaid["revision"] is None
+    later = await alice.client.put(f"{path}/draft/restoration", json={"version": 3}, headers={"If-Match": '"1"'})
+    assert later.json()["draft"] == around.welcome()
+    thawed = await alice.client.put(f"{path}/draft/restoration", json={"version": 2}, headers={"If-Match": '"2"'})
+    welcome = thawed.json()["draft"]["steps"]["welcome"]
+    assert (welcome["template_version_id"], welcome["connection_id"]) == (None, None)
+    assert (await alice.client.post(f"{path}/versions")).status_code == 200  # frozen again, it says the same
 
 
 async def test_a_saved_revision_is_restored(alice: Person) -> None:
@@ -186,6 +234,13 @@ async def test_a_part_that_cannot_be_made_leaves_nothing(alice: Person, charlie:
     document["segments"]["Friends"] = {"field": "attributes.unheard_of", "is": "exists"}
     refused = await bring(charlie, document, 422)
     assert refused["errors"][0]["path"] == "document.segments.Friends.field"
+    document["segments"]["Friends"] = {"not": {"segment": {"segment": "Friends"}}}
+    refused = await bring(charlie, document, 422)
+    assert [(error["path"], error["code"]) for error in refused["errors"]] == [("document.segments.Friends.not.segment", "no_segments")]
+    assert refused["errors"][0]["message"] == "Only a journey's rule can name a segment; repeat its rule here."
+    document["segments"]["Friends"] = {"segment": "by its name"}
+    refused = await bring(charlie, document, 422)
+    assert refused["errors"][0]["message"] == "Give an id, such as 0190a1b2-0000-7000-8000-000000000001."
     for what in ("topics", "templates", "segments", "journeys"):
         assert (await charlie.client.get(f"/v1/{what}")).json()["items"] == []
 

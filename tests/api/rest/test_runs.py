@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -91,7 +92,7 @@ async def test_a_contact_of_nobody_or_of_strangers_is_refused(alice: Person, cha
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "unknown_contact")
 
 
-@pytest.mark.parametrize("variables", [{"Name": 1}, {"a b": 1}, {"a": "x" * 20_000}, {f"v{n}": n for n in range(101)}])
+@pytest.mark.parametrize("variables", [{"Name": 1}, {"a b": 1}, {"a": "x" * 40_000}, {f"v{n}": n for n in range(101)}])
 async def test_variables_have_limits(alice: Person, journey: str, around: Surroundings, variables: dict[str, Any]) -> None:
     body = {"contact_id": str(around.contact_id), "variables": variables}
     assert (await alice.client.post(f"/v1/journeys/{journey}/runs", json=body)).status_code == 422
@@ -242,12 +243,24 @@ async def test_variables_stay_within_bounds_and_a_finished_run_keeps_its_own(
     alice: Person, run: dict[str, Any], database: Database
 ) -> None:
     path = f"/v1/runs/{run['id']}/variables"
-    half = "x" * 9_000
+    half = "x" * 17_000
     assert (await alice.client.patch(path, json={"variables": {"first": half}})).status_code == 200
     for body in ({"second": half}, {"third": half * 2}, {"Not a name": 1}, {}):
         assert (await alice.client.patch(path, json={"variables": body})).status_code == 422
     await project(database, alice, run["id"], status="completed", finished_at=utc_now())
     assert (await alice.client.patch(path, json={"variables": {"first": 1}})).status_code == 409
+
+
+async def test_variables_that_came_in_beyond_the_bounds_can_be_corrected_but_not_grow(
+    alice: Person, run: dict[str, Any], database: Database
+) -> None:
+    path = f"/v1/runs/{run['id']}/variables"
+    many = {f"v{number}": "x" for number in range(150)}
+    for beyond in ({"large": "x" * 40_000, "order": "old"}, many | {"order": "old"}):
+        await project(database, alice, run["id"], variables=json.dumps(beyond))
+        assert (await alice.client.patch(path, json={"variables": {"order": "new"}})).json()["variables"] == beyond | {"order": "new"}
+        refused = await alice.client.patch(path, json={"variables": {"order": "longer", "more": "x"}})
+        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "too_large")
 
 
 async def test_a_command_said_again_is_the_same_update_until_the_run_moves(

@@ -193,14 +193,14 @@ async def test_a_simulation_that_takes_too_long_is_given_up_with_a_way_out(
 
 async def test_variables_that_no_run_could_start_with_are_refused_in_the_same_words(alice: Person, around: Surroundings) -> None:
     identifier = await acme.publish(alice, around)
-    path, large = f"/v1/journeys/{identifier}", {"order": "x" * 16 * 1024}
+    path, large = f"/v1/journeys/{identifier}", {"order": "x" * 32 * 1024}
     contact = (await alice.client.get("/v1/contacts")).json()["items"][0]["id"]
     started = await alice.client.post(f"{path}/runs", json={"contact_id": contact, "variables": large})
     simulated = await alice.client.post(f"{path}/simulations", json={"contacts": [{}], "variables": large})
     assert started.status_code == simulated.status_code == 422
     assert simulated.json() == started.json()
-    assert simulated.json()["errors"] == [{"path": "variables", "code": "too_large", "message": "At most 16 KB; this is 17 KB."}]
-    fits = {"order": "x" * (16 * 1024 - len('{"order":""}'))}
+    assert simulated.json()["errors"] == [{"path": "variables", "code": "too_large", "message": "At most 32 KB; this is 33 KB."}]
+    fits = {"order": "x" * (32 * 1024 - len('{"order":""}'))}
     assert (await alice.client.post(f"{path}/simulations", json={"contacts": [{}], "variables": fits})).status_code == 200
     event = {"name": "opened", "properties": {"order": "x" * 32 * 1024}}
     for body, at in (({"script": [{"event": event}]}, "script[0].event"), ({"contacts": [{"events": [event]}]}, "contacts[0].events[0]")):
@@ -226,6 +226,13 @@ async def test_a_draft_can_be_tried_before_an_account_is_connected(alice: Person
     path = await journey(alice, around.welcome()["steps"], "welcome")
     found = await simulate(alice, path, contacts=[agreed()])
     assert [warning["code"] for warning in found["warnings"]] == ["no_connection"] and found["summary"]["messages"] == 1
+
+
+async def test_a_draft_whose_end_has_passed_can_still_be_tried(alice: Person, around: Surroundings) -> None:
+    draft = around.welcome() | {"ends_at": "2020-01-01T00:00:00Z"}
+    made = (await alice.client.post("/v1/journeys", json={"name": "Past", "draft": draft})).json()
+    found = await simulate(alice, f"/v1/journeys/{made['id']}", contacts=[agreed()])
+    assert [warning["code"] for warning in found["warnings"]] == ["in_the_past"]
 
 
 async def test_real_contacts_need_the_permission_to_see_contacts(alice: Person, around: Surroundings, app: Any) -> None:

@@ -222,7 +222,10 @@ RULE = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9", "zone": "Europe/Berl
         ({"kind": "once", "at": "0001-01-01T00:00Z"}, ["schedule.at"]),
         ({"kind": "local", "at": "2027-01-01T09:00Z"}, ["schedule.at"]),
         ({"kind": "local", "at": "9999-12-31T23:59"}, ["schedule.at"]),
-        ({"kind": "local", "at": "2027-01-01T09:00", "default_zone": "Mars"}, ["schedule.default_zone"]),
+        *(
+            ({"kind": "local", "at": "2027-01-01T09:00", "default_zone": zone}, ["schedule.default_zone"])
+            for zone in ("Mars", "localtime", "Factory", "posixrules")
+        ),
         ({"kind": "local", "at": "2027-01-01T09:00", "late": "never"}, ["schedule.late"]),
         ({**RULE, "zone": "America"}, ["schedule.zone"]),
         ({**RULE, "rule": "FREQ=DAILY;INTERVAL=2;BYHOUR=9"}, ["schedule.begins_at"]),

@@ -13,6 +13,7 @@ from models.domain.journey.facts import Facts
 from models.domain.journey.run import RunState
 from models.domain.journey.steps.base import Answer, Exits, Go, Model, Outcome, StepId, VariableName
 from models.domain.journey.steps.effect import EffectStep
+from models.domain.journey.written import Duration
 
 ValueType = Literal["string", "number", "integer", "boolean"]
 MAX_SAVED = 20
@@ -46,7 +47,7 @@ class CallWebhookStep(EffectStep):
     )
     body: dict[str, Any] | None = None
     save: dict[VariableName, Saved] = Field(default_factory=dict)
-    timeout: timedelta = timedelta(seconds=10)
+    timeout: Duration = timedelta(seconds=10)
     on_failure: Literal["attention", "path"] = "attention"
     failed: StepId | None = None  # with "path": where a run goes whose call failed for good
 

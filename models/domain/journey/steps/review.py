@@ -1,13 +1,14 @@
 """`review`: a person looks, and lets the run go on or sends it another way. Pure."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import ClassVar, Literal
 
 from models.domain.errors import Problem
 from models.domain.journey.facts import Facts
 from models.domain.journey.run import RunState
 from models.domain.journey.steps.base import Exits, Go, Outcome, Rest, StepId, StepModel, duration_problems
+from models.domain.journey.written import Duration
 
 
 class ReviewStep(StepModel):
@@ -17,7 +18,7 @@ class ReviewStep(StepModel):
     kind: Literal["review"] = "review"
     approved: StepId | None = None
     rejected: StepId | None = None
-    timeout: timedelta | None = None  # None: for ever
+    timeout: Duration | None = None  # None: for ever
     timeout_next: StepId | None = None
 
     def exits(self) -> Exits:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool, StrictInt
 
 from models.domain.errors import Problem
 from models.domain.journey.facts import Facts
@@ -18,8 +18,8 @@ class Arm(Model):
     """`holdout`: these contacts are left alone, to be compared with; where a run goes is `next`, like any other arm's."""
 
     name: Name = ""
-    weight: Annotated[int, Field(ge=0, le=1_000_000)]
-    holdout: bool = False
+    weight: Annotated[StrictInt, Field(ge=0, le=1_000_000)]
+    holdout: StrictBool = False
     next: StepId | None = None
 
 

@@ -6,7 +6,7 @@ that was accepted before the timeout was settled beats it: the database keeps on
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 from models.domain.errors import Problem
@@ -26,6 +26,7 @@ from models.domain.journey.steps.base import (
     StepModel,
     duration_problems,
 )
+from models.domain.journey.written import Duration
 
 MAX_WAYS = 20
 
@@ -53,7 +54,7 @@ class WaitForStep(StepModel):
     kind: Literal["wait_for"] = "wait_for"
     events: tuple[AwaitedEvent, ...] = ()
     conditions: tuple[AwaitedCondition, ...] = ()
-    timeout: timedelta | None = None  # None: for ever
+    timeout: Duration | None = None  # None: for ever
     timeout_next: StepId | None = None
 
     @property
@@ -99,7 +100,9 @@ class WaitForStep(StepModel):
     def answered(self, state: RunState, answer: Answer, now: datetime) -> Outcome:
         if answer.index is not None:
             way = self.ways[answer.index]
-            return Go(way.next, "matched", details={"index": answer.index, "name": way.name, "next": way.next, **answer.details})
+            which = {"event": way.event} if isinstance(way, AwaitedEvent) else {"condition": answer.index - len(self.events)}
+            details = {"index": answer.index, "name": way.name, "next": way.next, **which, **answer.details}
+            return Go(way.next, "matched", details=details)
         if state.expired:
             return Go(self.timeout_next, "timed_out", details={"next": self.timeout_next})
         return Rest(self.deadline(state, now))

@@ -1,10 +1,13 @@
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from models.domain.journey.check import MAX_STEPS, check
+from models.domain.journey.content_hash import stored
+from models.domain.journey.definition import Definition
 from models.domain.journey.facts import ConnectionFact, Facts, TemplateFact, TopicFact
 
 MAIL, EMPTY, OLD, SMS, BARE = (UUID(int=n) for n in range(1, 6))
@@ -42,6 +45,18 @@ def branch(*ways: str | None, otherwise: str | None = None, when: Any = None) ->
     return {"kind": "branch", "conditions": conditions, "otherwise": otherwise}
 
 
+NO_DURATIONS = ("soon", True, 60, 1.5, "60", "1 day", "01:00:00", "P", "PT", "P1DT", "")
+NO_ZONES = ("localtime", "Factory", "posixrules", "Mars/Base", "America", "")
+
+
+def until(zone: str) -> dict[str, Any]:
+    return {"kind": "wait", "until": {"time": "09:00", "default_zone": zone}}
+
+
+def split(weight: Any, **fields: Any) -> dict[str, Any]:
+    return {"kind": "split", "arms": [{"weight": weight, **fields}, {"weight": 1}]}
+
+
 def draft(start: str = "a", **steps: Any) -> dict[str, Any]:
     return {"start": start, "steps": steps}
 
@@ -55,7 +70,7 @@ def found(journey: Any, facts: Facts = FACTS) -> list[tuple[str, str]]:
     [
         draft(a=send()),
         draft(a=send(next="b"), b=wait(next="c"), c=branch("d", otherwise="e"), d=send(), e={"kind": "exit"}),
-        draft(a=send(next="b"), b=wait(60, next="a")),  # a loop that waits
+        draft(a=send(next="b"), b=wait("PT1M", next="a")),  # a loop that waits
         draft(a=branch("b", otherwise="c"), b=wait("PT1H", next="a"), c={"kind": "exit"}),
         draft(a=send(purpose="transactional", topic_id=None, template_id=BARE)),
         draft(a=send(connection_id=SPARE)),
@@ -82,7 +97,17 @@ def test_a_sound_journey_has_no_problems(journey: dict[str, Any]) -> None:
         (draft(a=send(nxet="b")), ("steps.a.nxet", "unknown_field")),
         (draft(a={"kind": "send"}), ("steps.a.template_id", "required")),
         (draft(a={"kind": "wait"}), ("steps.a", "one_of")),
-        (draft(a=wait("soon")), ("steps.a.duration", "time_delta_parsing")),
+        *((draft(a=wait(wrong)), ("steps.a.duration", "malformed_duration")) for wrong in NO_DURATIONS),
+        (draft(a=wait("P1W1Q")), ("steps.a.duration", "malformed_duration")),
+        (draft(a=wait(spread=True)), ("steps.a.spread", "malformed_duration")),
+        (draft(a=split("50")), ("steps.a.arms[0].weight", "int_type")),
+        (draft(a=split(True)), ("steps.a.arms[0].weight", "int_type")),
+        (draft(a=split(1, holdout="yes")), ("steps.a.arms[0].holdout", "bool_type")),
+        ({**draft(a={"kind": "exit"}), "max_visits": True}, ("max_visits", "int_type")),
+        ({**draft(a={"kind": "exit"}), "entry": {"maximum": "3"}}, ("entry.maximum", "int_type")),
+        ({**draft(a={"kind": "exit"}), "entry": {"cool_down": 60}}, ("entry.cool_down", "malformed_duration")),
+        ({**draft(a={"kind": "exit"}), "ends_at": 1_577_836_800}, ("ends_at", "malformed_moment")),
+        *((draft(a=until(zone)), ("steps.a.until.default_zone", "unknown_zone")) for zone in NO_ZONES),
         (draft(a=send(next="zz")), ("steps.a.next", "unknown_step")),
         (draft(a=branch("zz")), ("steps.a.conditions[0].next", "unknown_step")),
         (draft(a=branch(None, otherwise="zz")), ("steps.a.otherwise", "unknown_step")),
@@ -114,9 +139,9 @@ def test_a_sound_journey_has_no_problems(journey: dict[str, Any]) -> None:
             draft(a=branch(None, when={"all": [{"consent": {"topic": "olds", "channel": "email", "status": "granted"}}]})),
             ("steps.a.conditions[0].when.all[0].consent.topic", "unknown_topic"),
         ),
-        (draft(a=wait(0)), ("steps.a.duration", "not_positive")),
+        (draft(a=wait("PT0S")), ("steps.a.duration", "not_positive")),
         (draft(a=wait("-P1D")), ("steps.a.duration", "not_positive")),
-        (draft(a=wait((timedelta(days=366) + timedelta(seconds=1)).total_seconds())), ("steps.a.duration", "too_long")),
+        (draft(a=wait("P366DT1S")), ("steps.a.duration", "too_long")),
         (draft(a={"kind": "exit", "reason": "Anna's birthday"}), ("steps.a.reason", "string_pattern_mismatch")),
         ({"start": "s0", "steps": {f"s{n}": {"kind": "exit"} for n in range(MAX_STEPS + 1)}}, ("steps", "too_many_steps")),
     ],
@@ -144,7 +169,7 @@ def test_nonsense_is_a_problem_and_not_an_error(journey: Any) -> None:
 
 
 def test_all_problems_are_named_at_once() -> None:
-    journey = draft(a=send(template_id=NOBODY, topic_id=None, next="zz"), b=wait(0))
+    journey = draft(a=send(template_id=NOBODY, topic_id=None, next="zz"), b=wait("PT0S"))
     assert found(journey) == [
         ("steps.a.next", "unknown_step"),
         ("steps.a.template_id", "unknown_template"),
@@ -168,3 +193,25 @@ def test_a_journey_of_the_greatest_size_is_checked() -> None:
 def test_an_sms_can_be_published_once_there_is_an_sms_connection() -> None:
     facts = Facts(FACTS.templates, FACTS.topics, {**FACTS.connections, TWILIO: ConnectionFact("sms", is_default=True)})
     assert found(draft(a=send(channel="sms", template_id=SMS)), facts) == []
+
+
+def test_a_rule_beside_a_triggers_segment_is_refused_as_nobody_would_obey_it() -> None:
+    trigger = {"kind": "segment_entered", "segment_id": str(NEWS)}
+    facts = replace(FACTS, segments={NEWS: {"tag": "new"}})
+    journey = draft(a={"kind": "exit"})
+    assert found({**journey, "entry": {"triggers": [{**trigger, "rule": None}]}}, facts) == []
+    assert found({**journey, "entry": {"triggers": [{**trigger, "rule": {"tag": "old"}}]}}, facts) == [("entry.triggers[0].rule", "unused")]
+
+
+def test_a_journey_that_has_ended_is_not_published() -> None:
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    journey = draft(a={"kind": "exit"})
+    for end in ("2020-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "2026-11-26T00:00:00Z"):
+        assert found({**journey, "ends_at": end}, replace(FACTS, now=now)) == [("ends_at", "in_the_past")]
+    assert found({**journey, "ends_at": "2026-11-26T00:00:01Z"}, replace(FACTS, now=now)) == []
+
+
+@pytest.mark.parametrize("written", ["PT15M", "P3D", "P1DT2H30M", "PT0.5S", "P2W", "P1Y"])
+def test_durations_are_read_as_iso_8601_writes_them_and_stored_so_that_they_are_read_again(written: str) -> None:
+    step = Definition.model_validate(draft(a=wait(written)))
+    assert Definition.model_validate(stored(step)) == step

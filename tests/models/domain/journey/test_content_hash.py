@@ -3,7 +3,7 @@ from uuid import UUID
 
 import pytest
 
-from models.domain.journey.content_hash import TemplateContent, content_hash, freeze, stored, template_version_ids
+from models.domain.journey.content_hash import TemplateContent, content_hash, freeze, stored, template_version_ids, thawed
 from models.domain.journey.definition import Definition, SendStep
 from models.domain.journey.facts import ConnectionFact, Facts, TemplateFact
 
@@ -64,3 +64,21 @@ def test_the_stored_definition_gives_the_same_hash_again() -> None:
 def test_a_template_without_contents_cannot_be_hashed() -> None:
     with pytest.raises(KeyError):
         content_hash(freeze(DEFINITION, FACTS), {})
+
+
+def test_a_thawed_version_leaves_open_what_freezing_fills_in() -> None:
+    journey, segment = UUID(int=7), UUID(int=8)
+    arms = [{"weight": 1}, {"weight": 1}]
+    draft = {
+        "start": "a",
+        "steps": {
+            "a": {"kind": "send", "template_id": TEMPLATE, "next": "own"},
+            "own": {"kind": "split", "arms": [{"weight": 1, "next": "chosen"}, {"weight": 1}]},
+            "chosen": {"kind": "split", "arms": arms, "seed": "as in the other"},
+        },
+        "entry": {"triggers": [{"kind": "segment_left", "segment_id": segment}, {"kind": "event", "event": "e"}]},
+    }
+    definition = Definition.model_validate(draft)
+    frozen = stored(freeze(definition, replace(FACTS, segments={segment: {"tag": "old"}}, journey_id=journey)))
+    assert frozen["steps"]["own"]["seed"] == str(journey)
+    assert Definition.model_validate(thawed(frozen, journey)) == definition

@@ -1,6 +1,7 @@
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -52,7 +53,7 @@ from models.domain.journey.interpreter import (
 from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer
 from models.domain.journey.steps.wait import UntilDate, UntilTime
-from models.domain.journey.steps.wait_for import AwaitedEvent
+from models.domain.journey.steps.wait_for import AwaitedCondition, AwaitedEvent
 from models.domain.wait_time import Place, plan
 from tests.models.domain.journey.drawing import steps
 
@@ -447,3 +448,13 @@ def test_a_review_of_a_paused_run_stands_until_the_pause_is_over(approved: bool,
     assert next_command(there, said.state) == WaitUntil(NOW + DAY / 2)
     gone = wake(there, said.state, NOW + 2 * DAY)  # the timeout has passed, too
     assert (kinds(gone), gone.state.reason) == (["exited"], line)
+
+
+def test_what_was_waited_for_is_told_by_the_events_name_or_the_conditions_number() -> None:
+    step = WaitForStep(events=(AwaitedEvent(event="paid"),), conditions=(AwaitedCondition(when={"tag": "vip"}),))
+    waiting = journey("either", either=step)
+    asking = enter(waiting, run_at("either"), NOW).state
+    ways: tuple[dict[str, Any], ...] = ({"event": "paid"}, {"condition": 0})
+    for index, which in enumerate(ways):
+        told = answered(waiting, asking, Answer(index=index, details={"event_id": "e1"}), NOW).changes[0]
+        assert (told.kind, told.details) == ("matched", {"index": index, "name": "", "next": None, "event_id": "e1", **which})

@@ -7,7 +7,7 @@ import pytest
 from models.domain.decision import Reason
 from models.domain.journey.happening import Happening, Names, moment
 from models.domain.journey.sentences import _TELLERS, sentence
-from models.domain.journey.timeline import Decided, Delivered, Event, timeline
+from models.domain.journey.timeline import Decided, Delivered, Event, Reached, timeline
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 NAMES = Names(steps={"welcome": "Welcome mail"}, topics={"t1": "Product news"}, actors={"u1": "Alice"})
@@ -18,6 +18,8 @@ WITHDRAWN = {
     "consent": {"status": "withdrawn", "occurred_at": "2026-11-03T10:14:00+00:00"},
 }
 QUIET = {"zone": "Europe/Berlin", "zone_of": "contact", "contact_zone": "given", "window": {"start": "21:00", "end": "08:00"}}
+
+KEPT_WELCOME = 'Kept "Welcome mail": sent on 23 Nov 2026 12:00 UTC, and not repeated'
 
 
 def say(kind: str, reason: str | None = None, **fields: Any) -> str:
@@ -92,6 +94,14 @@ def say(kind: str, reason: str | None = None, **fields: Any) -> str:
             'What it waited for at "x" has happened: took the way "bought", by the event order.placed',
         ),
         (say("matched", step_id="x", details={"index": 1}), 'What it waited for at "x" has happened: took the way of condition 2'),
+        (
+            say("matched", step_id="x", details={"index": 1, "condition": 0, "name": ""}),
+            'What it waited for at "x" has happened: took the way of condition 1',
+        ),
+        (
+            say("matched", step_id="x", details={"index": 0, "name": "", "event": "order.placed"}),
+            'What it waited for at "x" has happened: the event order.placed',
+        ),
         (say("matched", step_id="x"), 'What it waited for at "x" has happened'),
         (say("timed_out", step_id="x"), 'Waited in vain at "x"'),
         (say("split", step_id="x", details={"index": 0, "name": "A"}), 'Went the way "A" of the split at "x"'),
@@ -117,6 +127,11 @@ def say(kind: str, reason: str | None = None, **fields: Any) -> str:
             'Rejected at "x" by Alice: too early',
         ),
         (say("moved", step_id="welcome"), 'Moved to another version of the journey at "Welcome mail"'),
+        (
+            say("moved", step_id="welcome", details={"version": 3, "actor_kind": "user", "actor_id": "u1"}),
+            'Moved to version 3 of the journey at "Welcome mail" by Alice',
+        ),
+        (say("sent", step_id="welcome", details={"kept_at": NOON.isoformat()}), KEPT_WELCOME),
         (say("goal_reached", details={"goal": "bought"}), "Reached the goal bought"),
         (say("exited", "goal:bought"), "Left the journey: the goal bought was reached"),
         (say("exited", "exit_rule:left_trial"), "Left the journey: the journey's exit rule left_trial applied"),
@@ -271,3 +286,49 @@ def test_a_delivery_under_way_has_a_line_of_its_own() -> None:
 def test_events_keep_their_sequence_whatever_the_clocks_say() -> None:
     events = [event(2, "completed", occurred_at=NOON - timedelta(days=1)), event(1, "entered", occurred_at=NOON)]
     assert [entry.kind for entry in timeline(events, [], [], NAMES)] == ["entered", "completed"]
+
+
+def test_what_happened_before_a_move_is_told_in_the_names_of_the_version_then() -> None:
+    names = Names(steps={"welcome": "Third"}, by_move=[{"welcome": "First"}, {}, {"welcome": "Third"}])
+    events = [event(n, kind) for n, kind in enumerate(("entered", "moved", "woke", "moved", "waiting"))]
+    decisions = [decided("send", decided_at=NOON + timedelta(seconds=second)) for second in (0.5, 1.5, 3.5)]
+    entries = timeline(events, decisions, [], names)
+    called = {"First", "welcome", "Third"}
+    told = [(entry.kind, next(name for name in called if f'"{name}"' in entry.sentence)) for entry in entries]
+    assert told == [
+        ("entered", "First"),
+        ("decision", "First"),
+        ("moved", "welcome"),
+        ("decision", "welcome"),
+        ("woke", "welcome"),
+        ("moved", "Third"),
+        ("decision", "Third"),
+        ("waiting", "Third"),
+    ]
+
+
+def test_what_a_run_that_was_moved_back_has_done_is_told_as_kept() -> None:
+    events = [
+        event(0, "sent", details={"delivery_id": "d1"}),
+        event(1, "moved", visit=1),
+        event(2, "sent", details={"delivery_id": "d1"}),
+        event(3, "sent", visit=2),  # another visit is another message
+    ]
+    entries = timeline(events, [], [Delivered("d1", "accepted", NOON, "welcome", 1, "accepted")], NAMES)
+    assert [entry.sentence for entry in entries if entry.kind == "sent"] == [
+        'Sent "Welcome mail": the provider accepted the message',
+        KEPT_WELCOME,
+        'Sent "Welcome mail": the provider accepted the message',
+    ]
+
+
+def test_a_goal_has_a_line_at_its_time_unless_the_exit_tells_of_it() -> None:
+    events = [event(0, "entered"), event(2, "exited", step_id=None, visit=None, details={"reason": "goal:bought"})]
+    goals = [Reached("seen", NOON + timedelta(seconds=1), "e1"), Reached("bought", NOON + timedelta(seconds=2), "e2")]
+    entries = timeline(events, [], [], NAMES, goals)
+    assert [entry.sentence for entry in entries] == [
+        'Entered the journey at "Welcome mail"',
+        "Reached the goal seen",
+        "Left the journey: the goal bought was reached",
+    ]
+    assert (entries[1].source, entries[1].details) == ("goal", {"goal": "seen", "event_id": "e1"})
