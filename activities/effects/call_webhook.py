@@ -104,7 +104,7 @@ class CallWebhook:
                 return reason, [], {}
             asked = claims(visits)
             claimed = await effects.claim(session, "call_webhook", asked)
-            standings = await effects.standings(session, [one for one in asked if one.run_id not in claimed])
+            standings = await effects.standings(session, "call_webhook", [one for one in asked if one.run_id not in claimed])
             mine = [visit for visit in visits if visit.run_id in claimed]
             audience = await load_audience(session, {visit.run_id: visit.contact_id for visit in mine})
             roots = await kept.roots(session, [visit.run_id for visit in mine]) if work.scope.replay else {}

@@ -27,7 +27,7 @@ class EnterJourney:
         async with self.tools.database.organization(work.scope.organization_id) as session:
             visits = claims(work.visits)
             claimed = await effects.claim(session, "enter_journey", visits)
-            standings = await effects.standings(session, [one for one in visits if one.run_id not in claimed])
+            standings = await effects.standings(session, "enter_journey", [one for one in visits if one.run_id not in claimed])
             mine = [visit for visit in work.visits if visit.run_id in claimed]
             proposals = await self._proposals(session, work, mine, claimed)
             await entries.propose(session, list(proposals.values()))

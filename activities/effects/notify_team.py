@@ -143,10 +143,10 @@ class NotifyTeam:
         """What this attempt carries, and how the rest stands. One transaction, in a constant number of statements per connection."""
         steps = {visit.run_id: work.step(visit, NotifyTeamStep) for visit in visits}
         ways = {id: await self.ways.way(session, id, "email") for id in {step.connection_id for step in steps.values()}}
-        lost = await effects.abandon(session, claims(visits))
+        lost = await effects.abandon(session, "notify_team", claims(visits))
         sendable = [visit for visit in visits if ways[steps[visit.run_id].connection_id].trouble is None]
         claimed = await effects.claim(session, "notify_team", claims(sendable))
-        standings = await effects.standings(session, claims([visit for visit in visits if visit.run_id not in claimed]))
+        standings = await effects.standings(session, "notify_team", claims([visit for visit in visits if visit.run_id not in claimed]))
         addresses = await access.member_addresses(session, {member for step in steps.values() for member in step.members})
         audience = await load_audience(session, {visit.run_id: visit.contact_id for visit in visits if visit.run_id in claimed})
         await audit.append(session, [one.entry() for one in lost])  # last: locks the chain's head

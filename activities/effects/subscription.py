@@ -36,7 +36,7 @@ class _Subscription:
         async with self.tools.database.organization(work.scope.organization_id) as session:
             visits = claims(work.visits)
             claimed = await effects.claim(session, self.kind, visits)
-            standings = await effects.standings(session, [one for one in visits if one.run_id not in claimed])
+            standings = await effects.standings(session, self.kind, [one for one in visits if one.run_id not in claimed])
             mine = [visit for visit in work.visits if visit.run_id in claimed]
             refusals = await self._refusals(session, work, mine)
             settlements = [_settlement(claimed[visit.run_id], refusals.get(visit.run_id)) for visit in mine]

@@ -32,7 +32,7 @@ class UpdateContact:
         async with self.tools.database.organization(work.scope.organization_id) as session:
             visits = claims(work.visits)
             claimed = await effects.claim(session, "update_contact", visits)
-            standings = await effects.standings(session, [one for one in visits if one.run_id not in claimed])
+            standings = await effects.standings(session, "update_contact", [one for one in visits if one.run_id not in claimed])
             done = await self._apply(session, work, claimed)
             await effects.settle(session, [one.settlement for one in done])
             await audit.append(session, [one.entry for one in done if one.entry is not None])  # last: locks the chain's head

@@ -1,4 +1,5 @@
-"""The claim ledger of effects: one row per visit of a run to a step that does something, claimed before it is done.
+"""The claim ledger of effects: one row per visit of a run to a step that does something, claimed before it is done. A run that a publish
+plan has moved to a step of the same name that does something else has another row there.
 
     claimed ──settle──> done | refused | failed
        │  ^ └──pass──> transmitting ──settle──> done | failed | unknown      (only where it must happen at most once)
@@ -61,7 +62,7 @@ _CLAIM = text(
     CROSS JOIN LATERAL (
       SELECT r.id FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id AND r.replayed_by IS NULL LIMIT 1 FOR KEY SHARE) r
     ORDER BY a.run_id
-    ON CONFLICT (run_id, step_id, visit) DO UPDATE SET state = 'claimed', reason = NULL, settled_at = NULL, attempts = e.attempts + 1
+    ON CONFLICT (run_id, step_id, visit, kind) DO UPDATE SET state = 'claimed', reason = NULL, settled_at = NULL, attempts = e.attempts + 1
     WHERE e.state IN ('claimed', 'failed')
     RETURNING e.id, e.run_id, e.attempts, e.details
     """
@@ -85,16 +86,16 @@ _STANDINGS = text(
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, step_id text, visit int)
     CROSS JOIN LATERAL (
       SELECT * FROM effects e
-      WHERE e.organization_id = :o AND e.run_id = a.run_id AND e.step_id = a.step_id AND e.visit = a.visit LIMIT 1) e
+      WHERE e.organization_id = :o AND e.run_id = a.run_id AND e.step_id = a.step_id AND e.visit = a.visit AND e.kind = :kind LIMIT 1) e
     """
 )
 
 
-async def standings(session: OrganizationSession, visits: Sequence[Visit]) -> dict[UUID, EffectRow]:
+async def standings(session: OrganizationSession, kind: str, visits: Sequence[Visit]) -> dict[UUID, EffectRow]:
     """The rows of these visits, by run; runs that are no more are left out."""
     if not visits:
         return {}
-    found = await session.execute(_STANDINGS, {"o": session.organization_id, "rows": _keys(visits)})
+    found = await session.execute(_STANDINGS, {"o": session.organization_id, "kind": kind, "rows": _keys(visits)})
     return {row.run_id: EffectRow(**row._mapping) for row in found}
 
 
@@ -121,7 +122,8 @@ _ABANDON = text(
       SELECT e.id FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, step_id text, visit int)
       CROSS JOIN LATERAL (
         SELECT e.id, e.state FROM effects e
-        WHERE e.organization_id = :o AND e.run_id = a.run_id AND e.step_id = a.step_id AND e.visit = a.visit LIMIT 1 FOR UPDATE) e
+        WHERE e.organization_id = :o AND e.run_id = a.run_id AND e.step_id = a.step_id AND e.visit = a.visit AND e.kind = :kind
+        LIMIT 1 FOR UPDATE) e
       WHERE e.state = 'transmitting')
     UPDATE effects e SET state = 'unknown', reason = 'attempt_lost', settled_at = clock_timestamp()
     WHERE e.organization_id = :o AND e.id = ANY(ARRAY(SELECT id FROM lost))
@@ -130,9 +132,9 @@ _ABANDON = text(
 )
 
 
-async def abandon(session: OrganizationSession, visits: Sequence[Visit]) -> "list[Settled]":
+async def abandon(session: OrganizationSession, kind: str, visits: Sequence[Visit]) -> "list[Settled]":
     """What another attempt was doing when Temporal gave it up is `unknown`. It may still say better later."""
-    found = await session.execute(_ABANDON, {"o": session.organization_id, "rows": _keys(visits)})
+    found = await session.execute(_ABANDON, {"o": session.organization_id, "kind": kind, "rows": _keys(visits)})
     return [Settled(**row._mapping) for row in found]
 
 

@@ -157,7 +157,7 @@ _ADOPT = text(
       CASE f.state WHEN 'unknown' THEN coalesce(f.reason, 'attempt_lost') END, f.details, f.attempts, clock_timestamp()
     FROM found f JOIN jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, run_id uuid) ON a.run_id = f.run_id
     ORDER BY f.run_id
-    ON CONFLICT (run_id, step_id, visit) DO UPDATE SET state = EXCLUDED.state, reason = EXCLUDED.reason, details = EXCLUDED.details
+    ON CONFLICT (run_id, step_id, visit, kind) DO UPDATE SET state = EXCLUDED.state, reason = EXCLUDED.reason, details = EXCLUDED.details
     WHERE mine.state = 'unknown' AND mine.details ? 'kept_from'
     """
 )

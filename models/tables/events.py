@@ -168,7 +168,7 @@ class Effect(OrganizationRow, table=True):
     """What a run's step did to the world other than sending: claimed before it is done, so that nothing is done twice."""
 
     __tablename__ = "effects"
-    __table_args__ = (UniqueConstraint("run_id", "step_id", "visit"),)
+    __table_args__ = (UniqueConstraint("run_id", "step_id", "visit", "kind"),)
 
     run_id: UUID = Field(foreign_key="runs.id")
     contact_id: UUID

@@ -138,3 +138,16 @@ async def test_killed_before_the_commit_and_asked_three_times_at_once_there_is_o
         assert said(answers) == [("done", None)] * 20
     assert len(await lines(world)) == 20
     assert await world.actions("consent.") == ["consent.granted"] * 20
+
+
+async def test_what_another_kind_of_step_of_that_name_did_counts_for_nothing(world: EffectWorld) -> None:
+    """A publish plan moves runs to a step of the same name, which does something else in the new version."""
+    run = await world.contact(consent=None)
+    assert said(await world.perform([run], "join")) == [("done", None)]
+    world.steps["join"] = {"kind": "update_contact", "add_tags": ["joined"]}
+    await world.sql("UPDATE journey_versions SET definition = CAST(:new AS jsonb)", new=world.definition().model_dump_json())
+    for _ in range(2):
+        assert said(await world.perform([run], "join")) == [("done", None)]
+    assert (await world.person(run))["tags"] == ["joined"]
+    assert len(await world.entries("contact.changed")) == 1
+    assert [row["kind"] for row in await world.sql("SELECT kind FROM effects ORDER BY kind")] == ["subscribe", "update_contact"]
