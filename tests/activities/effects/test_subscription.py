@@ -12,6 +12,7 @@ from models.domain.decision import Outcome
 from models.settings import Settings
 from models.store import audit
 from models.store.session import Database
+from models.tables.base import new_id
 from tests.activities.effects.world import EffectWorld, said
 from tests.activities.world import Crash
 
@@ -145,7 +146,15 @@ async def test_what_another_kind_of_step_of_that_name_did_counts_for_nothing(wor
     run = await world.contact(consent=None)
     assert said(await world.perform([run], "join")) == [("done", None)]
     world.steps["join"] = {"kind": "update_contact", "add_tags": ["joined"]}
-    await world.sql("UPDATE journey_versions SET definition = CAST(:new AS jsonb)", new=world.definition().model_dump_json())
+    world.version_id = new_id()
+    await world.sql(
+        """INSERT INTO journey_versions (id, organization_id, journey_id, number, definition, content_hash)
+           VALUES (:id, :o, :journey, 2, CAST(:new AS jsonb), '')""",
+        id=world.version_id,
+        o=world.organization_id,
+        journey=world.journey_id,
+        new=world.definition().model_dump_json(),
+    )
     for _ in range(2):
         assert said(await world.perform([run], "join")) == [("done", None)]
     assert (await world.person(run))["tags"] == ["joined"]
