@@ -102,6 +102,31 @@ async def test_scenario_34_the_step_someone_waits_in_is_deleted(stack: Stack, ac
     assert sorted((each["step_id"], each["runs"]) for each in told["preview"]) == [("gone", 1), ("kept", 1), ("long", 1)]
 
 
+async def test_a_run_that_is_moved_back_keeps_its_message_and_its_timeline_says_so(stack: Stack, acme: Organization) -> None:
+    topic, contact = await acme.topic(), await acme.contact()
+    await acme.consent([contact], topic)
+    send = {"kind": "send", "template_id": await acme.template(), "topic_id": topic, "next": "long"}
+    steps: Document = {"which": send, "long": {"kind": "wait", "duration": "P30D"}}
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("which", steps)
+            run = await acme.start_run(journey, contact)
+            await standing(acme, journey, {("waiting", "long"): 1})
+            await save(acme, journey, {**steps, "which": {**send, "name": "Welcome again"}})
+            plan = await acme.post(f"/journeys/{journey}/publish-plans", None)
+            await execute(acme, plan, choice("long", "move", "which"))
+
+            async def told() -> Document:
+                return {"entries": [entry for entry in await acme.timeline(run) if entry["source"] == "event"]}
+
+            found = await acme.until(told, lambda found: len(found["entries"]) == 6)
+    sentences = [entry["sentence"] for entry in found["entries"]]
+    assert sentences[:2] == ['Entered the journey at "which"', 'Sent "which": the provider accepted the message']
+    assert sentences[3].startswith('Moved to version 2 of the journey at "Welcome again" by ')
+    assert sentences[4].startswith('Kept "Welcome again": sent on ') and sentences[4].endswith(", and not repeated")
+    assert len(await acme.every("/deliveries", run_id=run)) == 1
+
+
 async def test_scenario_35_two_editors(stack: Stack, acme: Organization) -> None:
     """The second save on a stale version is refused and loses nothing; neither does publishing what one has not seen."""
     journey = str((await acme.post("/journeys", {"name": "Welcome", "draft": {"start": "which", "steps": FIRST}}))["id"])
