@@ -18,10 +18,9 @@ from models.domain.journey.definition import Definition, in_reading_order
 from models.domain.journey.happening import Happening, Names
 from models.domain.journey.reasons import reason_words
 from models.domain.journey.timeline import Entry
-from models.domain.journey.written import Moment
 from models.domain.simulation.case import Expected, expected_of
 from models.domain.simulation.report import StepCount, Summary, decided, told
-from models.domain.simulation.scenario import USUAL, Invented, Offset, Script, World
+from models.domain.simulation.scenario import USUAL, Invented, Moment, Offset, Script, World
 from models.domain.simulation.trip import Sent, Trip
 from models.tables.base import utc_now
 

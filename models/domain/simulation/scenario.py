@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from models.domain.contact import Malformed, normalize_attributes, normalize_tags
 from models.domain.errors import Problem
+from models.domain.journey import written
 from models.domain.journey.definition import Definition
 from models.domain.journey.draft import storable
 from models.domain.journey.steps.base import Channel, EventName, Model, StepId
@@ -27,7 +28,7 @@ Tag = Annotated[str, Field(min_length=1, max_length=64)]
 TopicKey = Annotated[str, StringConstraints(max_length=63)]
 Attributes = Annotated[dict[str, Any], Field(max_length=200)]
 # So far from the calendar's ends that nothing which is reckoned from it leaves the calendar.
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2999, 12, 31, tzinfo=UTC))]
+Moment = Annotated[written.Moment, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2999, 12, 31, tzinfo=UTC))]
 Offset = Annotated[timedelta, Field(ge=timedelta(0), le=LONGEST)]
 Outcome = Literal["accepted", "bounced", "opted_out", "content_refused", "gave_up", "unknown"]
 
