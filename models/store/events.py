@@ -78,6 +78,8 @@ _ACCEPT = text(
     ORDER BY a.position
     """
 )
+# A statement of its own: the next one sees what whoever held these has committed.
+_CLAIM = text("SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(CAST(:names AS text[])) AS a(name)")
 _KNOWN = text("SELECT external_id, id, contact_id FROM events WHERE organization_id = :o AND external_id = ANY(CAST(:ids AS text[]))")
 
 
@@ -111,14 +113,27 @@ async def _accept(session: OrganizationSession, rows: Sequence[Mapping[str, Any]
     parameters = {"o": session.organization_id, "rows": rowset(rows)}
     found = {row.position: row for row in await session.execute(_ACCEPT, parameters)}
     known = await _known(session, found.values())
-    unknown = {position for position, row in found.items() if row.whose is None and row.external_id not in known}
-    if make_contacts and unknown:  # seldom, so it is not asked of every event; the later ones of a new contact come after the known ones'
-        missing = {"o": session.organization_id, "rows": rowset([row for row in rows if row["position"] in unknown])}
+    strangers = {position: row for position, row in found.items() if row.whose is None and row.external_id not in known}
+    if make_contacts and strangers:  # seldom, so it is not asked of every event; the later ones of a new contact come after the known ones'
+        known |= await _claimed(session, strangers.values())
+        wanted = [row for row in rows if row["position"] in strangers and row["external_id"] not in known]
+        missing = {"o": session.organization_id, "rows": rowset(wanted)}
         await session.execute(_MAKE_CONTACTS, missing)
         made = {row.position: row for row in await session.execute(_ACCEPT, missing)}
         found |= made
         known |= await _known(session, made.values())
     return [_accepted(found[row["position"]], known) for row in rows]
+
+
+async def _claimed(session: OrganizationSession, found: Iterable[Any]) -> dict[str, tuple[UUID, UUID]]:
+    """As `_known`, and nobody else makes a contact for one of the others until this transaction ends: one that is sent twice at the same
+    time, with another contact each, makes the contact of the one that comes first."""
+    rows = [row for row in found if row.external_id is not None]
+    names = [f"event/{session.organization_id}/{external_id}" for external_id in sorted({row.external_id for row in rows})]
+    if not names:
+        return {}
+    await session.execute(_CLAIM, {"names": names})
+    return await _known(session, rows)
 
 
 async def _known(session: OrganizationSession, found: Iterable[Any]) -> dict[str, tuple[UUID, UUID]]:

@@ -122,6 +122,31 @@ async def test_an_event_that_cannot_be_stored_refuses_no_other_of_the_same_time(
     assert len((await alice.client.get("/v1/events")).json()["items"]) == 11
 
 
+async def test_an_id_that_is_sent_twice_at_once_makes_one_contact(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is accepted while the first, which has made its contact already, is not committed yet."""
+    really, second = events.accept, asyncio.Event()
+    waits = text("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))")
+
+    async def accept(session: OrganizationSession, new: Sequence[NewEvent], **asked: Any) -> Any:
+        accepted = await really(session, new, **asked)
+        if not second.is_set():
+            second.set()
+            async with asyncio.timeout(60):
+                while not await session.scalar(waits):
+                    await asyncio.sleep(0.01)
+        return accepted
+
+    monkeypatch.setattr(events, "accept", accept)
+    bodies = [[{"id": "e1", "name": "ordered", "external_id": who}, ORDER | {"id": who}] for who in ("one", "other")]
+    first = asyncio.ensure_future(alice.client.post("/v1/events", json=bodies[0]))
+    await second.wait()
+    answers = [await alice.client.post("/v1/events", json=bodies[1]), await first]
+    items = [answer.json()["items"][0] for answer in answers]
+    assert [item["new"] for item in items] == [False, True] and len({(item["id"], item["contact_id"]) for item in items}) == 1
+    contacts = (await alice.client.get("/v1/contacts")).json()["items"]
+    assert sorted(contact["external_id"] or "ada" for contact in contacts) == ["ada", "one"]
+
+
 async def test_properties_are_bounded(alice: Person) -> None:
     assert await problems(alice, ORDER | {"properties": {"text": "x" * 33_000}}) == [("properties", "too_large")]
     assert (await problems(alice, [ORDER] * 1_001))[0][1] == "too_long"
