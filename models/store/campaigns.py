@@ -146,9 +146,9 @@ async def page(
 
 
 async def unstarted(session: OrganizationSession, limit: int) -> Sequence[Campaign]:
-    """The oldest campaigns whose workflow, or Temporal schedule, is not known to exist."""
+    """Campaigns whose workflow, or Temporal schedule, is not known to exist; some by chance, where there are more than `limit`."""
     waiting = col(Campaign.status).in_(("starting", "scheduled")) & col(Campaign.planned_at).is_(None)
-    return (await session.execute(select(Campaign).where(_mine(session), waiting).order_by(col(Campaign.id)).limit(limit))).scalars().all()
+    return (await session.execute(select(Campaign).where(_mine(session), waiting).order_by(func.random()).limit(limit))).scalars().all()
 
 
 async def planned(session: OrganizationSession, campaign_id: UUID) -> Campaign:

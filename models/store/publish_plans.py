@@ -97,11 +97,12 @@ async def find_executing(session: OrganizationSession, journey_id: UUID) -> Publ
 
 
 async def overdue(session: OrganizationSession, older_than: timedelta, limit: int) -> Sequence[PublishPlan]:
-    """Plans that have been under way for longer than `older_than`: the start of their workflow may have failed."""
+    """Plans that have been under way for longer than `older_than`: the start of their workflow may have failed. Some by chance, where there
+    are more than `limit`."""
     statement = select(PublishPlan).where(
         _mine(session), col(PublishPlan.status) == "executing", col(PublishPlan.executed_at) < func.now() - older_than
     )
-    return (await session.execute(statement.order_by(col(PublishPlan.id)).limit(limit))).scalars().all()
+    return (await session.execute(statement.order_by(func.random()).limit(limit))).scalars().all()
 
 
 # --- What was chosen, as the plan keeps it --------------------------------------------------------------------------

@@ -89,11 +89,12 @@ async def page(session: OrganizationSession, limit: int, after: UUID | None) -> 
 
 
 async def overdue(session: OrganizationSession, older_than: timedelta, limit: int) -> Sequence[RunOperation]:
-    """Operations that have been running for longer than `older_than`: the start of their workflow may have failed."""
+    """Operations that have been running for longer than `older_than`: the start of their workflow may have failed. Some by chance, where there
+    are more than `limit`."""
     statement = select(RunOperation).where(
         _mine(session), col(RunOperation.status) == "running", col(RunOperation.executed_at) < func.now() - older_than
     )
-    return (await session.execute(statement.order_by(col(RunOperation.id)).limit(limit))).scalars().all()
+    return (await session.execute(statement.order_by(func.random()).limit(limit))).scalars().all()
 
 
 async def execute(session: OrganizationSession, operation: RunOperation, actor: Actor, reason: str) -> None:

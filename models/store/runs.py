@@ -117,7 +117,8 @@ async def page(session: OrganizationSession, wanted: RunFilter, limit: int, afte
 
 async def never_started(session: OrganizationSession, older_than: timedelta, limit: int) -> Sequence[Run]:
     """Runs outside campaigns that have been active for longer than `older_than` without a first transition:
-    the start of their workflow may have failed. Starting them again is harmless."""
+    the start of their workflow may have failed. Starting them again is harmless. Some by chance, where there are more than `limit`: what
+    cannot be started at all hides no other for good."""
     statement = (
         select(Run)
         .where(
@@ -129,7 +130,7 @@ async def never_started(session: OrganizationSession, older_than: timedelta, lim
             col(Run.sequence) == 0,
             col(Run.created_at) < func.now() - older_than,
         )
-        .order_by(col(Run.id))
+        .order_by(func.random())
         .limit(limit)
     )
     return (await session.execute(statement)).scalars().all()

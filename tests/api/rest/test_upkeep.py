@@ -1,4 +1,5 @@
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,8 +13,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.contracts.payload import Payload
 from activities.contracts.upkeep import Upkeep
-from api.commands import runs
-from api.commands.starting import UNANSWERED
+from api.commands import campaigns, runs
+from api.commands.starting import UNANSWERED, NotStarted
 from api.commands.upkeep import ATTEMPTS, UpkeepActivities
 from api.dependencies import Services
 from models.store import access
@@ -108,6 +109,21 @@ async def test_while_temporal_is_away_not_every_one_is_waited_for(
     with pytest.raises(ApplicationError, match="1 of 2"):
         await ActivityEnvironment().run(UpkeepActivities(services).start_missing_workflows, Upkeep())
     assert temporal.asked == UNANSWERED
+
+
+async def test_more_that_cannot_be_started_than_a_round_looks_at_hide_nothing_for_good(
+    database: Database, services: Services, temporal: Picky, two: list[Person]
+) -> None:
+    """A round of one sees the campaign that can be started with a chance of one half: in none of 64 with one of 2 to the power of -64."""
+    await leave_unstarted(database, temporal, two[0], 2)
+    oldest = min((await two[0].client.get("/v1/campaigns")).json()["items"], key=lambda campaign: campaign["id"])
+    temporal.refused_end = oldest["id"]
+    for _ in range(64):
+        with suppress(NotStarted):
+            await campaigns.start_missing_workflows(services, two[0].organization_id, lambda: None, limit=1)
+        if temporal.of(two[0]):
+            break
+    assert temporal.of(two[0]) == 1
 
 
 async def test_one_organizations_routing_that_cannot_be_woken_keeps_no_other_asleep(
