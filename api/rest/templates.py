@@ -44,8 +44,8 @@ class NewTemplate(NewVersion):
 class TemplateChange(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"archived": True}]})
 
-    name: Name | None = None
-    archived: bool | None = None
+    name: Name = Field("", validate_default=False)
+    archived: bool = False
 
 
 class VersionOut(BaseModel):
@@ -139,10 +139,10 @@ async def read_template(caller: Annotated[Caller, authorize("templates.read")], 
 async def change_template(caller: Annotated[Caller, authorize("templates.write")], template_id: UUID, body: TemplateChange) -> TemplateOut:
     """Rename or archive. What it says never changes: add a version instead."""
     async with caller.session() as session:
-        await templates.change(session, template_id, body.name, body.archived)
-        template = await templates.get(session, template_id)
-        details = {"fields": sorted(body.model_fields_set)}
-        await audit.append(session, [NewEntry("template.changed", "template", str(template_id), caller.actor, details)])
+        template, changed = await templates.change(session, template_id, body.model_dump(exclude_unset=True))
+        if changed:
+            entry = NewEntry("template.changed", "template", str(template_id), caller.actor, {"fields": list(changed)})
+            await audit.append(session, [entry])
     return TemplateOut.of(template)
 
 

@@ -224,7 +224,9 @@ async def unfinished(session: OrganizationSession, older_than: timedelta, limit:
     """Brakings of which nobody has been told for longer than this: their workflow may never have been started. Some by chance, where
     there are more than `limit`."""
     late = (col(Braking.finished_at).is_(None), col(Braking.created_at) < func.now() - older_than)
-    return (await session.execute(select(col(Braking.id)).where(_mine(session), *late).order_by(func.random()).limit(limit))).scalars().all()
+    return (
+        (await session.execute(select(col(Braking.id)).where(_mine(session), *late).order_by(func.random()).limit(limit))).scalars().all()
+    )
 
 
 # --- who is told ------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Templates and their versions, which never change."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import RowMapping, text
@@ -148,16 +149,17 @@ def _version(row: RowMapping) -> StoredVersion:
     return StoredVersion(**row)
 
 
-async def change(session: OrganizationSession, template_id: UUID, name: str | None, archived: bool | None) -> None:
-    """Renamed, archived or brought back, as far as given.
+async def change(session: OrganizationSession, template_id: UUID, values: Mapping[str, Any]) -> tuple[StoredTemplate, tuple[str, ...]]:
+    """The template with `name` or `archived` as given, and the names of what is different now.
 
     Raises:
         NotFound: no such template.
         Conflict: the name is taken.
     """
     await _lock(session, template_id)
-    parameters = {"o": session.organization_id, "id": template_id, "name": name, "archived": archived}
-    if name is not None and await session.scalar(
+    before = await get(session, template_id)
+    parameters = {"o": session.organization_id, "id": template_id, "name": values.get("name"), "archived": values.get("archived")}
+    if "name" in values and await session.scalar(
         text("SELECT 1 FROM templates WHERE organization_id = :o AND name = :name AND id <> :id"), parameters
     ):
         raise Conflict("There is already a template with this name. Choose another name.")
@@ -170,3 +172,6 @@ async def change(session: OrganizationSession, template_id: UUID, name: str | No
         ),
         parameters,
     )
+    after = await get(session, template_id)
+    different = {"archived": after.archived_at != before.archived_at, "name": after.name != before.name}
+    return after, tuple(name for name, is_different in different.items() if is_different)

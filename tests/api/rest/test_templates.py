@@ -135,6 +135,17 @@ async def test_archiving_is_taken_back(alice: Person) -> None:
     assert (await alice.client.patch(path, json={"archived": False, "name": "Other"})).json()["archived_at"] is None
 
 
+async def test_a_change_to_what_is_so_already_is_not_on_record_and_null_is_refused(alice: Person) -> None:
+    path = f"/v1/templates/{(await alice.client.post('/v1/templates', json=MAIL)).json()['id']}"
+    for body in ({"name": "Other"}, {"name": "Other"}, {"archived": False}, {}):
+        assert (await alice.client.patch(path, json=body)).status_code == 200
+    entries = (await alice.client.get("/v1/audit-entries", params={"action": "template.changed"})).json()["items"]
+    assert [entry["details"] for entry in entries] == [{"fields": ["name"]}]
+    for field in ("name", "archived"):
+        refused = await alice.client.patch(path, json={field: None})
+        assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, field)
+
+
 async def test_a_stranger_sees_nothing_and_a_viewer_changes_nothing(alice: Person, bob: Person, charlie: Person) -> None:
     template = (await alice.client.post("/v1/templates", json=MAIL)).json()
     path = f"/v1/templates/{template['id']}"
