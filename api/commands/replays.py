@@ -8,7 +8,7 @@ from uuid import UUID
 from api.commands import routing, temporal
 from api.dependencies import Caller, Services
 from models.domain.decision import Decision, HourFacts, decide_consent, decide_hours
-from models.domain.errors import Conflict, Invalid, LeadStatsError, NotFound
+from models.domain.errors import Conflict, Invalid, LeadStatsError, NotFound, PreviewOutdated
 from models.domain.journey.definition import SendStep
 from models.domain.journey.replay import Ahead, Standing, counts
 from models.domain.quiet_hours import choose_zone, read_window
@@ -20,7 +20,7 @@ from models.tables.base import utc_now
 from models.tables.journeys import Run
 
 
-async def replay_run(caller: Caller, run_id: UUID, wanted: ReplayOptions, key: str | None) -> Run:
+async def replay_run(caller: Caller, run_id: UUID, wanted: ReplayOptions, key: str | None, previewed_version_id: UUID | None = None) -> Run:
     """A new run goes on in the old one's place: it exists, and its workflow is being started. The same Idempotency-Key finds the same run.
 
     Whoever is first wins: the old run is closed in the transaction that makes the new one. Its workflow, if there is any, is told by the
@@ -29,6 +29,7 @@ async def replay_run(caller: Caller, run_id: UUID, wanted: ReplayOptions, key: s
     Raises:
         NotFound: no such run.
         Conflict: it is under way, has been replayed already, or its journey or campaign takes nothing any more.
+        PreviewOutdated: it would go on upon another version than the one that was previewed.
         Invalid: there is no such step, or nothing there to be sent again.
         Unavailable: the replay exists, but routing could not be woken to start its workflow. Repeat with the same key; without, upkeep
             does that within a minute.
@@ -38,6 +39,8 @@ async def replay_run(caller: Caller, run_id: UUID, wanted: ReplayOptions, key: s
         run = None if request is None else await runs.find_by_request(session, request)
         if run is None:
             plan = await _plan(session, run_id, wanted, lock=True)
+            if previewed_version_id not in (None, plan.version.id):
+                raise PreviewOutdated(f"The replay would go on upon version {plan.version.number} by now; preview it again.")
             [made], entries = await replays.make(session, [plan], wanted, caller.actor, request)
             run = await runs.get(session, made.id)
             await audit.append(session, entries)
@@ -124,7 +127,7 @@ class Preview:
 
 
 async def preview(caller: Caller, run_id: UUID, wanted: ReplayOptions) -> Preview:
-    """What a replay would do if it were asked for now. Writes nothing. Raises as `replay_run`, but for Unavailable."""
+    """What a replay would do if it were asked for now. Writes nothing. Raises as `replay_run`, but for PreviewOutdated and Unavailable."""
     now = utc_now()
     async with caller.session() as session:
         plan = await _plan(session, run_id, wanted, lock=False)

@@ -36,6 +36,9 @@ class Replayed(BaseModel):
 
 
 class ReplayRequest(Replayed):
+    version_id: UUID | None = Field(
+        None, description="`version.id` of the preview: 409 `preview_outdated` where the replay would go on upon another by now."
+    )
     reason: RequiredReason = Field(examples=["the mail server was down"])
 
 
@@ -100,7 +103,7 @@ async def replay_run(
 ) -> RunView:
     """A new run goes on from a step in the place of one that needs attention or has finished. What was done is not done again, unless
     `resend` names it; what may have been done is left to a person. After a 503, repeat with the same Idempotency-Key."""
-    run = await commands.replay_run(caller, run_id, _wanted(asked, asked.reason), key)
+    run = await commands.replay_run(caller, run_id, _wanted(asked, asked.reason), key, asked.version_id)
     response.headers["Location"] = f"/v1/runs/{run.id}"
     return RunView.model_validate(run)
 

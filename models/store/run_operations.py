@@ -89,8 +89,8 @@ async def page(session: OrganizationSession, limit: int, after: UUID | None) -> 
 
 
 async def overdue(session: OrganizationSession, older_than: timedelta, limit: int) -> Sequence[RunOperation]:
-    """Operations that have been running for longer than `older_than`: the start of their workflow may have failed. Some by chance, where there
-    are more than `limit`."""
+    """Operations that have been running for longer than `older_than`: the start of their workflow may have failed. Some by chance, where
+    there are more than `limit`."""
     statement = select(RunOperation).where(
         _mine(session), col(RunOperation.status) == "running", col(RunOperation.executed_at) < func.now() - older_than
     )

@@ -177,6 +177,20 @@ async def test_a_step_that_is_not_there_is_refused_with_the_ways_out(
     assert [(each["step_id"], each["content_differs"]) for each in found["effects"]] == [("hello", True)]
 
 
+async def test_a_replay_can_be_bound_to_the_version_that_was_previewed(alice: Person, run: dict[str, Any], journey: str) -> None:
+    wanted = {"version": "current"}
+    previewed = (await alice.client.post(f"/v1/runs/{run['id']}/replays/preview", json=wanted)).json()["version"]["id"]
+    draft = (await alice.client.get(f"/v1/journeys/{journey}")).json()["draft"]
+    draft["steps"]["welcome"]["name"] = "Welcome!"
+    await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": draft}, headers={"If-Match": '"1"'})
+    assert (await alice.client.post(f"/v1/journeys/{journey}/versions")).status_code == 201
+    refused = await replay(alice, run["id"], **wanted, version_id=previewed)
+    assert (refused.status_code, refused.json()["code"]) == (409, "preview_outdated") and "version 2" in refused.json()["detail"]
+    now = (await alice.client.post(f"/v1/runs/{run['id']}/replays/preview", json=wanted)).json()["version"]["id"]
+    done = await replay(alice, run["id"], **wanted, version_id=now)
+    assert (done.status_code, done.json()["version_id"]) == (201, now)
+
+
 async def test_nothing_is_sent_again_that_was_not_sent(alice: Person, run: dict[str, Any]) -> None:
     [error] = (await replay(alice, run["id"], resend=["welcome"])).json()["errors"]
     assert (error["path"], error["code"]) == ("resend", "nothing_to_resend")
