@@ -22,7 +22,7 @@ from activities.contracts.campaign import (
 from activities.contracts.journey import JourneyInput
 from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
-from activities.missed_words import Known, tell_missed_words
+from activities.missed_words import Known, tell_later, tell_missed_words
 from activities.starting import attributes_of, start_journey, start_once
 from activities.versions import Versions
 from models.domain.journey import workflow_id
@@ -93,7 +93,8 @@ class CampaignActivities:
             starts = (self._start(pages.scope, page, definition, by_page[page], before, limit) for page in by_page)
             started = await asyncio.gather(*starts)
             known = {name: Known(pages.scope, before if new else None) for name, new in started}
-            await tell_missed_words(self.temporal, self.database, pages.scope.organization_id, known)
+            refused = await tell_missed_words(self.temporal, self.database, pages.scope.organization_id, known)
+            await tell_later(self.database, pages.scope.organization_id, refused)
 
     async def _read(self, pages: PageRange) -> tuple[Definition, list[PagedRun], Flags]:
         campaign_id = _campaign_id(pages.scope)

@@ -12,7 +12,7 @@ from activities.contracts.journey import JourneyInput, RunMessage, RunMessages
 from activities.contracts.moves import HandOver
 from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
-from activities.missed_words import Known, tell_missed_words
+from activities.missed_words import Known, tell_later, tell_missed_words
 from activities.signals import ignoring_absence
 from activities.starting import start_journey
 from activities.versions import Versions
@@ -52,7 +52,8 @@ class HandOverActivities:
             started = await self._start(name, scope, definition, runs, before)
             await self._tell_exits(name, scope, [run.run_id for run in runs])
             known = {name: Known(scope, before if started else None)}
-            await tell_missed_words(self.temporal, self.database, scope.organization_id, known)
+            refused = await tell_missed_words(self.temporal, self.database, scope.organization_id, known)
+            await tell_later(self.database, scope.organization_id, refused)
 
     async def _take_over(self, handed: HandOver, scope: Scope, name: str) -> tuple[Definition, list[RunState], Flags]:
         run_ids = [run.run_id for run in handed.runs]

@@ -1,7 +1,7 @@
 """What operators say while a workflow starts: too late for its input, too early for a signal."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from temporalio.client import Client
 from activities.contracts.control import Control, ControlledKind
 from activities.contracts.payload import Scope
 from activities.signals import signal_all
-from models.store import handovers
+from models.store import handovers, outbox
 from models.store.audience import Flags
 from models.store.session import Database
 
@@ -26,13 +26,14 @@ class Known:
     flags: Flags | None
 
 
-async def tell_missed_words(temporal: Client, database: Database, organization_id: UUID, known: Mapping[str, Known]) -> None:
-    """The workflows, by their ids, know the flags as they are. Looks again after telling: what was told may have been taken back
-    meanwhile, and that word may have come first. Safe to run twice.
+async def tell_missed_words(temporal: Client, database: Database, organization_id: UUID, known: Mapping[str, Known]) -> list[str]:
+    """The workflows, by their ids, know the flags as they are, but for those that are answered, as by `signal_all`. Looks again after
+    telling: what was told may have been taken back meanwhile, and that word may have come first. Safe to run twice.
 
     Raises:
         RPCError: Temporal is away.
     """
+    refused: list[str] = []
     while known:
         now = await _in_force(database, organization_id, {_subject(each.scope) for each in known.values()})
         alike: defaultdict[tuple[Subject, Flags | None], list[str]] = defaultdict(list)
@@ -42,9 +43,17 @@ async def tell_missed_words(temporal: Client, database: Database, organization_i
         for (subject, before), names in alike.items():
             scope, after = known[names[0]].scope, now[subject]
             for word in words_between(scope, before, after):
-                await signal_all(temporal, word, names)
-                told |= {name: Known(scope, after) for name in names}
-        known = told
+                refused += await signal_all(temporal, word, [name for name in names if name not in refused])
+                told |= {name: Known(scope, after) for name in names if name not in refused}
+        known = {name: each for name, each in told.items() if name not in refused}
+    return refused
+
+
+async def tell_later(database: Database, organization_id: UUID, refused: Sequence[str]) -> None:
+    """The outbox tells these workflows what is in force, as soon as Temporal takes anything for them."""
+    if refused:
+        async with database.organization(organization_id) as session:
+            await outbox.tell_later(session, refused)
 
 
 def words_between(scope: Scope, before: Flags | None, after: Flags) -> list[Control]:

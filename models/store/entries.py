@@ -297,6 +297,7 @@ _STARTING = text(
     """
     SELECT workflow_id, journey_id, version_id, id, contact_id FROM runs
     WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND sequence = 0 AND replay_of IS NULL
+      AND campaign_id IS NULL
     ORDER BY workflow_id, id
     """
 )
