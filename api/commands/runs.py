@@ -13,6 +13,7 @@ from activities.contracts.control import ControlledKind
 from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.contracts.payload import Scope
 from activities.contracts.run_control import Place, RunControl, RunControlled
+from activities.missed_words import Known
 from activities.starting import attributes
 from api.commands import routing, temporal
 from api.commands.starting import start_each
@@ -26,8 +27,22 @@ from models.domain.journey.definition import Definition
 from models.domain.journey.entry import refusal
 from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
 from models.domain.journey.run import FINISHED, Phase, RunState
-from models.store import audit, changes, entries, entry_pace, idempotency, journey_versions, journeys, lost_runs, run_variables, runs
+from models.store import (
+    audit,
+    changes,
+    entries,
+    entry_pace,
+    idempotency,
+    journey_versions,
+    journeys,
+    lost_runs,
+    outbox,
+    run_variables,
+    runs,
+)
+from models.store.audience import Flags
 from models.store.idempotency import Reserved
+from models.store.outbox import OutboxMessage
 from models.store.run_variables import VariableChange
 from models.store.session import OrganizationSession
 from models.store.triggers import listens_to_runs
@@ -55,14 +70,18 @@ async def start_run(caller: Caller, journey_id: UUID, wanted: NewRun, key: str |
         NotFound, Invalid: no such journey, version or contact.
         Conflict: the journey is paused, archived, has ended or has never been published, or its entry rules refuse the contact.
         Unavailable: the run exists but its workflow could not be started yet. Repeat with the same key; without, the
-            run is started by `start_missing_workflows`.
+            run is started by the outbox, within a minute.
     """
     request = None if key is None else temporal.request_id(key, caller.organization_id, caller.actor.id, "run", journey_id)
+    unstarted: list[UUID] = []
     async with caller.session() as session:
         run = None if request is None else await runs.find_by_request(session, request)
         if run is None:
             run = await _create(session, caller, journey_id, wanted, request)
-    await _start_workflow(caller.services, run)
+            unstarted = await outbox.add(session, [OutboxMessage(run.id, "start")])
+    if await _start_workflow(caller.services, run) and unstarted:
+        async with caller.session() as session:
+            await outbox.delivered(session, unstarted)
     return run
 
 
@@ -136,7 +155,9 @@ async def published_version(session: OrganizationSession, journey_id: UUID, numb
         raise Invalid.field("version", "unknown_version", f"The journey's versions are 1 to {newest.number}.") from None
 
 
-async def _start_workflow(services: Services, run: Run) -> None:
+async def _start_workflow(services: Services, run: Run) -> bool:
+    """Whether it was started just now, and knows what operators have said meanwhile. Otherwise the outbox sees to that: whoever started
+    it may have got no further."""
     async with services.database.organization(run.organization_id) as session:
         version = (await journey_versions.by_id(session, [run.version_id]))[run.version_id]
         journey = await journeys.get(session, run.journey_id)
@@ -145,13 +166,16 @@ async def _start_workflow(services: Services, run: Run) -> None:
     # The run's variables stay in its row: branches and templates read them there, and payloads hold ids only.
     state = RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start)
     held_by = [str(ControlledKind.JOURNEY)] if journey.paused_at is not None else []
-    await temporal.start(
-        services,
-        JOURNEY_WORKFLOW,
-        JourneyInput(scope=scope, definition=definition, runs=[state], held_by=held_by, cancelled=run.cancel_requested_at is not None),
-        run.workflow_id,
-        attributes(run.organization_id, run.journey_id, run.version_id),
-    )
+    given = JourneyInput(scope=scope, definition=definition, runs=[state], held_by=held_by, cancelled=run.cancel_requested_at is not None)
+    found_by = attributes(run.organization_id, run.journey_id, run.version_id)
+    if not await temporal.start(services, JOURNEY_WORKFLOW, given, run.workflow_id, found_by):
+        return False
+    known = {run.workflow_id: Known(scope, Flags(frozenset(held_by), given.cancelled))}
+    return not await temporal.tell_missed_words(services, run.organization_id, known)
+
+
+async def _started(services: Services, run: Run) -> None:
+    await _start_workflow(services, run)
 
 
 async def start_missing_workflows(services: Services, organization_id: UUID, alive: Callable[[], None], limit: int = 100) -> int:
@@ -165,7 +189,7 @@ async def start_missing_workflows(services: Services, organization_id: UUID, ali
     """
     async with services.database.organization(organization_id) as session:
         missing = await runs.never_started(session, OVERDUE, limit)
-    return await start_each("run", missing, lambda run: _start_workflow(services, run), alive)
+    return await start_each("run", missing, lambda run: _started(services, run), alive)
 
 
 @dataclass(frozen=True)

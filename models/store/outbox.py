@@ -72,11 +72,12 @@ _TELL_LATER = text(
 _DELETE = text("DELETE FROM run_messages WHERE organization_id = :o AND id = ANY(CAST(:ids AS uuid[]))")
 
 
-async def add(session: OrganizationSession, messages: Sequence[OutboxMessage]) -> None:
-    """They will be told, in this order for each workflow, once the transaction has committed."""
-    if messages:
-        rows = [{**vars(message), "id": new_id()} for message in messages]
+async def add(session: OrganizationSession, messages: Sequence[OutboxMessage]) -> list[UUID]:
+    """They will be told, in this order for each workflow, once the transaction has committed. Answers their ids."""
+    rows = [{**vars(message), "id": new_id()} for message in messages]
+    if rows:
         await session.execute(_PUT, {"o": session.organization_id, "rows": rowset(rows)})
+    return [row["id"] for row in rows]
 
 
 async def tell_later(session: OrganizationSession, names: Collection[str]) -> None:

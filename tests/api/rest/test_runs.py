@@ -63,6 +63,42 @@ async def test_a_run_starts_a_workflow_that_carries_ids_only(
     assert await actions(alice, database, answer.json()["id"]) == ["run.started"]
 
 
+async def unsaid(database: Database, person: Person) -> list[tuple[str, str]]:
+    """What the outbox holds: of which run, and what."""
+    async with database.organization(person.organization_id) as session:
+        return [(str(row.run_id), row.kind) for row in await session.execute(text("SELECT run_id, kind FROM run_messages"))]
+
+
+async def test_a_run_is_the_outboxs_to_start_until_its_workflow_knows_all_that_was_said(
+    alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal, database: Database
+) -> None:
+    assert (await start(alice, journey, around)).status_code == 201
+    assert (await unsaid(database, alice), temporal.signalled) == ([], [])
+    temporal.away(hears=True)  # as if this process died once it had started the workflow
+    assert (await start(alice, journey, around, **{"Idempotency-Key": "once"})).status_code == 503
+    temporal.back()
+    run = (await start(alice, journey, around, **{"Idempotency-Key": "once"})).json()["id"]
+    assert await unsaid(database, alice) == [(run, "start")]
+
+
+async def test_a_resume_that_comes_while_a_workflow_starts_is_told_it_afterwards(
+    alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal, database: Database
+) -> None:
+    temporal.away()
+    assert (await start(alice, journey, around, **{"Idempotency-Key": "once"})).status_code == 503
+    temporal.back()
+    assert (await alice.client.put(f"/v1/journeys/{journey}/pause")).status_code == 202
+
+    async def resume() -> None:
+        async with database.organization(alice.organization_id) as session:
+            await session.execute(text("UPDATE journeys SET paused_at = NULL"))
+
+    temporal.meanwhile = resume
+    name = (await start(alice, journey, around, **{"Idempotency-Key": "once"})).json()["workflow_id"]
+    assert temporal.started[name].argument.held_by == ["journey"]
+    assert [(who, word.command, word.kind) for who, _, word in temporal.signalled] == [(name, "resume", "journey")]
+
+
 async def test_a_run_takes_the_version_it_is_told(alice: Person, journey: str, around: Surroundings) -> None:
     await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": around.welcome(name="New")}, headers={"If-Match": '"1"'})
     second = (await alice.client.post(f"/v1/journeys/{journey}/versions")).json()
