@@ -63,7 +63,7 @@ class HandOverActivities:
             await handovers.take_over(session, target, handed.scope.version_id, run_ids)
             leaving = await handovers.exits(session, run_ids)
             runs = [replace(run, leaving=run.leaving or leaving.get(run.run_id)) for run in handed.runs]
-            return definition, runs, await handovers.flags(session, scope.journey_id, scope.campaign_id)
+            return definition, runs, (await handovers.in_force(session, {name: (scope.journey_id, scope.campaign_id)}))[name]
 
     async def _start(self, name: str, scope: Scope, definition: Definition, runs: Sequence[RunState], flags: Flags) -> bool:
         """Whether it was started just now."""

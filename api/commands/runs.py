@@ -9,11 +9,9 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from activities.contracts.control import ControlledKind
 from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.contracts.payload import Scope
 from activities.contracts.run_control import Place, RunControl, RunControlled
-from activities.missed_words import Known
 from activities.starting import attributes
 from api.commands import routing, temporal
 from api.commands.starting import start_each
@@ -32,6 +30,7 @@ from models.store import (
     changes,
     entries,
     entry_pace,
+    handovers,
     idempotency,
     journey_versions,
     journeys,
@@ -79,7 +78,9 @@ async def start_run(caller: Caller, journey_id: UUID, wanted: NewRun, key: str |
         if run is None:
             run = await _create(session, caller, journey_id, wanted, request)
             unstarted = await outbox.add(session, [OutboxMessage(run.id, "start")])
-    if await _start_workflow(caller.services, run) and unstarted:
+    if not await _start_workflow(caller.services, run):
+        routing.poke_soon(caller.services, caller.organization_id)
+    elif unstarted:
         async with caller.session() as session:
             await outbox.delivered(session, unstarted)
     return run
@@ -156,22 +157,26 @@ async def published_version(session: OrganizationSession, journey_id: UUID, numb
 
 
 async def _start_workflow(services: Services, run: Run) -> bool:
-    """Whether it was started just now, and knows what operators have said meanwhile. Otherwise the outbox sees to that: whoever started
-    it may have got no further."""
+    """Whether it was started just now, and operators have said nothing meanwhile, too late for its input and too early for a signal.
+    Otherwise the run's message stays in the outbox, which tells it: whoever started it may have got no further."""
     async with services.database.organization(run.organization_id) as session:
         version = (await journey_versions.by_id(session, [run.version_id]))[run.version_id]
-        journey = await journeys.get(session, run.journey_id)
+        said = await _in_force(session, run)
     definition = Definition.model_validate(version.definition)
     scope = Scope(organization_id=run.organization_id, journey_id=run.journey_id, version_id=run.version_id)
     # The run's variables stay in its row: branches and templates read them there, and payloads hold ids only.
     state = RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start)
-    held_by = [str(ControlledKind.JOURNEY)] if journey.paused_at is not None else []
-    given = JourneyInput(scope=scope, definition=definition, runs=[state], held_by=held_by, cancelled=run.cancel_requested_at is not None)
+    cancelled = said.cancelled or run.cancel_requested_at is not None
+    given = JourneyInput(scope=scope, definition=definition, runs=[state], held_by=sorted(said.held_by), cancelled=cancelled)
     found_by = attributes(run.organization_id, run.journey_id, run.version_id)
     if not await temporal.start(services, JOURNEY_WORKFLOW, given, run.workflow_id, found_by):
         return False
-    known = {run.workflow_id: Known(scope, Flags(frozenset(held_by), given.cancelled))}
-    return not await temporal.tell_missed_words(services, run.organization_id, known)
+    async with services.database.organization(run.organization_id) as session:
+        return await _in_force(session, run) == said
+
+
+async def _in_force(session: OrganizationSession, run: Run) -> Flags:
+    return (await handovers.in_force(session, {run.workflow_id: (run.journey_id, None)}))[run.workflow_id]
 
 
 async def _started(services: Services, run: Run) -> None:

@@ -1,7 +1,7 @@
 """Words to Temporal, each bounded in time. A word that was not answered may still have been heard: it is repeated, not undone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from uuid import UUID, uuid5
@@ -16,11 +16,10 @@ from temporalio.common import TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import missed_words, starting
+from activities import starting
 from activities.contracts.control import Control
 from activities.contracts.payload import Payload
 from activities.contracts.run_control import CONTROL_RUNS, RunControl, RunControlled
-from activities.missed_words import Known
 from api.dependencies import Services
 from api.temporal_errors import is_away
 from models.domain.errors import Unavailable
@@ -46,16 +45,6 @@ async def start(services: Services, workflow: str, argument: Payload, name: str,
     """
     async with _answering():
         return await starting.start_once(services.temporal, services.settings.task_queue, workflow, argument, name, found_by, PATIENCE)
-
-
-async def tell_missed_words(services: Services, organization_id: UUID, known: Mapping[str, Known]) -> list[str]:
-    """As `missed_words.tell_missed_words`.
-
-    Raises:
-        Unavailable: Temporal did not answer; the words may have been heard, and may be repeated.
-    """
-    async with _answering():
-        return await missed_words.tell_missed_words(services.temporal, services.database, organization_id, known)
 
 
 async def create_schedule(services: Services, name: str, schedule: Schedule, backfill: ScheduleBackfill) -> None:

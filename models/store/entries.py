@@ -13,6 +13,7 @@ from sqlalchemy import text
 from models.domain.journey.entry import LEADING, EventTrigger, Past, Trigger
 from models.store.events import SO_FAR
 from models.store.ids import UUID7_NOW
+from models.store.journeys import CANCELLED_WITH
 from models.store.rowset import rowset
 from models.store.segment_sql import CompiledRule, compile_rule
 from models.store.session import OrganizationSession
@@ -294,11 +295,13 @@ class StartingRuns:
 
 
 _STARTING = text(
-    """
-    SELECT workflow_id, journey_id, version_id, id, contact_id, cancel_requested_at IS NOT NULL AS cancelled FROM runs
-    WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND sequence = 0 AND replay_of IS NULL
-      AND campaign_id IS NULL
-    ORDER BY workflow_id, id
+    f"""
+    SELECT r.workflow_id, r.journey_id, r.version_id, r.id, r.contact_id,
+      (r.cancel_requested_at IS NOT NULL OR coalesce({CANCELLED_WITH}, false)) AS cancelled
+    FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
+    WHERE r.organization_id = :o AND r.workflow_id = ANY(CAST(:names AS text[])) AND r.sequence = 0 AND r.replay_of IS NULL
+      AND r.campaign_id IS NULL
+    ORDER BY r.workflow_id, r.id
     """
 )
 

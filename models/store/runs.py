@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -45,7 +45,9 @@ async def create(
     request_id: UUID | None,
     entry_key: str | None = None,
 ) -> Run:
-    """A run outside any campaign exists, active, with no transition recorded: its workflow may be started."""
+    """A run outside any campaign exists, active, with no transition recorded: its workflow may be started. It began after the journey's
+    lock was had, by the clock that the journey's cancellation goes by."""
+    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     run = Run(
         id=run_id,
         organization_id=session.organization_id,
@@ -57,6 +59,7 @@ async def create(
         variables=dict(variables),
         request_id=request_id,
         entry_key=entry_key,
+        created_at=now,
     )
     session.add(run)
     await session.flush()
@@ -136,11 +139,11 @@ async def never_started(session: OrganizationSession, older_than: timedelta, lim
     return (await session.execute(statement)).scalars().all()
 
 
-async def cancel_unstarted(session: OrganizationSession, journey_id: UUID) -> None:
-    """The journey's runs outside campaigns, and its replays, that have recorded nothing, and may have no workflow to be told yet, are
-    marked: the last check before a send stops them, and a workflow that is started for them later ends them."""
+async def cancel_unstarted(session: OrganizationSession, journey_id: UUID, until: datetime) -> None:
+    """The journey's runs outside campaigns, and its replays, that were there at `until` and have recorded nothing, and may have no workflow
+    to be told yet, are marked: no operation means them any more, and a workflow that is started for them later ends them."""
     alone = or_(col(Run.campaign_id).is_(None), col(Run.replay_of).is_not(None))
-    unstarted = (alone, col(Run.status) == Phase.ACTIVE, col(Run.sequence) == 0)
+    unstarted = (alone, col(Run.status) == Phase.ACTIVE, col(Run.sequence) == 0, col(Run.created_at) <= until)
     statement = update(Run).where(_mine(session), col(Run.journey_id) == journey_id, *unstarted).values(cancel_requested_at=func.now())
     await session.execute(statement)
 

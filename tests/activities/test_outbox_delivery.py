@@ -200,8 +200,8 @@ async def test_while_temporal_is_away_nothing_counts_as_told(world: World) -> No
 # --- Attempts that break off --------------------------------------------------------------------------------------------
 
 
-class DiesOnceItHasStarted:
-    """The worker is gone between a workflow's start and the telling; meanwhile the workflow has recorded something, an operator spoke."""
+class SaysSomething:
+    """While a workflow starts, too early to be signalled to it, an operator speaks."""
 
     def __init__(self, world: World, temporal: Client, *statements: str) -> None:
         self.world = world
@@ -212,9 +212,16 @@ class DiesOnceItHasStarted:
         return getattr(self.temporal, name)
 
     async def start_workflow(self, *given: Any, **options: Any) -> None:
-        await self.temporal.start_workflow(*given, **options)
         for statement in self.statements:
             await self.world.sql(statement)
+        await self.temporal.start_workflow(*given, **options)
+
+
+class DiesOnceItHasStarted(SaysSomething):
+    """The worker is gone between a workflow's start and the telling; meanwhile the workflow has recorded something, an operator spoke."""
+
+    async def start_workflow(self, *given: Any, **options: Any) -> None:
+        await super().start_workflow(*given, **options)
         raise Crash
 
 
@@ -229,3 +236,43 @@ async def test_a_resume_that_falls_between_the_start_and_a_crash_is_told_by_the_
     await delivering(world, temporal)._tell(world.organization_id)
     assert await recorder.told(temporal, workflow_of(run)) == ["resume journey"]
     assert await unsaid(world) == []
+
+
+# --- Cancelled with their journey ---------------------------------------------------------------------------------------
+
+CANCEL = "UPDATE journeys SET runs_cancelled_at = clock_timestamp()"
+REPLAYS = """UPDATE runs SET replay_of = gen_random_uuid(), step_id = 'news',
+  replay = '{"from_step": "news", "visits": {}, "visits_before": 0, "skips": []}'"""
+kinds = pytest.mark.parametrize("made", ["UPDATE runs SET step_id = 'news'", REPLAYS], ids=["entered", "replays"])
+
+
+@kinds
+async def test_runs_that_are_cancelled_before_their_workflow_starts_are_cancelled_in_it(world: World, temporal: Client, made: str) -> None:
+    [run] = await world.people(1)
+    await world.sql(made)
+    await write(world, OutboxMessage(run, "start"))
+    await world.sql(CANCEL)
+    await delivering(world, temporal)._tell(world.organization_id)
+    given = await recorder.given(temporal, workflow_of(run))
+    assert (given.cancelled, await recorder.told(temporal, workflow_of(run))) == (True, [])
+
+
+@kinds
+async def test_runs_that_are_cancelled_while_their_workflow_starts_are_told_afterwards(world: World, temporal: Client, made: str) -> None:
+    [run] = await world.people(1)
+    await world.sql(made)
+    await write(world, OutboxMessage(run, "start"))
+    await delivering(world, SaysSomething(world, temporal, CANCEL))._tell(world.organization_id)
+    given = await recorder.given(temporal, workflow_of(run))
+    assert (given.cancelled, await recorder.told(temporal, workflow_of(run))) == (False, ["cancel journey"])
+
+
+@kinds
+async def test_who_comes_after_a_cancellation_of_the_journey_is_not_cancelled(world: World, temporal: Client, made: str) -> None:
+    await world.sql(CANCEL)
+    [run] = await world.people(1)
+    await world.sql(made)
+    await write(world, OutboxMessage(run, "start"))
+    await delivering(world, temporal)._tell(world.organization_id)
+    given = await recorder.given(temporal, workflow_of(run))
+    assert (given.cancelled, await recorder.told(temporal, workflow_of(run))) == (False, [])
