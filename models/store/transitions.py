@@ -13,7 +13,7 @@ from models.domain.audit import Actor, NewEntry
 from models.domain.journey.failures import Failure, failure
 from models.domain.journey.interpreter import FAILED, SKIPPED_BECAUSE
 from models.domain.journey.run import FINISHED, Phase
-from models.store import audit, brakes, failures
+from models.store import audit, brakes, failures, waits
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
@@ -26,6 +26,7 @@ AUDITED = frozenset(
     }
 )
 
+LEFT = ("skipped", "jumped")  # with the visit that was left, whatever the run did there
 SAID = ("retried", "skipped", "jumped")  # with the reason for that, which is none for the pause beneath which it is done
 
 
@@ -119,6 +120,7 @@ async def record(session: OrganizationSession, journey_id: UUID, transitions: Se
         _CLOSE_WAITS, {"o": session.organization_id, "ids": [run for run, one in latest.items() if one.phase in FINISHED]}
     )
     new = [one for one, row in zip(transitions, rows, strict=True) if row["id"] in inserted]
+    await waits.leave(session, [(one.run_id, one.step_id, one.visit) for one in new if one.kind in LEFT and one.step_id and one.visit])
     await failures.seen(session, journey_id, [(failed[key], one) for one in new if (key := (one.run_id, one.sequence)) in failed])
     braked = await brakes.parked(session, {one.run_id for one in new if one.kind == "parked"})
     await audit.append(session, [*(_entry(one) for one in new if one.kind in AUDITED), *(one.entry for one in braked)])

@@ -190,6 +190,17 @@ async def test_a_retry_leaves_what_the_new_workflow_waits_for(handing: Handing) 
     assert await handing.waits() == [("answer", "open"), ("news", "closed")]
 
 
+async def test_an_event_that_ended_the_old_wait_is_free_again_unless_the_run_went_by_it(handing: Handing) -> None:
+    stays, goes = handing.runs[:2]
+    for run in (stays, goes):
+        await handing.wait(run, handing.world.version_id, "news")
+    await handing.world.sql("UPDATE waits SET state = 'matched', way = 0, event_id = gen_random_uuid()")
+    await handing.tell(goes, ("matched", "news"))
+    await handing.run()
+    rows = await handing.world.sql("SELECT run_id, state, event_id IS NULL AS free FROM waits")
+    assert {row["run_id"]: (row["state"], row["free"]) for row in rows} == {stays: ("closed", True), goes: ("matched", False)}
+
+
 async def test_a_retry_does_not_take_back_a_run_that_has_moved_on(handing: Handing) -> None:
     await handing.run()
     await handing.world.sql("UPDATE runs SET workflow_id = 'third' WHERE id = :id", id=handing.runs[0])

@@ -52,6 +52,7 @@ from models.settings import Settings
 from tests.temporal import temporal_server
 from tests.workflows.fakes import Fakes
 from tests.workflows.test_journey import SCOPE, WELCOME, control, mended, some_runs, start, through, until, working
+from tests.workflows.test_operating import TWO_WAITS
 from workflows.braking import BrakingWorkflow
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
@@ -238,6 +239,23 @@ async def skip_jump_cancel_a_step_and_spread(server: WorkflowEnvironment, fakes:
     return handle
 
 
+async def waits_left_by_a_skip_and_a_jump(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    """Each to another wait for the same event, which then comes."""
+    skips, jumps = some_runs(2, "first")
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, [skips, jumps], definition=TWO_WAITS)
+        await until(lambda: list(fakes.phases().values()) == ["waiting"] * 2)
+        for command, run in (("skip", skips), ("jump", jumps)):
+            said = RunControl.model_validate({"command": command, "run_ids": [run.run_id], "to_step": "second"})
+            await handle.execute_update("control_runs", said)
+        await until(lambda: [fakes.kinds(run.run_id)[-1] for run in (skips, jumps)] == ["waiting"] * 2)
+        visits = ((skips, 1), (jumps, 2))
+        told = [RunMessage(run_id=run.run_id, kind="matched", step_id="second", visit=visit, index=0) for run, visit in visits]
+        await handle.signal("tell", RunMessages(messages=told))
+        await handle.result()
+    return handle
+
+
 EVERY_KIND = Definition(
     start="part",
     steps={
@@ -324,6 +342,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     braking_of_a_journey,
     operation_of_three_pages,
     skip_jump_cancel_a_step_and_spread,
+    waits_left_by_a_skip_and_a_jump,
 )
 
 
