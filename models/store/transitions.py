@@ -67,8 +67,8 @@ _PROJECTION = text(
     WITH told AS MATERIALIZED (
       SELECT a.*
       FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, sequence int, phase text, beneath text, step_id text,
-        wake_at timestamptz, reason text, occurred_at timestamptz, cancel_requested boolean, same_failure boolean, failure_class text,
-        fingerprint text, failed_at timestamptz)
+        wake_at timestamptz, reason text, occurred_at timestamptz, same_failure boolean, failure_class text, fingerprint text,
+        failed_at timestamptz)
       CROSS JOIN LATERAL (
         SELECT r.sequence, r.replayed_by FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR UPDATE) r
       WHERE a.sequence > r.sequence AND r.replayed_by IS NULL
@@ -84,12 +84,18 @@ _PROJECTION = text(
       failure_class = CASE WHEN a.same_failure THEN r.failure_class ELSE a.failure_class END,
       failure_fingerprint = CASE WHEN a.same_failure THEN r.failure_fingerprint ELSE a.fingerprint END,
       failed_at = CASE WHEN a.same_failure THEN r.failed_at ELSE a.failed_at END,
-      cancel_requested_at = coalesce(r.cancel_requested_at, CASE WHEN a.cancel_requested THEN a.occurred_at END),
       finished_at = CASE WHEN a.phase = ANY(CAST(:finished AS text[])) THEN a.occurred_at END, updated_at = clock_timestamp()
     FROM told a WHERE r.organization_id = :o AND r.id = a.run_id
     """
 )
-
+# Whatever has been recorded since: the last check before a send must find it. The projection has locked all of the rows.
+_CANCEL_REQUESTED = text(
+    """
+    UPDATE runs r SET cancel_requested_at = a.occurred_at
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, occurred_at timestamptz)
+    WHERE r.organization_id = :o AND r.id = a.run_id AND r.cancel_requested_at IS NULL AND r.finished_at IS NULL AND r.replayed_by IS NULL
+    """
+)
 _CLOSE_WAITS = text(
     """
     UPDATE waits SET state = 'closed', closed_at = clock_timestamp()
@@ -115,6 +121,9 @@ async def record(session: OrganizationSession, journey_id: UUID, transitions: Se
         "finished": [str(phase) for phase in FINISHED],
     }
     await session.execute(_PROJECTION, parameters)
+    if asked := {one.run_id: one.occurred_at for one in transitions if one.kind == "cancel_requested"}:
+        rows_asked = [{"run_id": run_id, "occurred_at": at} for run_id, at in asked.items()]
+        await session.execute(_CANCEL_REQUESTED, {"o": session.organization_id, "rows": rowset(rows_asked)})
     latest = {one.run_id: one for one in sorted(transitions, key=lambda one: one.sequence)}
     await session.execute(
         _CLOSE_WAITS, {"o": session.organization_id, "ids": [run for run, one in latest.items() if one.phase in FINISHED]}
@@ -165,7 +174,6 @@ def _event(one: NewTransition, failed: Failure | None) -> dict[str, Any]:
 def _projected(history: Sequence[NewTransition], failed: Mapping[tuple[UUID, int], Failure]) -> dict[str, Any]:
     last = history[-1]
     return {
-        "cancel_requested": any(one.kind == "cancel_requested" for one in history),
         "run_id": last.run_id,
         "sequence": last.sequence,
         "phase": last.phase,
