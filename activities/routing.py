@@ -16,7 +16,7 @@ from activities.outbox_delivery import OutboxDelivery
 from activities.versions import Versions
 from activities.waits import match_details
 from models.domain.audit import NewEntry
-from models.domain.journey.definition import WaitForStep, WaitStep
+from models.domain.journey.definition import Definition, WaitForStep, WaitStep
 from models.domain.journey.entry import EventTrigger
 from models.settings import Settings
 from models.store import audit, changes, entries, events, membership, outbox, outside_rules, waits, watched
@@ -69,6 +69,8 @@ class RoutingActivities:
                 await round_.look_again(None)
             elif contacts:
                 await round_.look_again(contacts)
+            if changed:
+                await round_.reconsider(changed)
             more = await round_.enter()
             await round_.conclude()
         return more or len(found) == EVENTS_AT_ONCE or len(changed) == CHANGES_AT_ONCE
@@ -91,6 +93,10 @@ class RoutingActivities:
                 break
             after = waiting[-1].id
         return Routed(more=told_any, stuck=stuck)
+
+
+def _plans(definition: Definition) -> bool:
+    return any(isinstance(step, WaitStep) and step.planned for step in definition.steps.values())
 
 
 def _one_per_contact(found: Sequence[Unrouted]) -> list[list[Unrouted]]:
@@ -143,8 +149,17 @@ class _Round:
                 if contacts is not None or trigger.timed:
                     await act(trigger, occasion)
         await self._conditions(contacts)
-        if contacts is not None:
-            await self._reconsider(contacts)
+
+    async def reconsider(self, contacts: Sequence[UUID]) -> None:
+        """Runs of these contacts, which have changed, ask again when their wait ends, if that is by the contact's clock or dates. Whoever
+        may stand at such a wait is told: the row of a run says where it was a moment ago, and the end of its wait may be under way."""
+        planning = [
+            version_id
+            for version_id in await watched.versions_under_way(self.session, contacts)
+            if _plans(await self.versions.definition(self.session, version_id))
+        ]
+        runs = await watched.runs_under_way(self.session, contacts, planning) if planning else []
+        self.told += [OutboxMessage(run_id, "reconsider") for run_id in runs]
 
     async def enter(self) -> bool:
         """Everybody who is to enter has been judged, and what has happened since they were to enter counts. Whether somebody is left
@@ -190,16 +205,6 @@ class _Round:
             definition = await self.versions.definition(self.session, version_id)
             these = OpenWaits(version_id, step_id, test, parameters)
             self._tell(await waits.match_conditions(self.session, these, definition.step(step_id, WaitForStep), self.now))
-
-    async def _reconsider(self, contacts: Sequence[UUID]) -> None:
-        """Runs of these contacts whose wait ends by the contact's clock or dates ask again when that is."""
-        places = []
-        for version_id, step_id in await watched.steps_waited_at(self.session, contacts):
-            step = (await self.versions.definition(self.session, version_id)).steps.get(step_id)
-            if isinstance(step, WaitStep) and step.planned:
-                places.append((version_id, step_id))
-        runs = await watched.runs_waiting_at(self.session, contacts, places) if places else []
-        self.told += [OutboxMessage(run_id, "reconsider") for run_id in runs]
 
     def _tell(self, matches: Sequence[Match]) -> None:
         for match in matches:

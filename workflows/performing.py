@@ -111,6 +111,7 @@ class Performer:
     def _hear(self, trip: Trip, question: Question, answer: StepAnswer) -> None:
         now, reason = workflow.now(), answer.reason or question.name
         early, trip.early = trip.early, None
+        outdated, trip.outdated = trip.outdated, False
         if answer.failed:
             self._fail(trip, reason)
         elif answer.retry_at is not None:
@@ -118,6 +119,8 @@ class Performer:
         else:
             told = answer if early is None or answer.index is not None else early
             self.trips.apply(trip, interpreter.answered(self.definition, trip.state, heard(told), now))
+            if outdated:
+                trip.state = interpreter.reconsidered(self.definition, trip.state, now)
 
     def _visit(self, trip: Trip) -> StepVisit:
         state = trip.state

@@ -50,6 +50,7 @@ class Trip:
         "gone",
         "left_a_wait",
         "move",
+        "outdated",
         "reconnected",
         "recording",
         "resting",
@@ -71,6 +72,7 @@ class Trip:
         self.move: MoveOrder | None = None  # to be obeyed as soon as nothing is in flight
         self.gone = False  # another workflow carries it
         self.early: RunMessage | None = None  # an event that was faster than the answer to the opening of its wait
+        self.outdated = False  # its contact has changed since it asked for the end of its wait
         self.left_a_wait = False  # by a skip or a jump: it goes on when that is on record
         self.reconnected = False  # its step's connection was mended since it last asked
 

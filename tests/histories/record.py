@@ -51,7 +51,7 @@ from models.domain.journey.steps.wait_for import AwaitedEvent
 from models.settings import Settings
 from tests.temporal import temporal_server
 from tests.workflows.fakes import Fakes
-from tests.workflows.test_journey import SCOPE, WELCOME, control, mended, some_runs, start, through, until, working
+from tests.workflows.test_journey import RENEWAL, SCOPE, WELCOME, control, mended, some_runs, start, through, until, working
 from tests.workflows.test_operating import TWO_WAITS
 from workflows.braking import BrakingWorkflow
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
@@ -256,6 +256,22 @@ async def waits_left_by_a_skip_and_a_jump(server: WorkflowEnvironment, fakes: Fa
     return handle
 
 
+async def contact_changed_while_its_wait_is_planned(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    """Of two runs whose waits are being planned; the other's contact stays."""
+    runs, day = some_runs(2, "renewal"), datetime.now(UTC)
+    fakes.answer = lambda question, visit: StepAnswer(run_id=visit.run_id, until=day + timedelta(days=5 + visit.round))
+    fakes.may_answer.clear()
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, runs, definition=RENEWAL)
+        await until(lambda: fakes.calls["plan_waits"] == 1)
+        await handle.signal("tell", RunMessages(messages=[RunMessage(run_id=runs[0].run_id, kind="reconsider")]))
+        fakes.may_answer.set()
+        await until(lambda: list(fakes.phases().values()) == ["waiting"] * 2)
+    await server.fast_forward(handle, timedelta(days=7))
+    await handle.result()
+    return handle
+
+
 EVERY_KIND = Definition(
     start="part",
     steps={
@@ -343,6 +359,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     operation_of_three_pages,
     skip_jump_cancel_a_step_and_spread,
     waits_left_by_a_skip_and_a_jump,
+    contact_changed_while_its_wait_is_planned,
 )
 
 
