@@ -272,6 +272,27 @@ async def contact_changed_while_its_wait_is_planned(server: WorkflowEnvironment,
     return handle
 
 
+async def event_faster_than_a_failure(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    """Of two runs whose wait cannot be opened one is told of its event: it is skipped, the other retried."""
+    runs = some_runs(2, "first")
+    fakes.hopeless = True
+    fakes.may_answer.clear()
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, runs, definition=TWO_WAITS)
+        await until(lambda: fakes.calls["open_waits"] == 1)
+        early = RunMessage(run_id=runs[0].run_id, kind="matched", step_id="first", visit=1, index=0)
+        await handle.signal("tell", RunMessages(messages=[early]))
+        fakes.may_answer.set()
+        await until(lambda: list(fakes.phases().values()) == ["needs_attention"] * 2)
+        fakes.hopeless = False
+        await control(handle, "skip", [runs[0].run_id])
+        await control(handle, "retry", [runs[1].run_id])
+        await until(lambda: list(fakes.phases().values()) == ["waiting"] * 2)
+        await control(handle, "cancel", [run.run_id for run in runs])
+        await handle.result()
+    return handle
+
+
 EVERY_KIND = Definition(
     start="part",
     steps={
@@ -360,6 +381,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     skip_jump_cancel_a_step_and_spread,
     waits_left_by_a_skip_and_a_jump,
     contact_changed_while_its_wait_is_planned,
+    event_faster_than_a_failure,
 )
 
 

@@ -54,6 +54,7 @@ class Fakes:
         self.records_can_be_read = True
         self.may_answer = asyncio.Event()  # questions of waits
         self.may_answer.set()
+        self.hopeless = False  # whether waits can be opened at all
 
     def all(self) -> list[Callable[..., Any]]:
         return [
@@ -110,6 +111,8 @@ class Fakes:
     async def open_waits(self, batch: VisitBatch) -> list[StepAnswer]:
         answers = self._answers("open_waits", batch)
         await self.may_answer.wait()
+        if self.hopeless:
+            raise ApplicationError("there is no such version", type="NotFound")
         return answers
 
     @activity.defn(name="close_waits")

@@ -114,6 +114,27 @@ async def test_a_wait_that_was_left_is_closed_before_the_next_one_opens(
     assert (await tasks(handle))[4:8] == ["record_audit asked", "record_audit done", "open_waits asked", "open_waits done"]
 
 
+@pytest.mark.parametrize("command", ["skip", "retry"])
+async def test_an_event_that_was_faster_than_a_failure_ends_no_later_wait(server: WorkflowEnvironment, fakes: Fakes, command: str) -> None:
+    """When the wait is opened at last, the database says whether the event counts."""
+    [run] = some_runs(1, "first")
+    fakes.hopeless = True
+    fakes.may_answer.clear()
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, [run], definition=TWO_WAITS)
+            await until(lambda: fakes.calls["open_waits"] == 1)
+            early = RunMessage(run_id=run.run_id, kind="matched", step_id="first", visit=1, index=0)
+            await handle.signal("tell", RunMessages(messages=[early]))
+            fakes.may_answer.set()
+            await until(lambda: fakes.kinds(run.run_id) == ["entered", "parked"])
+            fakes.hopeless = False
+            await say(handle, command, [run])
+            await until(lambda: len(fakes.kinds(run.run_id)) >= 4)
+            await handle.terminate()
+    assert fakes.kinds(run.run_id) == ["entered", "parked", "skipped" if command == "skip" else "retried", "waiting"]
+
+
 async def tasks(handle: WorkflowHandle[Any, Any]) -> list[str]:
     """What was asked of activities, and when that was done."""
     names: dict[int, str] = {}
