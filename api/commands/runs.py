@@ -373,7 +373,8 @@ def _judged(run: Run, command: Command, answer: RunControlled) -> Controlled:
     if command in ("approve", "reject"):
         raise Conflict("The run does not wait for a review.")
     if answer.why == "moved_on":
-        raise Conflict(f"The run has left that step; it stands at {run.step_id} now. Read it, and say again what is meant.")
+        here = answer.step_id or run.step_id
+        raise Conflict(f"The run has left that step; it stands at {here} now. Say again what is meant, with that step.")
     if answer.why == "unknown_step":
         raise Conflict("The run was moved to another version meanwhile, which has no such step.")
     if command in ("cancel_step", "restore_step") or (command == "jump" and answer.why == "already"):  # it is so already
