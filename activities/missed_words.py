@@ -1,15 +1,16 @@
 """What operators say while a workflow starts: too late for its input, too early for a signal."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from temporalio.client import Client
 
 from activities.contracts.control import Control, ControlledKind
+from activities.contracts.journey import RunMessage, RunMessages
 from activities.contracts.payload import Scope
-from activities.signals import signal_all
+from activities.signals import ignoring_absence, signal_all
 from models.store import handovers
 from models.store.audience import Flags
 from models.store.session import Database
@@ -45,6 +46,20 @@ async def tell_missed_words(temporal: Client, database: Database, organization_i
                 await signal_all(temporal, word, names)
                 told |= {name: Known(scope, after) for name in names}
         known = told
+
+
+async def tell_exits(temporal: Client, database: Database, organization_id: UUID, name: str, run_ids: Sequence[UUID]) -> None:
+    """Of the workflow's runs, who is to leave by a rule of the journey has been told so. Heard twice, it changes nothing.
+
+    Raises:
+        RPCError: Temporal is away.
+    """
+    async with database.organization(organization_id) as session:
+        leaving = await handovers.exits(session, run_ids)
+    if leaving:
+        messages = [RunMessage(run_id=run_id, kind="exit", reason=reason) for run_id, reason in leaving.items()]
+        with ignoring_absence():  # it may have ended already
+            await temporal.get_workflow_handle(name).signal("tell", RunMessages(messages=messages))
 
 
 def words_between(scope: Scope, before: Flags | None, after: Flags) -> list[Control]:

@@ -105,7 +105,7 @@ async def _bounded(limit: asyncio.Semaphore, work: Awaitable[list[Answer]]) -> l
 
 
 def _states(starting: StartingRuns, start: str) -> list[RunState]:
-    return [RunState(run_id=run_id, contact_id=contact_id, step_id=start) for run_id, contact_id in starting.runs]
+    return [RunState(run_id=run_id, contact_id=contact_id, step_id=start, leaving=why) for run_id, contact_id, why in starting.runs]
 
 
 def _message(pending: PendingMessage) -> RunMessage:

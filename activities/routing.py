@@ -129,10 +129,9 @@ class _Round:
         await self._propose(ids, names)
         await self.enter()
         occasion = Occasion(events=ids)
-        for trigger in await outside_rules.in_force(self.session, "exit", names):
-            await self._end(trigger, occasion)
-        for trigger in await outside_rules.in_force(self.session, "goal", names):
-            await self._count(trigger, occasion)
+        for kind in ("exit", "goal"):
+            for trigger in await outside_rules.in_force(self.session, kind, names):
+                await self._act(trigger, occasion)
         for version_id, step_id in await watched.steps_awaiting(self.session, ids):
             definition = await self.versions.definition(self.session, version_id)
             these = OpenWaits(version_id, step_id, "e.id = ANY(CAST(:events AS uuid[]))", {"events": ids})
@@ -144,10 +143,10 @@ class _Round:
         for trigger in await outside_rules.in_force(self.session, "entry", None):
             if contacts is not None or trigger.timed or trigger.baselined_at is None:
                 await membership.compare(self.session, trigger, self.now, contacts)
-        for kind, act in (("exit", self._end), ("goal", self._count)):
+        for kind in ("exit", "goal"):
             for trigger in await outside_rules.in_force(self.session, kind, None):
                 if contacts is not None or trigger.timed:
-                    await act(trigger, occasion)
+                    await self._act(trigger, occasion)
         await self._conditions(contacts)
 
     async def reconsider(self, contacts: Sequence[UUID]) -> None:
@@ -162,15 +161,15 @@ class _Round:
         self.told += [OutboxMessage(run_id, "reconsider") for run_id in runs]
 
     async def enter(self) -> bool:
-        """Everybody who is to enter has been judged, and what has happened since they were to enter counts. Whether somebody is left
-        for later."""
+        """Everybody who is to enter has been judged, and what has happened since they were to enter counts, and what is so already: whom a
+        rule ends leaves before anything is sent. Whether somebody is left for later."""
         more = await self.entering.decide()
         entered = self.entering.entered
         self.told += self.entering.told
         self.entries += self.entering.entries
         self.entering.told, self.entering.entries, self.entering.entered = [], [], []
         if entered:
-            await self._catch_up(entered)
+            self.told += await outside_rules.begin(self.session, self.versions.definition, entered, self.now)
         return more
 
     async def conclude(self) -> None:
@@ -185,18 +184,9 @@ class _Round:
             assert isinstance(wanted, EventTrigger)
             await entries.propose_by_events(self.session, trigger, ids, wanted.key, wanted.hidden, self.now)
 
-    async def _catch_up(self, run_ids: Sequence[UUID]) -> None:
-        occasion = Occasion(missed_by=run_ids)
-        for trigger in await outside_rules.missed(self.session, run_ids):
-            await (self._end if trigger.kind == "exit" else self._count)(trigger, occasion)
-
-    async def _end(self, trigger: JourneyTrigger, occasion: Occasion) -> None:
-        self.told += await outside_rules.end_runs(self.session, trigger, occasion, self.now)
-
-    async def _count(self, trigger: JourneyTrigger, occasion: Occasion) -> None:
+    async def _act(self, trigger: JourneyTrigger, occasion: Occasion) -> None:
         definition = await self.versions.definition(self.session, trigger.version_id)
-        goal = definition.goals[trigger.position]
-        self.told += await outside_rules.count_goal(self.session, trigger, occasion, goal.window, goal.exit, self.now)
+        self.told += await outside_rules.act(self.session, trigger, definition, occasion, self.now)
 
     async def _conditions(self, contacts: Sequence[UUID] | None) -> None:
         test = "TRUE" if contacts is None else "w.contact_id = ANY(CAST(:contacts AS uuid[]))"

@@ -1,4 +1,8 @@
-"""Contacts that have changed since their conditions were last looked at."""
+"""Contacts that have changed since their conditions were last looked at.
+
+Each change has a row of its own, and nobody waits for another's. One row per contact would lose changes: routing takes the row of a
+change that it sees, and with it that of one which is not committed yet.
+"""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -9,15 +13,15 @@ from models.store.session import OrganizationSession
 
 _TAKE = text(
     """
-    DELETE FROM contact_changes WHERE organization_id = :o AND contact_id IN (
-      SELECT contact_id FROM contact_changes WHERE organization_id = :o ORDER BY changed_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    DELETE FROM contact_changes WHERE organization_id = :o AND id IN (
+      SELECT id FROM contact_changes WHERE organization_id = :o ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
     RETURNING contact_id
     """
 )
 _NOTE = text(
     """
     INSERT INTO contact_changes (organization_id, contact_id)
-    SELECT :o, contact_id FROM unnest(CAST(:ids AS uuid[])) AS a(contact_id) ORDER BY 2 ON CONFLICT DO NOTHING
+    SELECT :o, contact_id FROM unnest(CAST(:ids AS uuid[])) AS a(contact_id)
     """
 )
 _WAITS = text(
@@ -30,7 +34,7 @@ _LISTENING = text("SELECT listening FROM organizations WHERE id = :o")
 
 
 async def take(session: OrganizationSession, limit: int) -> list[UUID]:
-    """Up to `limit` changed contacts, looked at once this transaction commits."""
+    """The contacts of up to `limit` changes, looked at once this transaction commits. One that has changed twice is named twice."""
     return list((await session.execute(_TAKE, {"o": session.organization_id, "limit": limit})).scalars())
 
 

@@ -290,12 +290,13 @@ async def add_runs(session: OrganizationSession, entering: Sequence[EnteringRun]
 class StartingRuns:
     journey_id: UUID
     version_id: UUID
-    runs: Sequence[tuple[UUID, UUID]]  # run and contact
+    runs: Sequence[tuple[UUID, UUID, str | None]]  # run, contact, and why a rule of the journey has ended it by then
 
 
 _STARTING = text(
     """
-    SELECT workflow_id, journey_id, version_id, id, contact_id FROM runs
+    SELECT workflow_id, journey_id, version_id, id, contact_id,
+      CASE WHEN exit_requested_at IS NOT NULL THEN coalesce(exit_reason, 'exit_rule') END AS leaving FROM runs
     WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND sequence = 0 AND replay_of IS NULL
     ORDER BY workflow_id, id
     """
@@ -304,9 +305,9 @@ _STARTING = text(
 
 async def starting(session: OrganizationSession, names: Sequence[str]) -> dict[str, StartingRuns]:
     """By workflow id: the runs that it is to carry, none of which has begun."""
-    found: defaultdict[tuple[str, UUID, UUID], list[tuple[UUID, UUID]]] = defaultdict(list)
+    found: defaultdict[tuple[str, UUID, UUID], list[tuple[UUID, UUID, str | None]]] = defaultdict(list)
     for row in await session.execute(_STARTING, {"o": session.organization_id, "names": list(names)}):
-        found[row.workflow_id, row.journey_id, row.version_id].append((row.id, row.contact_id))
+        found[row.workflow_id, row.journey_id, row.version_id].append((row.id, row.contact_id, row.leaving))
     return {name: StartingRuns(journey_id, version_id, runs) for (name, journey_id, version_id), runs in found.items()}
 
 

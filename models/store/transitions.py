@@ -46,6 +46,7 @@ class NewTransition:
     actor: Actor
     details: dict[str, Any]
     beneath: str | None = None  # the phase underneath a pause
+    at_step: str | None = None  # where the run stands after it, if that is another step than the one that it tells of
 
 
 _EVENTS = text(
@@ -178,7 +179,7 @@ def _projected(history: Sequence[NewTransition], failed: Mapping[tuple[UUID, int
         "sequence": last.sequence,
         "phase": last.phase,
         "beneath": last.beneath,
-        "step_id": last.step_id,
+        "step_id": last.at_step or last.step_id,
         "wake_at": last.wake_at,
         "reason": None if last.beneath is not None and last.kind in SAID else last.reason,
         "occurred_at": last.occurred_at,

@@ -33,13 +33,14 @@ class Event(OrganizationRow, table=True):
 
 
 class ContactChange(SQLModel, table=True):
-    """A contact that has changed since its conditions were last looked at. Written by triggers on contacts and consents, for
+    """A change of a contact whose conditions have not been looked at since. Written by triggers on contacts and consents, for
     organizations that listen."""
 
     __tablename__ = "contact_changes"
 
     organization_id: UUID = Field(foreign_key="organizations.id", primary_key=True)
-    contact_id: UUID = Field(primary_key=True)
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(), primary_key=True))
+    contact_id: UUID
     changed_at: datetime = moment(default_now=True)
 
 

@@ -20,8 +20,9 @@ from models.domain.journey import workflow_id
 from models.domain.journey.content_hash import stored
 from models.domain.journey.definition import Definition
 from models.domain.journey.run import RunState
-from models.store import publish_plans, runs, timelines
+from models.store import publish_plans, runs, timelines, triggers
 from models.tables.base import new_id
+from models.tables.journeys import JourneyVersion
 from tests.activities import recorder
 from tests.activities.world import Crash, World
 
@@ -39,8 +40,10 @@ class Handing:
         self.temporal = temporal
         self.plan_id, self.version_id = new_id(), new_id()
 
-    async def build(self, count: int = 3) -> "Handing":
+    async def build(self, count: int = 3, **rules: Any) -> "Handing":
+        """`rules`: of the second version."""
         world = self.world
+        second = {**named(world.definition(), "second"), **rules}
         self.runs = await world.people(count)
         await world.sql("UPDATE runs SET step_id = 'news', status = 'waiting', sequence = 3")
         await world.sql(
@@ -48,8 +51,13 @@ class Handing:
                VALUES (:id, :o, :journey_id, 2, CAST(:definition AS jsonb), 'second')""",
             id=self.version_id,
             journey_id=world.journey_id,
-            definition=json.dumps(named(world.definition(), "second")),
+            definition=json.dumps(second),
         )
+        async with world.database.organization(world.organization_id) as session:
+            version = JourneyVersion(
+                id=self.version_id, organization_id=world.organization_id, journey_id=world.journey_id, number=2, content_hash="second"
+            )
+            await triggers.put_in_force(session, version, Definition.model_validate(second))
         step = {"version_id": str(world.version_id), "number": 1, "step_id": "news", "choice": "move", "to_step": "receipt"}
         choices = {"actor": {"kind": "user", "id": str(new_id())}, "steps": [step], "moved": {}, "exited_before": {}}
         await world.sql(
@@ -129,6 +137,16 @@ class Handing:
 @pytest_asyncio.fixture(loop_scope="session")
 async def handing(world: World, temporal: Client) -> Handing:
     return await Handing(world, temporal).build()
+
+
+async def test_whom_a_rule_of_the_new_version_about_contacts_ends_already_arrives_and_leaves(world: World, temporal: Client) -> None:
+    handing = await Handing(world, temporal).build(2, exits=[{"name": "customer", "when": {"tag": "customer"}}])
+    customer, reader = handing.runs
+    await world.sql("UPDATE contacts SET tags = '{customer}' WHERE id = :id", id=world.contacts[customer])
+    await world.sql("DELETE FROM contact_changes")  # as routing does, which finds no such rule for runs of the first version
+    await handing.run()
+    leaving = {state.run_id: state.leaving for state in (await handing.given()).runs}
+    assert leaving == {customer: "exit_rule:customer", reader: None}
 
 
 async def test_rows_and_workflow_are_the_new_versions(handing: Handing) -> None:

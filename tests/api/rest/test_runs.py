@@ -63,6 +63,21 @@ async def test_a_run_starts_a_workflow_that_carries_ids_only(
     assert await actions(alice, database, answer.json()["id"]) == ["run.started"]
 
 
+async def test_a_run_that_a_rule_about_its_contact_ends_already_begins_with_that_and_routing_looks_once_more(
+    alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal, database: Database
+) -> None:
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE contacts SET tags = '{customer}' WHERE id = :id"), {"id": around.contact_id})
+    draft = {**around.welcome(), "exits": [{"name": "customer", "when": {"tag": "customer"}}]}
+    await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": draft}, headers={"If-Match": '"1"'})
+    assert (await alice.client.post(f"/v1/journeys/{journey}/versions")).status_code == 201
+    answer = await start(alice, journey, around)
+    [state] = temporal.started[answer.json()["workflow_id"]].argument.runs
+    assert (answer.status_code, state.leaving) == (201, "exit_rule:customer")
+    async with database.organization(alice.organization_id) as session:
+        assert await session.scalar(text("SELECT contact_id FROM contact_changes")) == around.contact_id
+
+
 async def test_a_run_takes_the_version_it_is_told(alice: Person, journey: str, around: Surroundings) -> None:
     await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": around.welcome(name="New")}, headers={"If-Match": '"1"'})
     second = (await alice.client.post(f"/v1/journeys/{journey}/versions")).json()
