@@ -1,8 +1,9 @@
 """Whatever is killed whenever: no message twice, none lost, and doubt is called doubt."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,9 @@ from activities.lines import Lines
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities
 from activities.versions import Versions
-from models.store import deliveries, fence, suppressions
+from models.domain.audit import SYSTEM
+from models.store import consents, deliveries, fence, suppressions
+from models.store.consents import NewConsent
 from models.store.deliveries import DeliveryRow, Settlement
 from models.store.fence import Passage
 from models.store.session import OrganizationSession
@@ -282,6 +285,71 @@ async def test_a_topic_archived_meanwhile_refuses_marketing_only(world: World, p
     assert (result.outcome, result.reason) == (SendOutcome.REFUSED, "topic_archived")
     assert provider.accepted == []
     assert (await send(world, provider, [run], step_id="receipt"))[0].outcome is SendOutcome.ACCEPTED
+
+
+async def moved_to_another_version(world: World, provider: FakeProvider, first: dict[str, Any], second: dict[str, Any]) -> UUID:
+    """A run that a pause has kept back at the fence, at `news` of a version where that step is `first`; it is on another one by now,
+    where that is `second`, and on its first visit again. Its journey goes on."""
+    run = await world.contact()
+    for number, step in ((2, first), (3, second)):
+        if number == 3:
+            await world.sql("UPDATE journeys SET paused_at = now()")
+            (result,) = await send(world, provider, [run])
+            assert (result.outcome, result.reason) == (SendOutcome.PAUSED, "journey_paused")
+            await world.sql("UPDATE journeys SET paused_at = NULL")
+        definition = json.loads(world.definition().model_dump_json())
+        definition["steps"]["news"] |= step
+        world.version_id = new_id()
+        await world.sql(
+            """INSERT INTO journey_versions (id, organization_id, journey_id, number, definition, content_hash)
+               VALUES (:id, :o, :journey_id, :number, CAST(:definition AS jsonb), '')""",
+            id=world.version_id,
+            journey_id=world.journey_id,
+            number=number,
+            definition=json.dumps(definition),
+        )
+    return run
+
+
+@pytest.mark.parametrize("before", ["transactional", "another topic"])
+async def test_a_row_of_an_earlier_version_is_judged_by_what_is_asked_now(world: World, provider: FakeProvider, before: str) -> None:
+    other = await another_topic(world)
+    first = {"purpose": "transactional", "topic_id": None} if before == "transactional" else {"topic_id": str(world.topic_id)}
+    run = await moved_to_another_version(world, provider, first, {"purpose": "marketing", "topic_id": str(other)})
+    await consent_to(world, run, other, "granted")
+    provider.before = [once(lambda: consent_to(world, run, other, "withdrawn"), world.contacts[run])]
+    (result,) = await send(world, provider, [run], round=1)
+    assert (result.outcome, result.reason) == (SendOutcome.REFUSED, "consent_withdrawn")
+    assert provider.accepted == []
+
+
+async def test_a_topic_that_an_earlier_version_named_stands_in_no_ones_way(world: World, provider: FakeProvider) -> None:
+    other, template = await another_topic(world), new_id()
+    await world.sql(
+        """INSERT INTO template_versions (id, organization_id, template_id, number, subject, html, text, variables, content_hash)
+           SELECT :id, organization_id, template_id, 2, 'Second', html, text, variables, '' FROM template_versions""",
+        id=template,
+    )
+    second = {"purpose": "marketing", "topic_id": str(other), "template_version_id": str(template)}
+    run = await moved_to_another_version(world, provider, {}, second)
+    await consent_to(world, run, other, "granted")
+    await world.sql("UPDATE topics SET archived_at = now() WHERE id = :id", id=world.topic_id)
+    assert (await send(world, provider, [run], round=1))[0].outcome is SendOutcome.ACCEPTED
+    row = await world.delivery(run)
+    assert (row["version_id"], row["template_version_id"], row["topic_id"]) == (world.version_id, template, other)
+
+
+async def another_topic(world: World) -> UUID:
+    topic_id = new_id()
+    insert = "INSERT INTO topics (id, organization_id, key, name, description) VALUES (:id, :o, 'tips', 'Tips', '')"
+    await world.sql(insert, id=topic_id)
+    return topic_id
+
+
+async def consent_to(world: World, run_id: UUID, topic_id: UUID, status: Any) -> None:
+    async with world.database.organization(world.organization_id) as session:
+        line = NewConsent(world.contacts[run_id], topic_id, "email", status, "form", "test", {}, SYSTEM, datetime.now(UTC))
+        await consents.record(session, [line])
 
 
 async def test_an_address_changed_meanwhile_is_not_written_to_and_the_next_attempt_writes_to_the_new_one(
