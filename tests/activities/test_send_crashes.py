@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import ledger, other_attempts
+from activities import other_attempts
 from activities.claiming import Claimer
 from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger, Unwritable
@@ -25,8 +25,9 @@ from models.domain.audit import SYSTEM
 from models.store import consents, deliveries, fence, suppressions
 from models.store.consents import NewConsent
 from models.store.deliveries import DeliveryRow, Settlement
-from models.store.fence import Passage
+from models.store.fence import Passage, Verdict, Word
 from models.store.session import OrganizationSession
+from models.store.suppressions import address_hash
 from models.tables.base import new_id
 from tests.activities.test_lock_orders import take_both
 from tests.activities.world import Crash, FakeProvider, World
@@ -459,18 +460,34 @@ async def test_an_opt_out_and_its_suppression_are_written_together_or_not_at_all
     run = await world.contact()
     provider.answer = ProviderAnswer(SendOutcome.OPTED_OUT, "stop")
     states: list[str] = []
-    really = suppressions.suppress
+    really = suppressions.add
 
     async def fails_once(*given: Any) -> Any:
         states.append((await world.delivery(run))["state"])
         return away() if len(states) == 1 else await really(*given)
 
-    monkeypatch.setattr(ledger, "suppress", fails_once)
+    monkeypatch.setattr(suppressions, "add", fails_once)
     assert (await send(world, provider, [run]))[0].outcome is SendOutcome.OPTED_OUT
     assert states == ["transmitting", "transmitting"]
     assert (await world.delivery(run))["state"] == "failed"
     assert await world.one("SELECT count(*) FROM suppressions") == 1
     assert sorted(await world.actions("suppression.") + await world.actions("delivery.")) == ["delivery.failed", "suppression.added"]
+
+
+async def test_an_opt_out_holds_for_what_is_about_to_pass_in_the_same_transaction(world: World, provider: FakeProvider) -> None:
+    left, asking = await world.people(2)
+    hashed = address_hash(world.settings.derive_key("suppressions"), "email", address := f"{world.contacts[asking]}@example.com")
+    provider.before.append(crash)
+    with pytest.raises(Crash):
+        await send(world, provider, [left, asking])
+    rows = {run: await world.delivery(run) for run in (left, asking)}
+    book = Ledger(world.database)
+    told = Settlement(rows[left]["id"], rows[left]["attempt"], "failed", "opted_out", suppress=("email", hashed))
+    done = book.settle(world.organization_id, told)
+    passage = Passage(rows[asking]["id"], rows[asking]["attempt"], "email", hashed, address)
+    verdict = await book.fence(world.organization_id, passage)
+    await done
+    assert verdict == Verdict(Word.REFUSED, "suppressed")
 
 
 async def test_without_the_database_nothing_passes_the_fence(world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
