@@ -30,7 +30,7 @@ from models.store.session import OrganizationSession
 from models.store.suppressions import address_hash
 from models.tables.base import new_id
 from tests.activities.test_lock_orders import take_both
-from tests.activities.world import Crash, FakeProvider, World
+from tests.activities.world import NOON, Crash, FakeProvider, World
 
 
 async def send(world: World, provider: FakeProvider, run_ids: list[UUID], **asked: Any) -> list[SendResult]:
@@ -127,7 +127,7 @@ async def test_a_claim_leaves_a_row_that_is_in_another_transactions_hands_to_tha
     claimer = Claimer(world.database, Versions(), world.settings)
     async with world.database.organization(world.organization_id) as session:
         await deliveries.lock(session, [held])
-        claimed = await claimer.claim(world.batch(runs), new_id())  # would wait for ever for a row that it wanted to lock
+        claimed = await claimer.claim(world.batch(runs), new_id(), NOON)  # would wait for ever for a row that it wanted to lock
     assert {one.run_id for one in claimed.others} == {runs[1]}
     assert {result.outcome for result in await send(world, provider, runs)} == {SendOutcome.ACCEPTED}
     assert len(provider.accepted) == 3
@@ -286,6 +286,41 @@ async def test_a_topic_archived_meanwhile_refuses_marketing_only(world: World, p
     assert (result.outcome, result.reason) == (SendOutcome.REFUSED, "topic_archived")
     assert provider.accepted == []
     assert (await send(world, provider, [run], step_id="receipt"))[0].outcome is SendOutcome.ACCEPTED
+
+
+QUIET = """UPDATE organizations SET quiet_hours = '{"email": {"start": "11:00", "end": "13:00"}}'"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [QUIET, "UPDATE organizations SET timezone = 'Asia/Tokyo'", "UPDATE contacts SET timezone = 'Asia/Tokyo' WHERE id = :id"],
+)
+async def test_hours_that_change_meanwhile_are_judged_anew(world: World, provider: FakeProvider, change: str) -> None:
+    before, after = await world.people(2)
+    values = {"id": world.contacts[after]} if ":id" in change else {}
+    assert (await send(world, provider, [before]))[0].outcome is SendOutcome.ACCEPTED
+    provider.before = [once(lambda: world.sql(change, **values), world.contacts[after])]
+    (result,) = await send(world, provider, [after])
+    assert (result.outcome, result.reason) == (SendOutcome.PAUSED, "changed")
+    row = await world.delivery(after)
+    assert (row["state"], row["attempt"], row["attempts"]) == ("claimed", None, 0)
+    provider.before.clear()
+    (again,) = await send(world, provider, [after], round=1)
+    assert (again.outcome, again.reason) == ((SendOutcome.PAUSED, "quiet_hours") if change == QUIET else (SendOutcome.ACCEPTED, None))
+    assert len(provider.accepted) == (1 if change == QUIET else 2)
+
+
+async def test_hours_that_have_changed_since_they_were_asked_about_hold_for_what_is_not_exempt(
+    world: World, provider: FakeProvider
+) -> None:
+    run = await world.contact()
+    await world.sql(QUIET)  # its visit was told that it may leave at any time
+    (result,) = await send(world, provider, [run])
+    assert (result.outcome, result.reason) == (SendOutcome.PAUSED, "quiet_hours")
+    assert provider.called == []
+    receipt = await world.contact()
+    provider.before = [once(lambda: world.sql("UPDATE organizations SET quiet_hours = '{}'"), world.contacts[receipt])]
+    assert (await send(world, provider, [receipt], step_id="receipt"))[0].outcome is SendOutcome.ACCEPTED
 
 
 async def moved_to_another_version(world: World, provider: FakeProvider, first: dict[str, Any], second: dict[str, Any]) -> UUID:
