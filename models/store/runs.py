@@ -45,10 +45,16 @@ async def create(
     request_id: UUID | None,
     entry_key: str | None = None,
 ) -> Run:
-    """A run outside any campaign exists, active, with no transition recorded: its workflow may be started."""
+    """A run outside any campaign exists, active, with no transition recorded: its workflow may be started.
+
+    Dated by the database, like events: which of the two came first is never a matter of two hosts' clocks.
+    """
+    now: Any = func.clock_timestamp()
     run = Run(
         id=run_id,
         organization_id=session.organization_id,
+        created_at=now,
+        updated_at=now,
         journey_id=journey_id,
         version_id=version_id,
         contact_id=contact_id,
