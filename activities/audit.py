@@ -45,6 +45,7 @@ def _new(told: Transition) -> NewTransition:
         beneath=told.beneath,
         occurred_at=told.occurred_at,
         step_id=told.step_id,
+        at_step=told.at_step,
         visit=told.visit,
         wake_at=told.wake_at,
         reason=told.reason,

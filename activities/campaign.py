@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -22,19 +23,38 @@ from activities.contracts.campaign import (
 from activities.contracts.journey import JourneyInput
 from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
-from activities.missed_words import Known, tell_later, tell_missed_words
+from activities.missed_words import Known, tell_exits, tell_later, tell_missed_words
 from activities.starting import attributes_of, start_journey, start_once
 from activities.versions import Versions
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
 from models.domain.journey.run import RunState
 from models.settings import Settings
-from models.store import audience, occurrences, snapshots
+from models.store import audience, handovers, occurrences, outside_rules, snapshots, waits
 from models.store.audience import Flags, PagedRun
-from models.store.session import Database
+from models.store.session import Database, OrganizationSession
 from models.tables.base import utc_now
 
 STARTS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """What the workflows of some pages start with."""
+
+    definition: Definition
+    runs: Sequence[PagedRun]
+    leaving: Mapping[UUID, str]
+    flags: Flags
+
+    def state(self, run: PagedRun) -> RunState:
+        return RunState(
+            run_id=run.id,
+            contact_id=run.contact_id,
+            step_id=self.definition.start,
+            starts_at=run.starts_at,
+            leaving=self.leaving.get(run.id),
+        )
 
 
 class CampaignActivities:
@@ -82,36 +102,55 @@ class CampaignActivities:
         """The JourneyWorkflow of each page is running (or has run).
 
         Safe to run twice: a workflow id is made from the page's number and never used again. What operators say while
-        pages are starting, too late for the workflow's input and too early for its signal, is signalled here.
+        pages are starting, too late for the workflow's input and too early for its signal, is signalled here; so is who leaves by a rule,
+        where an earlier attempt started the workflow, and may have known less.
         """
         async with heartbeating():
-            definition, runs, before = await self._read(pages)
+            found = await self._read(pages)
             by_page: defaultdict[int, list[PagedRun]] = defaultdict(list)
-            for run in runs:
+            for run in found.runs:
                 by_page[run.page].append(run)
             limit = asyncio.Semaphore(STARTS_AT_ONCE)
-            starts = (self._start(pages.scope, page, definition, by_page[page], before, limit) for page in by_page)
+            starts = (self._start(pages.scope, page, by_page[page], found, limit) for page in by_page)
             started = await asyncio.gather(*starts)
-            known = {name: Known(pages.scope, before if new else None) for name, new in started}
+            known = {name: Known(pages.scope, found.flags if new else None) for name, new in started}
             refused = await tell_missed_words(self.temporal, self.database, pages.scope.organization_id, known)
             await tell_later(self.database, pages.scope.organization_id, refused)
 
-    async def _read(self, pages: PageRange) -> tuple[Definition, list[PagedRun], Flags]:
+    async def _read(self, pages: PageRange) -> "_Pages":
         campaign_id = _campaign_id(pages.scope)
         async with self.database.organization(pages.scope.organization_id) as session:
             definition = await self.versions.definition(session, pages.scope.version_id)
             runs = await audience.page_runs(session, campaign_id, pages.first, pages.end)
-            return definition, runs, await audience.flags(session, campaign_id)
+            leaving = await self._leaving(session, definition, [run.id for run in runs])
+            return _Pages(definition, runs, leaving, await audience.flags(session, campaign_id))
+
+    async def _leaving(self, session: OrganizationSession, definition: Definition, run_ids: Sequence[UUID]) -> Mapping[UUID, str]:
+        """Whom an exit rule or goal ends before anything is sent to them, with the reason. A journey without such rules pays nothing."""
+        if not definition.exits and not definition.goals:
+            return {}
+        await waits.routing_lock(session, alone=False)
+        await outside_rules.begin(session, self.versions.definition, run_ids, utc_now())
+        return await handovers.exits(session, run_ids)
 
     async def _start(
-        self, scope: Scope, page: int, definition: Definition, runs: Sequence[PagedRun], flags: Flags, limit: asyncio.Semaphore
+        self, scope: Scope, page: int, runs: Sequence[PagedRun], found: "_Pages", limit: asyncio.Semaphore
     ) -> tuple[str, bool]:
         """The page's workflow id, and whether it was started just now."""
         name = workflow_id.campaign_page(scope.organization_id, _campaign_id(scope), page)
-        states = [RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start, starts_at=run.starts_at) for run in runs]
-        given = JourneyInput(scope=scope, definition=definition, runs=states, held_by=sorted(flags.held_by), cancelled=flags.cancelled)
+        given = JourneyInput(
+            scope=scope,
+            definition=found.definition,
+            runs=[found.state(run) for run in runs],
+            held_by=sorted(found.flags.held_by),
+            cancelled=found.flags.cancelled,
+        )
         async with limit:
-            return name, await start_journey(self.temporal, self.task_queue, name, given)
+            new = await start_journey(self.temporal, self.task_queue, name, given)
+            if not new and found.leaving:
+                leaving = [run.id for run in runs if run.id in found.leaving]
+                await tell_exits(self.temporal, self.database, scope.organization_id, name, leaving)
+        return name, new
 
     @activity.defn(name="finish_campaign")
     async def finish_campaign(self, campaign: CampaignRef) -> CampaignProgress:

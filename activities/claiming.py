@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,9 @@ from activities.message import Message
 from activities.replay_dedup import kept_messages
 from activities.versions import Versions
 from activities.ways import Way, Ways
-from models.domain.journey.definition import Definition, SendStep
+from models.domain.decision import HourFacts, Outcome, decide_hours
+from models.domain.journey.definition import Definition, Purpose, SendStep
+from models.domain.quiet_hours import choose_zone, read_window
 from models.settings import Settings
 from models.store import audit, deliveries
 from models.store.connections import SendingConnection
@@ -67,9 +70,9 @@ class Claimer:
         self._versions = versions
         self._ways = Ways(database, settings)
 
-    async def claim(self, batch: VisitBatch, attempt: UUID) -> ClaimedBatch:
+    async def claim(self, batch: VisitBatch, attempt: UUID, now: datetime) -> ClaimedBatch:
         """One transaction, in a constant number of statements per connection: rows are claimed and all is read that
-        sending needs."""
+        sending needs. `now` is the workflow's clock."""
         async with self._database.organization(batch.scope.organization_id) as session:
             definition = await self._versions.definition(session, batch.scope.version_id)
             kept, entries = await kept_messages(session, batch, definition)
@@ -79,7 +82,7 @@ class Claimer:
             mine = [one for one in wanted if one.run_id in claimed]
             audience = await load_audience(session, {one.run_id: one.claim.contact_id for one in mine})
             offset = audience.read_at.timestamp() - asyncio.get_running_loop().time()
-            shares = await self._shares(session, mine, claimed, audience)
+            shares = await self._shares(session, mine, claimed, audience, now)
             if entries:
                 await audit.append(session, entries)  # last: locks the chain's head
         await self._ways.mend(one.way for one in wanted)
@@ -93,9 +96,10 @@ class Claimer:
         return [_wanted(visit, step := steps[visit.step_id], ways[step.connection_id, step.channel]) for visit in batch.visits]
 
     async def _shares(
-        self, session: OrganizationSession, mine: Sequence[Wanted], claimed: Mapping[UUID, Claimed], audience: Audience
+        self, session: OrganizationSession, mine: Sequence[Wanted], claimed: Mapping[UUID, Claimed], audience: Audience, now: datetime
     ) -> list[Share]:
         templates = await self._versions.templates(session, {one.claim.template_version_id for one in mine})
+        hours_end = cache(partial(_hours_end, audience, now))  # a batch has few zones
         connections: dict[UUID, SendingConnection] = {}
         messages: defaultdict[UUID, list[Message]] = defaultdict(list)
         for one in mine:
@@ -105,11 +109,26 @@ class Claimer:
             row = claimed[one.run_id]
             template = templates.get(one.claim.template_version_id)
             recipient = audience.recipients.get(one.run_id)
-            until, round = one.allowed_until, one.claim.round
+            known = None if recipient is None else hours_end(one.step.channel, one.step.purpose, recipient.contact["timezone"])
+            until, round = _sooner(one.allowed_until, known), one.claim.round  # hours or zone may be others than when it asked
             messages[connection.id].append(
                 Message(row.id, one.run_id, one.claim.contact_id, one.step, template, recipient, row.attempts, until, round)
             )
         return [Share(connections[id], messages[id]) for id in messages]
+
+
+def _hours_end(audience: Audience, now: datetime, channel: str, purpose: Purpose, timezone: str | None) -> datetime | None:
+    """Until when a contact in this zone may be written to, as far as is known now. `now`: not any more; None: for good."""
+    facts = HourFacts(
+        channel, purpose, read_window(audience.quiet_hours, channel), choose_zone(timezone, audience.organization["timezone"])
+    )
+    decided = decide_hours(facts, now)
+    return decided.allowed_until if decided.outcome is Outcome.SEND else now
+
+
+def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:
+    """None: never."""
+    return min((moment for moment in (one, other) if moment is not None), default=None)
 
 
 def _owner(scope: Scope, attempt: UUID) -> Owner:

@@ -207,7 +207,7 @@ class _Gate:
         self.asked = True
         channel, address = self.message.step.channel, self.message.address
         assert address is not None  # or it would not have been composed
-        passage = Passage(self.message.id, dispatch.concluder.attempt, channel, self.address_hash, address)
+        passage = Passage(self.message.id, dispatch.concluder.attempt, channel, self.address_hash, address, self.message.hours)
         try:
             self.verdict = await dispatch.tools.ledger.fence(dispatch.scope.organization_id, passage)
         except Unavailable:

@@ -11,11 +11,10 @@ from models.domain.audit import NewEntry
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
 from models.domain.journey.entry import LEADING, MAX_KEY, Past, refusal
-from models.store import changes, entries, entry_pace, journey_versions, outside_rules
+from models.store import entries, entry_pace, journey_versions, outside_rules
 from models.store.entries import EnteringRun, JourneyStanding, Key, Pending, Settled
 from models.store.outbox import OutboxMessage
 from models.store.session import OrganizationSession
-from models.store.triggers import listens_to_runs
 from models.tables.base import new_id
 
 ENTRIES_AT_ONCE = 1_000
@@ -68,8 +67,6 @@ class Entering:
         for first in range(0, len(entering), self.page_size):
             runs += self._page(entering[first : first + self.page_size], definition)
         if runs:
-            if listens_to_runs(definition):
-                await changes.note(self.session, [entry.contact_id for entry, _ in entering])
             await entries.add_runs(self.session, runs)
             self.entries += [_audited(run) for run in runs]
             self.entered += [run.id for run in runs]

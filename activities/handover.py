@@ -3,27 +3,27 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
 from temporalio import activity
 from temporalio.client import Client
 
-from activities.contracts.journey import JourneyInput, RunMessage, RunMessages
+from activities.contracts.journey import JourneyInput
 from activities.contracts.moves import HandOver
 from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
-from activities.missed_words import Known, tell_later, tell_missed_words
-from activities.signals import ignoring_absence
+from activities.missed_words import Known, tell_exits, tell_later, tell_missed_words
 from activities.starting import start_journey
 from activities.versions import Versions
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
 from models.domain.journey.run import RunState
 from models.settings import Settings
-from models.store import handovers
+from models.store import handovers, outside_rules, waits
 from models.store.audience import Flags
 from models.store.handovers import Target
 from models.store.session import Database
+from models.store.triggers import listens_to_runs
+from models.tables.base import utc_now
 
 
 class HandOverActivities:
@@ -50,7 +50,7 @@ class HandOverActivities:
             scope = handed.scope.model_copy(update={"version_id": handed.order.version_id})
             definition, runs, before = await self._take_over(handed, scope, name)
             started = await self._start(name, scope, definition, runs, before)
-            await self._tell_exits(name, scope, [run.run_id for run in runs])
+            await tell_exits(self.temporal, self.database, scope.organization_id, name, [run.run_id for run in runs])
             known = {name: Known(scope, before if started else None)}
             refused = await tell_missed_words(self.temporal, self.database, scope.organization_id, known)
             await tell_later(self.database, scope.organization_id, refused)
@@ -59,8 +59,12 @@ class HandOverActivities:
         run_ids = [run.run_id for run in handed.runs]
         async with self.database.organization(scope.organization_id) as session:
             definition = await self.versions.definition(session, scope.version_id)
+            if listens_to_runs(definition):
+                await waits.routing_lock(session, alone=False)  # before the rows': see `outside_rules.begin`
             target = Target(handed.order.plan_id, scope.version_id, name)
             await handovers.take_over(session, target, handed.scope.version_id, run_ids)
+            if listens_to_runs(definition):  # the new version's rules, which nobody has looked at for these runs
+                await outside_rules.begin(session, self.versions.definition, run_ids, utc_now(), missed=False)
             leaving = await handovers.exits(session, run_ids)
             runs = [replace(run, leaving=run.leaving or leaving.get(run.run_id)) for run in handed.runs]
             return definition, runs, (await handovers.in_force(session, {name: (scope.journey_id, scope.campaign_id)}))[name]
@@ -69,12 +73,3 @@ class HandOverActivities:
         """Whether it was started just now."""
         given = JourneyInput(scope=scope, definition=definition, runs=runs, held_by=sorted(flags.held_by), cancelled=flags.cancelled)
         return await start_journey(self.temporal, self.task_queue, name, given)
-
-    async def _tell_exits(self, name: str, scope: Scope, run_ids: Sequence[UUID]) -> None:
-        """Who is to leave by a rule of the journey has been told so. Heard twice, it changes nothing."""
-        async with self.database.organization(scope.organization_id) as session:
-            leaving = await handovers.exits(session, run_ids)
-        if leaving:
-            messages = [RunMessage(run_id=run_id, kind="exit", reason=reason) for run_id, reason in leaving.items()]
-            with ignoring_absence():  # it may have ended already
-                await self.temporal.get_workflow_handle(name).signal("tell", RunMessages(messages=messages))

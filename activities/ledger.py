@@ -14,15 +14,14 @@ from uuid import UUID
 
 from activities.braking import Tell, left_to_upkeep
 from activities.contracts.sending import SETTLE_PATIENCE
-from models.domain.audit import SYSTEM
+from models.domain.audit import SYSTEM, NewEntry
 from models.domain.errors import Unavailable
-from models.store import audit, brakes, deliveries, fence
+from models.store import audit, brakes, deliveries, fence, suppressions
 from models.store.brakes import Braked
 from models.store.deliveries import Settlement
 from models.store.faults import lies_in_the_rows
 from models.store.fence import Passage, Verdict, Word
 from models.store.session import Database, OrganizationSession
-from models.store.suppressions import suppress
 
 log = logging.getLogger(__name__)
 
@@ -178,15 +177,16 @@ class _Writer:
             if passages and settlements:  # each sorts its own rows, but two such transactions may hold some of each other's
                 await deliveries.lock(session, [*(one.id for one in passages), *(one.id for one in settlements)])
             settled = await deliveries.settle(session, settlements) if settlements else []
+            suppressed = await _suppress(session, settlements)  # before the fence: a message to the same address may be about to pass
             # What failed may brake, and then nothing passes any more. Otherwise the count, which other processes wait for, comes late.
             failed = any(one.state != "accepted" for one in settled)
             braked = await brakes.count(session, settled) if failed else []
             if passages:
                 verdicts = await fence.let_pass(session, passages)
             if settlements:
-                await _suppress(session, settlements)
                 braked += [] if failed else await brakes.count(session, settled)
-                await audit.append(session, [*(one.entry() for one in settled), *(one.entry for one in braked)])  # last: locks the chain
+                entries = [*suppressed, *(one.entry() for one in settled), *(one.entry for one in braked)]
+                await audit.append(session, entries)  # last: locks the chain's head
         self.braked(self.organization_id, braked)
         return verdicts
 
@@ -217,11 +217,15 @@ class _Writer:
         self.told = [*(two for two in told if not two.done.done()), *self.told]
 
 
-async def _suppress(session: OrganizationSession, settlements: Sequence[Settlement]) -> None:
+async def _suppress(session: OrganizationSession, settlements: Sequence[Settlement]) -> list[NewEntry]:
+    """Addresses that have opted out are suppressed. Answers what the audit chain is to be told."""
     hashes: defaultdict[str, list[bytes]] = defaultdict(list)
     for one in settlements:
         if one.suppress is not None:
             channel, hashed = one.suppress
             hashes[channel].append(hashed)
+    entries: list[NewEntry] = []
     for channel in sorted(hashes):
-        await suppress(session, channel, hashes[channel], "unsubscribed", "provider", SYSTEM)
+        added = await suppressions.add(session, channel, hashes[channel], "unsubscribed", "provider")
+        entries += suppressions.added_entries(added, channel, "unsubscribed", SYSTEM)
+    return entries

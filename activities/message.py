@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from activities.providers.port import Mailbox, OutgoingEmail
+from models.domain.decision import has_hours
 from models.domain.journey.content_hash import TemplateContent
 from models.domain.journey.definition import SendStep
 from models.domain.template import Unsendable
@@ -35,6 +36,11 @@ class Message:
     @property
     def address(self) -> str | None:
         return None if self.recipient is None else self.recipient.address(self.step.channel)
+
+    @property
+    def hours(self) -> str | None:
+        """What its hours are judged by, as a digest. None: they do not matter."""
+        return None if self.recipient is None or not has_hours(self.step.channel, self.step.purpose) else self.recipient.hours
 
     def too_late(self, now: datetime) -> bool:
         """The permitted hours that quiet-hours spoke of are over."""

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from activities.contracts.control import Control, ControlledKind
+from activities.contracts.journey import RunMessage, RunMessages
 from activities.contracts.payload import Scope
-from activities.signals import signal_all
+from activities.signals import ignoring_absence, refuses_one, signal_all
 from models.store import handovers, outbox
 from models.store.audience import Flags
 from models.store.handovers import Subject
+from models.store.outbox import OutboxMessage
 from models.store.session import Database
 
 
@@ -54,6 +57,27 @@ async def tell_later(database: Database, organization_id: UUID, refused: Sequenc
     if refused:
         async with database.organization(organization_id) as session:
             await outbox.tell_later(session, refused)
+
+
+async def tell_exits(temporal: Client, database: Database, organization_id: UUID, name: str, run_ids: Sequence[UUID]) -> None:
+    """Of the workflow's runs, who is to leave by a rule of the journey has been told so, or will be by the outbox, where Temporal takes
+    nothing for it now. Heard twice, it changes nothing.
+
+    Raises:
+        RPCError: Temporal is away.
+    """
+    async with database.organization(organization_id) as session:
+        leaving = await handovers.exits(session, run_ids)
+    if leaving:
+        messages = [RunMessage(run_id=run_id, kind="exit", reason=reason) for run_id, reason in leaving.items()]
+        try:
+            with ignoring_absence():  # it may have ended already
+                await temporal.get_workflow_handle(name).signal("tell", RunMessages(messages=messages))
+        except RPCError as error:
+            if not refuses_one(error, name):
+                raise
+            async with database.organization(organization_id) as session:
+                await outbox.add(session, [OutboxMessage(run_id, "exit", {"reason": reason}) for run_id, reason in leaving.items()])
 
 
 def words_between(scope: Scope, before: Flags | None, after: Flags) -> list[Control]:

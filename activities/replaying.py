@@ -19,7 +19,7 @@ from activities.versions import Versions
 from models.domain.audit import Actor
 from models.domain.journey.operations import WRONG_PHASE
 from models.domain.journey.run import RunState
-from models.store import audit, handovers, replay_plans, replays, run_operations
+from models.store import audit, handovers, replay_plans, replays, run_operations, waits
 from models.store.replay_plans import Plan, Refusal
 from models.store.replays import Made, StartingWorkflow
 from models.store.run_operations import Settled
@@ -69,7 +69,7 @@ def _states(starting: StartingWorkflow) -> list[RunState]:
             visits_before=run.begun.visits_before,
             skips=run.begun.skips,
             paused=run.paused,
-            leaving="journey_cancelled" if run.cancelled else None,
+            leaving="journey_cancelled" if run.cancelled else run.leaving,
         )
         for run in starting.runs
     ]
@@ -94,6 +94,7 @@ class ReplayActivities:
         ref = page.operation
         async with heartbeating():
             async with self.database.organization(ref.organization_id) as session:
+                await waits.routing_lock(session, alone=False)
                 operation = await run_operations.get(session, ref.operation_id)
                 items, until = await next_page(session, operation, page.after)
                 if not items:

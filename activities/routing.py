@@ -16,7 +16,7 @@ from activities.outbox_delivery import OutboxDelivery
 from activities.versions import Versions
 from activities.waits import match_details
 from models.domain.audit import NewEntry
-from models.domain.journey.definition import WaitForStep, WaitStep
+from models.domain.journey.definition import Definition, WaitForStep, WaitStep
 from models.domain.journey.entry import EventTrigger
 from models.settings import Settings
 from models.store import audit, changes, entries, events, membership, outbox, outside_rules, waits, watched
@@ -69,6 +69,8 @@ class RoutingActivities:
                 await round_.look_again(None)
             elif contacts:
                 await round_.look_again(contacts)
+            if changed:
+                await round_.reconsider(changed)
             more = await round_.enter()
             await round_.conclude()
         return more or len(found) == EVENTS_AT_ONCE or len(changed) == CHANGES_AT_ONCE
@@ -94,6 +96,10 @@ class RoutingActivities:
             after = waiting[-1].id
             untold |= {message.workflow_id for message in waiting if message.id not in set(told)}
         return Routed(more=told_any, stuck=stuck)
+
+
+def _plans(definition: Definition) -> bool:
+    return any(isinstance(step, WaitStep) and step.planned for step in definition.steps.values())
 
 
 def _one_per_contact(found: Sequence[Unrouted]) -> list[list[Unrouted]]:
@@ -126,10 +132,9 @@ class _Round:
         await self._propose(ids, names)
         await self.enter()
         occasion = Occasion(events=ids)
-        for trigger in await outside_rules.in_force(self.session, "exit", names):
-            await self._end(trigger, occasion)
-        for trigger in await outside_rules.in_force(self.session, "goal", names):
-            await self._count(trigger, occasion)
+        for kind in ("exit", "goal"):
+            for trigger in await outside_rules.in_force(self.session, kind, names):
+                await self._act(trigger, occasion)
         for version_id, step_id in await watched.steps_awaiting(self.session, ids):
             definition = await self.versions.definition(self.session, version_id)
             these = OpenWaits(version_id, step_id, "e.id = ANY(CAST(:events AS uuid[]))", {"events": ids})
@@ -141,24 +146,33 @@ class _Round:
         for trigger in await outside_rules.in_force(self.session, "entry", None):
             if contacts is not None or trigger.timed or trigger.baselined_at is None:
                 await membership.compare(self.session, trigger, self.now, contacts)
-        for kind, act in (("exit", self._end), ("goal", self._count)):
+        for kind in ("exit", "goal"):
             for trigger in await outside_rules.in_force(self.session, kind, None):
                 if contacts is not None or trigger.timed:
-                    await act(trigger, occasion)
+                    await self._act(trigger, occasion)
         await self._conditions(contacts)
-        if contacts is not None:
-            await self._reconsider(contacts)
+
+    async def reconsider(self, contacts: Sequence[UUID]) -> None:
+        """Runs of these contacts, which have changed, ask again when their wait ends, if that is by the contact's clock or dates. Whoever
+        may stand at such a wait is told: the row of a run says where it was a moment ago, and the end of its wait may be under way."""
+        planning = [
+            version_id
+            for version_id in await watched.versions_under_way(self.session, contacts)
+            if _plans(await self.versions.definition(self.session, version_id))
+        ]
+        runs = await watched.runs_under_way(self.session, contacts, planning) if planning else []
+        self.told += [OutboxMessage(run_id, "reconsider") for run_id in runs]
 
     async def enter(self) -> bool:
-        """Everybody who is to enter has been judged, and what has happened since they were to enter counts. Whether somebody is left
-        for later."""
+        """Everybody who is to enter has been judged, and what has happened since they were to enter counts, and what is so already: whom a
+        rule ends leaves before anything is sent. Whether somebody is left for later."""
         more = await self.entering.decide()
         entered = self.entering.entered
         self.told += self.entering.told
         self.entries += self.entering.entries
         self.entering.told, self.entering.entries, self.entering.entered = [], [], []
         if entered:
-            await self._catch_up(entered)
+            self.told += await outside_rules.begin(self.session, self.versions.definition, entered, self.now)
         return more
 
     async def conclude(self) -> None:
@@ -173,18 +187,9 @@ class _Round:
             assert isinstance(wanted, EventTrigger)
             await entries.propose_by_events(self.session, trigger, ids, wanted.key, wanted.hidden, self.now)
 
-    async def _catch_up(self, run_ids: Sequence[UUID]) -> None:
-        occasion = Occasion(missed_by=run_ids)
-        for trigger in await outside_rules.missed(self.session, run_ids):
-            await (self._end if trigger.kind == "exit" else self._count)(trigger, occasion)
-
-    async def _end(self, trigger: JourneyTrigger, occasion: Occasion) -> None:
-        self.told += await outside_rules.end_runs(self.session, trigger, occasion, self.now)
-
-    async def _count(self, trigger: JourneyTrigger, occasion: Occasion) -> None:
+    async def _act(self, trigger: JourneyTrigger, occasion: Occasion) -> None:
         definition = await self.versions.definition(self.session, trigger.version_id)
-        goal = definition.goals[trigger.position]
-        self.told += await outside_rules.count_goal(self.session, trigger, occasion, goal.window, goal.exit, self.now)
+        self.told += await outside_rules.act(self.session, trigger, definition, occasion, self.now)
 
     async def _conditions(self, contacts: Sequence[UUID] | None) -> None:
         test = "TRUE" if contacts is None else "w.contact_id = ANY(CAST(:contacts AS uuid[]))"
@@ -193,16 +198,6 @@ class _Round:
             definition = await self.versions.definition(self.session, version_id)
             these = OpenWaits(version_id, step_id, test, parameters)
             self._tell(await waits.match_conditions(self.session, these, definition.step(step_id, WaitForStep), self.now))
-
-    async def _reconsider(self, contacts: Sequence[UUID]) -> None:
-        """Runs of these contacts whose wait ends by the contact's clock or dates ask again when that is."""
-        places = []
-        for version_id, step_id in await watched.steps_waited_at(self.session, contacts):
-            step = (await self.versions.definition(self.session, version_id)).steps.get(step_id)
-            if isinstance(step, WaitStep) and step.planned:
-                places.append((version_id, step_id))
-        runs = await watched.runs_waiting_at(self.session, contacts, places) if places else []
-        self.told += [OutboxMessage(run_id, "reconsider") for run_id in runs]
 
     def _tell(self, matches: Sequence[Match]) -> None:
         for match in matches:

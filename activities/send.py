@@ -62,7 +62,7 @@ class SendActivities:
         clock = Clock.of(batch)
         attempt = new_id()
         async with heartbeating():
-            claimed = await self.claimer.claim(batch, attempt)
+            claimed = await self.claimer.claim(batch, attempt, clock.now())
             dispatches = [await self._dispatch(batch, claimed, number, attempt, clock) for number in range(len(claimed.shares))]
             async with _halted_with_the_worker(dispatches):
                 await _run_to_a_clean_end(dispatches)

@@ -93,6 +93,11 @@ class JourneyWorkflow:
                 continue
             if self.operators.obey_late(trip):
                 continue
+            if trip.left_a_wait:
+                trip.left_a_wait = False
+                if workflow.patched("2026-11-26-left-waits"):
+                    await self.trips.record(trip)  # which closes that wait, before another opens and looks back for events
+                    continue
             if trip.move is not None and await self.mover.moved(trip, trip.move):
                 continue
             command = interpreter.next_command(self.trips.definition, trip.state)

@@ -19,11 +19,19 @@ def listen(trips: Trips, trip: Trip, message: RunMessage) -> None:
         case "exit":
             trip.state = replace(trip.state, leaving=trip.state.leaving or message.reason or "exit_rule")
         case "reconsider":
-            trip.state = interpreter.reconsidered(trips.definition, trip.state, workflow.now())
+            _reconsider(trips, trip)
         case "variables":
             trip.author = author_of(message)
             names, now = list(message.names), workflow.now()
             trips.apply(trip, interpreter.variables_changed(trips.definition, trip.state, names, now, message.reason))
+
+
+def _reconsider(trips: Trips, trip: Trip) -> None:
+    """Also while the end of its wait is asked: the answer may come of what the contact was like before, and is asked again then."""
+    if trip.state.phase is Phase.ACTIVE and not trip.resting and interpreter.planned_wait(trips.definition, trip.state):
+        trip.outdated = trip.outdated or workflow.patched("2026-11-26-outdated-answers")
+    else:
+        trip.state = interpreter.reconsidered(trips.definition, trip.state, workflow.now())
 
 
 def _match(trips: Trips, trip: Trip, message: RunMessage) -> None:

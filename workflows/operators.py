@@ -73,7 +73,8 @@ class Operators:
 
     def _answer(self, trip: Trip, control: RunControl, changed: bool) -> RunControlled:
         why = None if changed else self._why_not(trip, control)
-        return RunControlled(run_id=trip.state.run_id, phase=self.trips.shown(trip), changed=changed, why=why)
+        state = trip.state
+        return RunControlled(run_id=state.run_id, phase=self.trips.shown(trip), changed=changed, why=why, step_id=state.step_id)
 
     def _why_not(self, trip: Trip, control: RunControl) -> str:
         if trip.finished:

@@ -9,6 +9,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from activities.contracts.execution import RECORDS, SENDS, send_queue
+from activities.contracts.journey import RunMessage
 from activities.contracts.sending import Judgement, SendOutcome, SendResult, check_consent, check_quiet_hours, send_messages
 from activities.contracts.steps import STEP_QUESTIONS, StepAnswer, StepVisit, VisitBatch
 from models.domain.back_off import doubled
@@ -53,6 +54,7 @@ class Performer:
                     self.trips.apply(trip, interpreter.wake(self.definition, trip.state, workflow.now()))
         except ActivityError as error:  # the activity gave up on the whole batch: its runs park, each with its state
             cause = error.cause
+            self._forget_words(trip)
             kind = cause.type if isinstance(cause, ApplicationError) and cause.type else type(cause or error).__name__
             self._fail(trip, f"step_failed:{kind}")
 
@@ -111,13 +113,22 @@ class Performer:
     def _hear(self, trip: Trip, question: Question, answer: StepAnswer) -> None:
         now, reason = workflow.now(), answer.reason or question.name
         early, trip.early = trip.early, None
+        outdated, trip.outdated = trip.outdated, False
         if answer.failed:
             self._fail(trip, reason)
         elif answer.retry_at is not None:
             self.trips.apply(trip, interpreter.held(trip.state, max(answer.retry_at, now), reason))
         else:
-            told = answer if early is None or answer.index is not None else early
+            told = answer if early is None or answer.index is not None or _stale(trip, early) else early
             self.trips.apply(trip, interpreter.answered(self.definition, trip.state, heard(told), now))
+            if outdated:
+                trip.state = interpreter.reconsidered(self.definition, trip.state, now)
+
+    def _forget_words(self, trip: Trip) -> None:
+        """Those for a question that has no answer: the next one is another."""
+        if trip.early is not None and workflow.patched("2026-11-26-early-events"):
+            trip.early = None
+        trip.outdated = False
 
     def _visit(self, trip: Trip) -> StepVisit:
         state = trip.state
@@ -143,6 +154,12 @@ class Performer:
             return [answers[visit.run_id] for visit in visits]
 
         return ask
+
+
+def _stale(trip: Trip, early: RunMessage) -> bool:
+    """Whether it is of another visit than the one that asks."""
+    here = (early.step_id, early.visit) == (trip.state.step_id, trip.state.visit)
+    return not here and workflow.patched("2026-11-26-early-events")
 
 
 def _delivered(result: SendResult) -> dict[str, Any]:

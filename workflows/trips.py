@@ -16,6 +16,7 @@ from activities.contracts.moves import MoveOrder
 from activities.contracts.recording import TRANSITIONS_AT_ONCE, AuditBatch, Transition, record_audit
 from activities.contracts.run_control import RunControl
 from models.domain.journey import interpreter
+from models.domain.journey.definition import WaitForStep
 from models.domain.journey.interpreter import Change, Progress
 from models.domain.journey.run import FINISHED, Phase, RunState
 from workflows.batching import Batch
@@ -47,7 +48,9 @@ class Trip:
         "cancelled_by",
         "early",
         "gone",
+        "left_a_wait",
         "move",
+        "outdated",
         "reconnected",
         "recording",
         "resting",
@@ -69,6 +72,8 @@ class Trip:
         self.move: MoveOrder | None = None  # to be obeyed as soon as nothing is in flight
         self.gone = False  # another workflow carries it
         self.early: RunMessage | None = None  # an event that was faster than the answer to the opening of its wait
+        self.outdated = False  # its contact has changed since it asked for the end of its wait
+        self.left_a_wait = False  # by a skip or a jump: it goes on when that is on record
         self.reconnected = False  # its step's connection was mended since it last asked
 
     @property
@@ -114,8 +119,12 @@ class Trips:
                 told[-1:-1] = [(_missed(state, word), author_of(word)) for word in self.late.pop(state.run_id, ())]
         for sequence, (change, by) in enumerate(told, trip.state.sequence + 1):
             trip.unrecorded.append(self._transition(trip, state, change, sequence, by))
+            trip.left_a_wait = trip.left_a_wait or self._leaves_a_wait(change)
         trip.author = SYSTEM
         trip.state = replace(state, sequence=trip.state.sequence + len(told))
+
+    def _leaves_a_wait(self, change: Change) -> bool:
+        return change.kind in ("skipped", "jumped") and isinstance(self.definition.steps.get(change.step_id or ""), WaitForStep)
 
     def _goes_on(self, trip: Trip, state: RunState) -> bool:
         """Whether what came back would have been the run's last, but it was told meanwhile to jump: that is obeyed in any case. What ends
@@ -134,6 +143,7 @@ class Trips:
             beneath=change.phase if phase is Phase.PAUSED else None,
             occurred_at=workflow.now(),
             step_id=change.step_id,
+            at_step=None if phase in FINISHED or state.step_id == change.step_id else state.step_id,
             visit=change.visit,
             wake_at=change.wake_at or (interpreter.turn_ahead(state, workflow.now()) if change.phase is Phase.ACTIVE else None),
             reason=change.reason,
@@ -151,12 +161,16 @@ class Trips:
         """The newest write of the trip, which has unrecorded changes or a write that was begun."""
         if trip.unrecorded:
             transitions, trip.unrecorded = trip.unrecorded, []
-            trip.recording = asyncio.ensure_future(self._write(transitions))
+            trip.recording = asyncio.ensure_future(self._write(transitions, trip.recording))
         assert trip.recording is not None
         return trip.recording
 
-    async def _write(self, transitions: Sequence[Transition]) -> None:
-        await self._records.ask(transitions)
+    async def _write(self, transitions: Sequence[Transition], earlier: asyncio.Future[None] | None) -> None:
+        """Done when an earlier one is, too: written they may be in any order."""
+        written = self._records.ask(transitions)
+        if earlier is not None and not earlier.done() and workflow.patched("2026-11-26-left-waits"):
+            await earlier
+        await written
 
     async def _record_all(self, groups: Sequence[Sequence[Transition]]) -> Sequence[None]:
         transitions = [transition for group in groups for transition in group]

@@ -62,7 +62,7 @@ async def _resolve(
         prefix = "" if single else f"[{index}]."
         problems.extend(Problem(f"{prefix}{name}", code, message) for name, code, message in wrong)
         if topic is not None:
-            lines.append(_line(caller, line, topic.id, min(line.occurred_at or now, now)))
+            lines.append(_line(caller, line, topic.id, _stated(line, now)))
     if problems:
         raise Invalid(problems)
     return lines
@@ -82,7 +82,12 @@ def _check(line: StatedConsent, now: datetime, stranger: bool, topic: topics.Top
     return wrong
 
 
-def _line(caller: Caller, line: StatedConsent, topic_id: UUID, occurred_at: datetime) -> NewConsent:
+def _stated(line: StatedConsent, now: datetime) -> datetime | None:
+    """When it was said, if the request says so."""
+    return None if line.occurred_at is None or line.occurred_at >= now else line.occurred_at
+
+
+def _line(caller: Caller, line: StatedConsent, topic_id: UUID, occurred_at: datetime | None) -> NewConsent:
     return NewConsent(
         contact_id=line.contact_id,
         topic_id=topic_id,

@@ -12,7 +12,7 @@ from models.domain.errors import Conflict, Invalid, LeadStatsError, NotFound, Pr
 from models.domain.journey.definition import SendStep
 from models.domain.journey.replay import Ahead, Standing, counts
 from models.domain.quiet_hours import choose_zone, read_window
-from models.store import audit, replay_plans, replays, runs, timelines
+from models.store import audit, replay_plans, replays, runs, timelines, waits
 from models.store.eligibility import Asked, load_consent_facts, load_places
 from models.store.replay_plans import Old, Plan, Refusal, ReplayOptions
 from models.store.session import OrganizationSession
@@ -38,6 +38,7 @@ async def replay_run(caller: Caller, run_id: UUID, wanted: ReplayOptions, key: s
     async with caller.session() as session:
         run = None if request is None else await runs.find_by_request(session, request)
         if run is None:
+            await waits.routing_lock(session, alone=False)
             plan = await _plan(session, run_id, wanted, lock=True)
             if previewed_version_id not in (None, plan.version.id):
                 raise PreviewOutdated(f"The replay would go on upon version {plan.version.number} by now; preview it again.")

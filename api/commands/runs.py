@@ -36,6 +36,7 @@ from models.store import (
     journeys,
     lost_runs,
     outbox,
+    outside_rules,
     run_variables,
     runs,
 )
@@ -75,24 +76,28 @@ async def start_run(caller: Caller, journey_id: UUID, wanted: NewRun, key: str |
     unstarted: list[UUID] = []
     async with caller.session() as session:
         run = None if request is None else await runs.find_by_request(session, request)
+        noted = False
         if run is None:
-            run = await _create(session, caller, journey_id, wanted, request)
+            run, noted = await _create(session, caller, journey_id, wanted, request)
             unstarted = await outbox.add(session, [OutboxMessage(run.id, "start")])
-    if not await _start_workflow(caller.services, run):
-        routing.poke_soon(caller.services, caller.organization_id)
-    elif unstarted:
+    known = await _start_workflow(caller.services, run)
+    if known and unstarted:
         async with caller.session() as session:
             await outbox.delivered(session, unstarted)
+    if noted or not known:
+        routing.poke_soon(caller.services, caller.organization_id)
     return run
 
 
-async def _create(session: OrganizationSession, caller: Caller, journey_id: UUID, wanted: NewRun, request: UUID | None) -> Run:
+async def _create(session: OrganizationSession, caller: Caller, journey_id: UUID, wanted: NewRun, request: UUID | None) -> tuple[Run, bool]:
+    """The run, and whether routing is to look at its contact after the commit."""
     journey = await journeys.get(session, journey_id, lock=True)
     refuse_closed(journey)
     version = await published_version(session, journey_id, wanted.version)
     if not await runs.contact_exists(session, wanted.contact_id):
         raise Invalid.field("contact_id", "unknown_contact", "There is no contact with this id.")
-    await _obey_entry_rules(session, version, wanted)
+    definition = Definition.model_validate(version.definition)
+    await _obey_entry_rules(session, version, definition, wanted)
     run_id = new_id()
     run = await runs.create(
         session,
@@ -106,14 +111,29 @@ async def _create(session: OrganizationSession, caller: Caller, journey_id: UUID
         request_id=request,
         entry_key=wanted.entry_key,
     )
+    noted = listens_to_runs(definition)
+    if noted:
+        await _begin(session, run, definition)
     details = {"journey_id": str(journey_id), "version_id": str(version.id), "contact_id": str(wanted.contact_id)}
     await audit.append(session, [NewEntry("run.started", "run", str(run_id), caller.actor, details)])
-    return run
+    return run, noted
 
 
-async def _obey_entry_rules(session: OrganizationSession, version: JourneyVersion, wanted: NewRun) -> None:
+async def _begin(session: OrganizationSession, run: Run, definition: Definition) -> None:
+    """A run that a rule about its contact ends already is marked so, and its workflow starts with it. Routing looks once more: what it
+    takes before this transaction has committed, it takes without this run, and its lock is taken before the journey's or not at all."""
+
+    async def same(_: OrganizationSession, version_id: UUID) -> Definition:
+        return definition
+
+    await outside_rules.begin(session, same, [run.id], utc_now(), missed=False)
+    await changes.note(session, [run.contact_id])
+    await session.refresh(run)
+
+
+async def _obey_entry_rules(session: OrganizationSession, version: JourneyVersion, definition: Definition, wanted: NewRun) -> None:
     """Raises Conflict where the journey's entry rules do not let the contact in. The caller holds the journey's lock."""
-    definition, now = Definition.model_validate(version.definition), utc_now()
+    now = utc_now()
     if definition.has_ended(now):
         raise Conflict("This journey has ended; nobody enters it any more.")
     most = definition.entry.per_hour
@@ -123,8 +143,6 @@ async def _obey_entry_rules(session: OrganizationSession, version: JourneyVersio
     reason = refusal(definition.entry, (await entries.pasts(session, version.journey_id, [key]))[key], now, "api")
     if reason is not None:
         raise Conflict(f"This contact cannot enter the journey now: {REFUSALS[reason]}.")
-    if listens_to_runs(definition):
-        await changes.note(session, [wanted.contact_id])
 
 
 REFUSALS = {
@@ -165,7 +183,8 @@ async def _start_workflow(services: Services, run: Run) -> bool:
     definition = Definition.model_validate(version.definition)
     scope = Scope(organization_id=run.organization_id, journey_id=run.journey_id, version_id=run.version_id)
     # The run's variables stay in its row: branches and templates read them there, and payloads hold ids only.
-    state = RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start)
+    leaving = None if run.exit_requested_at is None else run.exit_reason or "exit_rule"
+    state = RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start, leaving=leaving)
     cancelled = said.cancelled or run.cancel_requested_at is not None
     given = JourneyInput(scope=scope, definition=definition, runs=[state], held_by=sorted(said.held_by), cancelled=cancelled)
     found_by = attributes(run.organization_id, run.journey_id, run.version_id)
@@ -402,7 +421,8 @@ def _judged(run: Run, command: Command, answer: RunControlled) -> Controlled:
     if command in ("approve", "reject"):
         raise Conflict("The run does not wait for a review.")
     if answer.why == "moved_on":
-        raise Conflict(f"The run has left that step; it stands at {run.step_id} now. Read it, and say again what is meant.")
+        here = answer.step_id or run.step_id
+        raise Conflict(f"The run has left that step; it stands at {here} now. Say again what is meant, with that step.")
     if answer.why == "unknown_step":
         raise Conflict("The run was moved to another version meanwhile, which has no such step.")
     if command in ("cancel_step", "restore_step") or (command == "jump" and answer.why == "already"):  # it is so already

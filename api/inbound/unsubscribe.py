@@ -3,7 +3,6 @@
 GET only shows a page, for mail scanners open every link. POST withdraws, as often as it is sent.
 """
 
-from datetime import UTC, datetime
 from html import escape
 from typing import Annotated, Final
 
@@ -109,7 +108,7 @@ async def _withdraw(session: OrganizationSession, asked: Unsubscribe) -> None:
         source="unsubscribe_link",
         evidence={"delivery_id": str(asked.delivery_id)},
         actor=Actor("recipient", asked.contact_id),
-        occurred_at=datetime.now(UTC),
+        occurred_at=None,
     )
     await consents.record(session, [withdrawal])
 

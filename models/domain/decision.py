@@ -147,10 +147,15 @@ def _consent_inputs(facts: ConsentFacts) -> dict[str, Any]:
     }
 
 
+def has_hours(channel: str, purpose: Purpose) -> bool:
+    """Whether quiet hours are asked about at all: not for transactional mail."""
+    return not (purpose == "transactional" and channel == "email")
+
+
 def decide_hours(facts: HourFacts, at: datetime) -> Decision:
     """Marketing waits for the end of the contact's quiet hours; transactional mail, which was asked for, does not."""
     inputs = _hour_inputs(facts, at)
-    if facts.window is None or (facts.purpose == "transactional" and facts.channel == "email"):
+    if facts.window is None or not has_hours(facts.channel, facts.purpose):
         return Decision(Outcome.SEND, inputs=inputs)
     try:
         allowed = next_allowed(at, facts.window, facts.zone.zone)

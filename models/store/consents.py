@@ -25,7 +25,7 @@ Status = Literal["granted", "withdrawn"]
 
 @dataclass(frozen=True)
 class NewConsent:
-    """A line to be written. `occurred_at` (aware) is when the person said so, not when we heard of it."""
+    """A line to be written. `occurred_at` (aware) is when the person said so, not when we heard of it; None: just now."""
 
     contact_id: UUID
     topic_id: UUID
@@ -35,17 +35,31 @@ class NewConsent:
     source: str
     evidence: dict[str, Any]
     actor: Actor
-    occurred_at: datetime
+    occurred_at: datetime | None
 
 
+# What is said just now is dated by the one clock that all hosts share, and later than all that is on record about the same contact,
+# channel and topic: some line may have come from a clock that is ahead, and would still be in force after somebody has left. Of what is
+# said just now in one statement the withdrawals come last, and of two statements that do not see each other a withdrawal wins a tie.
 _WRITE = text(
     """
+    WITH lines AS MATERIALIZED (
+      SELECT a.*, max(a.said_at) OVER same AS stated, CAST(a.status = 'withdrawn' AS int) + row_number() OVER (
+          PARTITION BY a.contact_id, a.channel, a.topic_id, a.said_at IS NULL ORDER BY a.status = 'withdrawn', a.position) AS turn
+      FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:contact_ids AS uuid[]), CAST(:topic_ids AS uuid[]), CAST(:channels AS text[]),
+        CAST(:statuses AS text[]), CAST(:methods AS text[]), CAST(:sources AS text[]), CAST(CAST(:evidence AS text[]) AS jsonb[]),
+        CAST(:actor_kinds AS text[]), CAST(:actor_ids AS uuid[]), CAST(:times AS timestamptz[])) WITH ORDINALITY
+        AS a(id, contact_id, topic_id, channel, status, method, source, evidence, actor_kind, actor_id, said_at, position)
+      WINDOW same AS (PARTITION BY a.contact_id, a.channel, a.topic_id)),
+    clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
     INSERT INTO consents (organization_id, created_at, id, contact_id, topic_id, channel, status, method, source, evidence,
                           actor_kind, actor_id, occurred_at)
-    SELECT :o, now(), line.* FROM unnest(
-      CAST(:ids AS uuid[]), CAST(:contact_ids AS uuid[]), CAST(:topic_ids AS uuid[]), CAST(:channels AS text[]),
-      CAST(:statuses AS text[]), CAST(:methods AS text[]), CAST(:sources AS text[]), CAST(CAST(:evidence AS text[]) AS jsonb[]),
-      CAST(:actor_kinds AS text[]), CAST(:actor_ids AS uuid[]), CAST(:times AS timestamptz[])) AS line
+    SELECT :o, now(), l.id, l.contact_id, l.topic_id, l.channel, l.status, l.method, l.source, l.evidence, l.actor_kind, l.actor_id,
+      coalesce(l.said_at, l.turn * interval '1 microsecond' + greatest(clock.now, l.stated, (
+        SELECT k.occurred_at FROM consents k WHERE k.organization_id = :o AND k.contact_id = l.contact_id AND k.channel = l.channel
+          AND k.topic_id = l.topic_id ORDER BY k.occurred_at DESC LIMIT 1)))
+    FROM lines l CROSS JOIN clock ORDER BY l.position
     """
 )
 
@@ -53,6 +67,7 @@ _WRITE = text(
 async def record(session: OrganizationSession, lines: Sequence[NewConsent]) -> list[UUID]:
     """The lines stand in the ledger, each with its audit entry. Answers their ids, in order.
 
+    One that says no time is in force at once, whatever is on record; of several such about the same, a withdrawal is.
     Locks the audit chain's head: call it last in a transaction. Contacts and topics must exist in the organization.
     """
     if not lines:

@@ -86,7 +86,7 @@ async def get(session: OrganizationSession, contact_id: UUID) -> Contact:
 
 async def _find(session: OrganizationSession, contact_id: UUID, *, lock: bool = False) -> Contact:
     query = select(Contact).where(col(Contact.id) == contact_id, col(Contact.organization_id) == session.organization_id)
-    query = query.with_for_update() if lock else query
+    query = query.with_for_update(key_share=True) if lock else query  # runs that begin meanwhile only name it
     found = (await session.scalars(query.execution_options(populate_existing=True))).one_or_none()
     if found is None:
         raise NotFound("contact", contact_id)
@@ -143,7 +143,7 @@ async def _identify(session: OrganizationSession, values: Mapping[str, Any]) -> 
     if email is not None:
         same.append(col(Contact.email_key) == func.lower(email))
     query = select(Contact).where(col(Contact.organization_id) == session.organization_id, or_(*same))
-    query = query.order_by(col(Contact.id)).with_for_update().execution_options(populate_existing=True)
+    query = query.order_by(col(Contact.id)).with_for_update(key_share=True).execution_options(populate_existing=True)
     found = (await session.scalars(query)).all()
     if len(found) > 1:
         raise Conflict("external_id belongs to one contact and email to another; correct one of the two.")
@@ -227,7 +227,7 @@ class Profiles:
 _PROFILES = text(
     """
     SELECT c.id AS contact_id, c.attributes, c.tags FROM contacts c
-    WHERE c.organization_id = :o AND c.id = ANY(CAST(:ids AS uuid[])) ORDER BY c.id FOR UPDATE
+    WHERE c.organization_id = :o AND c.id = ANY(CAST(:ids AS uuid[])) ORDER BY c.id FOR NO KEY UPDATE
     """
 )
 

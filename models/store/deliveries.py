@@ -64,20 +64,23 @@ class DeliveryRow:
 
 # A row that is locked is in the hands of another attempt at this moment: it is left to that one. So a claim waits for nobody but another
 # claim's new rows, which all make in the order of runs, and never stands in the way of a ledger that waits for it.
+# A row that is taken says what is asked now: its run may have come from another version, and the fence judges by the row.
 _CLAIM = text(
     """
     WITH wanted AS MATERIALIZED (
       SELECT a.* FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, run_id uuid, contact_id uuid, step_id text, visit int,
         round int, channel text, purpose text, topic_id uuid, connection_id uuid, template_version_id uuid)),
     free AS MATERIALIZED (
-      SELECT d.id, a.round, a.connection_id
+      SELECT d.id, a.round, a.channel, a.purpose, a.topic_id, a.connection_id, a.template_version_id
       FROM wanted a CROSS JOIN LATERAL (
         SELECT d.id, d.state, d.round FROM deliveries d
         WHERE d.organization_id = :o AND d.run_id = a.run_id AND d.step_id = a.step_id AND d.visit = a.visit
         LIMIT 1 FOR UPDATE SKIP LOCKED) d
       WHERE d.state = 'claimed' OR (d.state = 'failed' AND d.round < a.round)),
     taken AS (
-      UPDATE deliveries d SET attempt = :attempt, round = f.round, connection_id = f.connection_id, claimed_at = clock_timestamp(),
+      UPDATE deliveries d SET attempt = :attempt, round = f.round, claimed_at = clock_timestamp(), version_id = :version_id,
+        channel = f.channel, purpose = f.purpose, topic_id = f.topic_id, connection_id = f.connection_id,
+        template_version_id = f.template_version_id,
         attempts = CASE d.state WHEN 'failed' THEN 0 ELSE d.attempts END,
         state = 'claimed', outcome = NULL, reason = NULL, settled_at = NULL, transmitting_at = NULL
       FROM free f WHERE d.organization_id = :o AND d.id = f.id AND d.id = ANY(ARRAY(SELECT id FROM free))
@@ -104,7 +107,8 @@ class Claimed:
 
 async def claim(session: OrganizationSession, owner: Owner, claims: Sequence[Claim]) -> list[Claimed]:
     """The rows that this attempt owns now: new ones, those certainly not handed over yet, and those that failed when
-    asked in an earlier round (a person retries them). Rows of `claims` that are not answered are settled or under way."""
+    asked in an earlier round (a person retries them). Each says what is asked now, whatever it said before. Rows of `claims` that are
+    not answered are settled or under way."""
     parameters = {"o": session.organization_id, **vars(owner), "rows": rowset([vars(one) for one in claims])}
     return [Claimed(row.id, row.run_id, row.attempts) for row in await session.execute(_CLAIM, parameters)]
 

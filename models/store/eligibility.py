@@ -120,6 +120,7 @@ class Recipient:
 
     contact: Mapping[str, Any]
     variables: Mapping[str, Any]
+    hours: str  # what its hours are judged by, as a digest
 
     def address(self, channel: str) -> str | None:
         """Where a message over `channel` goes; None: there is no such address."""
@@ -133,14 +134,19 @@ class Audience:
 
     recipients: Mapping[UUID, Recipient]
     organization: Mapping[str, Any]
+    quiet_hours: Mapping[str, Any]
     read_at: datetime  # aware UTC, the database's clock
 
 
+# What the hours of a contact `c` of the organization `o` are judged by.
+HOURS = "encode(sha256(convert_to(CAST(jsonb_build_array(o.quiet_hours, o.timezone, c.timezone) AS text), 'UTF8')), 'hex')"
+# Read before the organization's own row: what changes between the two is not yet in the digest, and the fence sees that.
 _RECIPIENTS = text(
-    """
+    f"""
     SELECT a.run_id, c.id, c.external_id, c.email, c.phone, c.first_name, c.last_name, c.locale, c.timezone, c.country, c.region,
-           c.postal_code, c.attributes, c.tags, coalesce(r.variables, '{}') AS variables
+           c.postal_code, c.attributes, c.tags, coalesce(r.variables, '{{}}') AS variables, {HOURS} AS hours
     FROM jsonb_to_recordset(CAST(:asked AS jsonb)) AS a(run_id uuid, contact_id uuid)
+    JOIN organizations o ON o.id = :o
     CROSS JOIN LATERAL (SELECT * FROM contacts c WHERE c.organization_id = :o AND c.id = a.contact_id LIMIT 1) c
     LEFT JOIN LATERAL (SELECT r.variables FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1) r ON true
     """
@@ -154,11 +160,13 @@ async def load_audience(session: OrganizationSession, contacts: Mapping[UUID, UU
     recipients = {}
     for row in rows:
         contact = dict(row)
-        run_id, variables = contact.pop("run_id"), contact.pop("variables")
-        recipients[run_id] = Recipient(contact, variables)
+        run_id, variables, hours = (contact.pop(name) for name in ("run_id", "variables", "hours"))
+        recipients[run_id] = Recipient(contact, variables, hours)
     organization = (
         await session.execute(
-            text("SELECT name, timezone, clock_timestamp() AS read_at FROM organizations WHERE id = :o"), {"o": session.organization_id}
+            text("SELECT name, timezone, quiet_hours, clock_timestamp() AS read_at FROM organizations WHERE id = :o"),
+            {"o": session.organization_id},
         )
     ).one()
-    return Audience(recipients, {"name": organization.name, "timezone": organization.timezone}, organization.read_at)
+    named = {"name": organization.name, "timezone": organization.timezone}
+    return Audience(recipients, named, organization.quiet_hours, organization.read_at)

@@ -291,13 +291,16 @@ async def add_runs(session: OrganizationSession, entering: Sequence[EnteringRun]
 class StartingRuns:
     journey_id: UUID
     version_id: UUID
-    runs: Sequence[tuple[UUID, UUID, bool]]  # run, contact, and whether its cancellation was asked for before its workflow was started
+    runs: Sequence[
+        tuple[UUID, UUID, bool, str | None]
+    ]  # run, contact, whether it is cancelled by then, and why a rule has ended it by then
 
 
 _STARTING = text(
     f"""
     SELECT r.workflow_id, r.journey_id, r.version_id, r.id, r.contact_id,
-      (r.cancel_requested_at IS NOT NULL OR coalesce({CANCELLED_WITH}, false)) AS cancelled
+      (r.cancel_requested_at IS NOT NULL OR coalesce({CANCELLED_WITH}, false)) AS cancelled,
+      CASE WHEN r.exit_requested_at IS NOT NULL THEN coalesce(r.exit_reason, 'exit_rule') END AS leaving
     FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
     WHERE r.organization_id = :o AND r.workflow_id = ANY(CAST(:names AS text[])) AND r.sequence = 0 AND r.replay_of IS NULL
       AND r.campaign_id IS NULL
@@ -308,9 +311,9 @@ _STARTING = text(
 
 async def starting(session: OrganizationSession, names: Sequence[str]) -> dict[str, StartingRuns]:
     """By workflow id: the runs that it is to carry, none of which has begun."""
-    found: defaultdict[tuple[str, UUID, UUID], list[tuple[UUID, UUID, bool]]] = defaultdict(list)
+    found: defaultdict[tuple[str, UUID, UUID], list[tuple[UUID, UUID, bool, str | None]]] = defaultdict(list)
     for row in await session.execute(_STARTING, {"o": session.organization_id, "names": list(names)}):
-        found[row.workflow_id, row.journey_id, row.version_id].append((row.id, row.contact_id, row.cancelled))
+        found[row.workflow_id, row.journey_id, row.version_id].append((row.id, row.contact_id, row.cancelled, row.leaving))
     return {name: StartingRuns(journey_id, version_id, runs) for (name, journey_id, version_id), runs in found.items()}
 
 

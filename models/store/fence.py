@@ -12,7 +12,7 @@ from sqlalchemy import Row, text
 
 from models.domain.decision import Reason
 from models.store.deliveries import pause_in
-from models.store.eligibility import suppression_channels
+from models.store.eligibility import HOURS, suppression_channels
 from models.store.journeys import CANCELLED_WITH
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
@@ -27,6 +27,7 @@ class Passage:
     channel: str
     address_hash: bytes  # what a suppression would know it by
     address: str = field(repr=False)  # as composed; the contact's must still be the same
+    hours: str | None = None  # `Recipient.hours`, which must still be the same; None: its hours do not matter
 
 
 class Word(StrEnum):
@@ -48,8 +49,8 @@ GO = Verdict(Word.GO)
 # Rows are found one by one by their key, whatever the planner believes: without fresh statistics it would rather read
 # every claimed row of the organization. Locked in the order given.
 _ROWS = """mine AS MATERIALIZED (
-      SELECT a.hash, a.channels, a.attempt AS asking, a.address, d.*
-      FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, attempt uuid, hash text, channels text[], address text)
+      SELECT a.hash, a.channels, a.attempt AS asking, a.address, a.hours, d.*
+      FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, attempt uuid, hash text, channels text[], address text, hours text)
       CROSS JOIN LATERAL (
         SELECT d.id, d.attempt, d.state, d.run_id, d.purpose, d.contact_id, d.channel, d.topic_id, d.journey_id, d.campaign_id
         FROM deliveries d WHERE d.organization_id = :o AND d.id = a.id LIMIT 1 FOR UPDATE) d)"""
@@ -61,6 +62,8 @@ _CONSENT = """(SELECT k.status FROM consents k WHERE k.organization_id = :o AND 
 _SAME_ADDRESS = """EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :o AND c.id = m.contact_id AND m.address =
           encode(sha256(convert_to(CASE m.channel WHEN 'email' THEN c.email ELSE c.phone END, 'UTF8')), 'hex'))"""
 _WITH_JOURNEY = f"""EXISTS (SELECT 1 FROM journeys j WHERE j.organization_id = :o AND j.id = r.journey_id AND {CANCELLED_WITH})"""
+_SAME_HOURS = f"""(m.hours IS NULL OR m.hours = (SELECT {HOURS} FROM organizations o JOIN contacts c ON c.organization_id = o.id
+          WHERE o.id = :o AND c.id = m.contact_id))"""
 # The update names its rows by an array: joined to `passing` instead, a plan made when the table was small may read every row
 # of the organization, and ask for consent once for each.
 _PASS = text(
@@ -77,6 +80,7 @@ _PASS = text(
                         AND (r.status IN ('paused', 'cancelled') OR r.cancel_requested_at IS NOT NULL OR r.exit_requested_at IS NOT NULL
                              OR r.replayed_by IS NOT NULL OR {_WITH_JOURNEY}))
         AND {_SAME_ADDRESS}
+        AND {_SAME_HOURS}
         AND {_SUPPRESSED} IS NULL
         AND (m.purpose = 'transactional' OR (
           EXISTS (SELECT 1 FROM topics t WHERE t.organization_id = :o AND t.id = m.topic_id AND t.archived_at IS NULL)
@@ -129,6 +133,7 @@ def _row(passage: Passage) -> dict[str, Any]:
         "hash": passage.address_hash.hex(),
         "channels": suppression_channels(passage.channel),
         "address": sha256(passage.address.encode()).hexdigest(),
+        "hours": passage.hours,
     }
 
 
@@ -141,7 +146,7 @@ def _why_not(row: Row[Any]) -> Verdict:
         return Verdict(Word.HELD, held)
     if (refused := _refused(row)) is not None:
         return Verdict(Word.REFUSED, refused)
-    return Verdict(Word.HELD, "changed")  # what stood in the way has just gone: ask again
+    return Verdict(Word.HELD, "changed")  # its hours are others now, or what stood in the way has just gone: ask again
 
 
 def _held(row: Row[Any]) -> str | None:

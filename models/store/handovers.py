@@ -10,12 +10,14 @@ from models.store import audience, publish_plans
 from models.store.audience import Flags
 from models.store.journeys import CANCELLED_WITH
 from models.store.session import OrganizationSession
+from models.store.waits import UNTAKEN
 
 Subject = tuple[UUID, UUID | None]  # journey and campaign
 
-# A run that is on another version already was handed over before: what waits for it now belongs to its new workflow.
+# A run that is on another version already was handed over before: what waits for it now belongs to its new workflow. All that it did
+# before is on record.
 _TAKE = text(
-    """
+    f"""
     WITH before AS MATERIALIZED (
       SELECT r.id, r.step_id FROM runs r
       WHERE r.organization_id = :o AND r.id = ANY(:ids) AND r.version_id = :old AND r.finished_at IS NULL
@@ -26,8 +28,8 @@ _TAKE = text(
         earlier_versions = r.earlier_versions || r.version_id, updated_at = clock_timestamp()
       FROM before b WHERE r.organization_id = :o AND r.id = b.id),
     closed AS (
-      UPDATE waits w SET state = 'closed', closed_at = clock_timestamp()
-      WHERE w.organization_id = :o AND w.state = 'open' AND w.run_id IN (SELECT id FROM before))
+      UPDATE waits w SET state = 'closed', way = NULL, event_id = NULL, closed_at = clock_timestamp()
+      WHERE w.organization_id = :o AND w.run_id IN (SELECT id FROM before) AND {UNTAKEN})
     SELECT b.step_id, count(*) AS runs FROM before b GROUP BY b.step_id
     """
 )

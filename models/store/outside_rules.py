@@ -1,6 +1,6 @@
 """Exit rules and goals: what ends or counts a run from outside its steps, matched set-based."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlmodel import col
 
+from models.domain.journey.definition import Definition
 from models.store.outbox import OutboxMessage
 from models.store.segment_sql import CompiledRule, compile_rule
 from models.store.session import OrganizationSession
@@ -17,11 +18,11 @@ from models.tables.events import JourneyTrigger
 
 @dataclass(frozen=True)
 class Occasion:
-    """Why rules are looked at: these events, what events these runs missed before they entered, these contacts' changes, or (all None)
-    the passing of time."""
+    """Why rules are looked at: these events, the beginning of these runs (what events they missed before they entered, and what is so
+    already), these contacts' changes, or (all None) the passing of time."""
 
     events: Sequence[UUID] | None = None
-    missed_by: Sequence[UUID] | None = None
+    beginning: Sequence[UUID] | None = None
     contacts: Sequence[UUID] | None = None
 
 
@@ -49,17 +50,21 @@ _AFTER_ENTRY = "coalesce(e.seq > r.entry_seq, e.created_at >= coalesce(r.entered
 _BY_EVENT = f"""
       JOIN events e ON e.organization_id = :o AND e.contact_id = r.contact_id AND e.id = ANY(CAST(:events AS uuid[]))
         AND e.name = :name AND {_AFTER_ENTRY}"""
-# Accepted and matched while the run's contact waited to be let in.
+# Accepted and matched while the run's contact waited to be let in, or while nobody saw the run yet.
 _MISSED = f"e.organization_id = :o AND e.contact_id = r.contact_id AND e.routed_at IS NOT NULL AND {_AFTER_ENTRY}"
 _BY_MISSED_EVENT = f"""
       JOIN events e ON {_MISSED} AND e.name = :name"""
-_MISSING = text(
+_AT_BEGINNING = text(
     f"""
-    SELECT DISTINCT t.id FROM runs r
+    SELECT t.id FROM journey_triggers t
+    WHERE t.organization_id = :o AND t.kind IN ('exit', 'goal') AND t.event_name IS NULL AND t.active
+      AND t.version_id IN (SELECT r.version_id FROM runs r WHERE r.organization_id = :o AND r.id = ANY(CAST(:runs AS uuid[])))
+    UNION
+    SELECT t.id FROM runs r
     JOIN journey_triggers t ON t.organization_id = :o AND t.version_id = r.version_id AND t.kind IN ('exit', 'goal')
       AND t.event_name IS NOT NULL AND t.active
     JOIN events e ON {_MISSED} AND e.name = t.event_name
-    WHERE r.organization_id = :o AND r.id = ANY(CAST(:runs AS uuid[]))
+    WHERE CAST(:missed AS boolean) AND r.organization_id = :o AND r.id = ANY(CAST(:runs AS uuid[]))
     """
 )
 _EXIT = """
@@ -95,16 +100,46 @@ _EXIT_RUNS = text(
 )
 
 
-async def missed(session: OrganizationSession, run_ids: Sequence[UUID]) -> Sequence[JourneyTrigger]:
-    """Exit rules, then goals, about whose events these runs, which enter now, have missed one: between the moment at which they were to
-    enter and now, for a journey may be paused, or its hour full."""
-    ids = (await session.execute(_MISSING, {"o": session.organization_id, "runs": list(run_ids)})).scalars().all()
+Definitions = Callable[[OrganizationSession, UUID], Awaitable[Definition]]  # by version
+
+
+async def begin(
+    session: OrganizationSession, definitions: Definitions, run_ids: Sequence[UUID], now: datetime, *, missed: bool = True
+) -> list[OutboxMessage]:
+    """These runs, which enter now or are on another version now, meet the exit rules and goals about contacts that hold already; with
+    `missed`, also those about events which came since they were to enter and were matched without them: a journey may be paused, or its
+    hour full. Whom to tell. Safe to repeat.
+
+    The caller has taken the routing lock before it wrote anything: what routing took while these runs were not to be seen is seen here,
+    and what it takes later meets them there. For journeys without such rules there is no need for either.
+    """
+    told: list[OutboxMessage] = []
+    for trigger in await _at_beginning(session, run_ids, missed):
+        told += await act(session, trigger, await definitions(session, trigger.version_id), Occasion(beginning=run_ids), now)
+    return told
+
+
+async def _at_beginning(session: OrganizationSession, run_ids: Sequence[UUID], missed: bool) -> Sequence[JourneyTrigger]:
+    """Exit rules, then goals, each in their order."""
+    found = await session.execute(_AT_BEGINNING, {"o": session.organization_id, "runs": list(run_ids), "missed": missed})
+    ids = found.scalars().all()
     if not ids:
         return []
     statement = select(JourneyTrigger).where(
         col(JourneyTrigger.organization_id) == session.organization_id, col(JourneyTrigger.id).in_(ids)
     )
-    return (await session.execute(statement.order_by(col(JourneyTrigger.kind), col(JourneyTrigger.id)))).scalars().all()
+    order = (col(JourneyTrigger.kind), col(JourneyTrigger.position), col(JourneyTrigger.id))
+    return (await session.execute(statement.order_by(*order))).scalars().all()
+
+
+async def act(
+    session: OrganizationSession, trigger: JourneyTrigger, definition: Definition, occasion: Occasion, now: datetime
+) -> list[OutboxMessage]:
+    """The exit rule or goal of this definition has been obeyed. Whom to tell."""
+    if trigger.kind == "exit":
+        return await end_runs(session, trigger, occasion, now)
+    goal = definition.goals[trigger.position]
+    return await count_goal(session, trigger, occasion, goal.window, goal.exit, now)
 
 
 async def end_runs(session: OrganizationSession, trigger: JourneyTrigger, occasion: Occasion, now: datetime) -> list[OutboxMessage]:
@@ -121,7 +156,7 @@ async def count_goal(
     """Runs of the trigger's version that reached the goal after their entry and within `window` of it are counted, once each. With
     `ends`, those under way are over: whom to tell."""
     parts, parameters = _parts(session, trigger, occasion, now)
-    by_event = occasion.events is not None or occasion.missed_by is not None
+    by_event = bool(parts["by_event"])
     parts |= {"event_id": "e.id" if by_event else "CAST(NULL AS uuid)", "at": "e.occurred_at" if by_event else "clock_timestamp()"}
     parts |= {"order": ", e.seq" if by_event else "", "since_entry": _SINCE_ENTRY if by_event else "TRUE"}
     wanted = {**parameters, "goal": trigger.name, "window": window}
@@ -142,9 +177,9 @@ def _parts(
     if occasion.events is not None:
         parts["by_event"] = _BY_EVENT
         parameters |= {"events": list(occasion.events), "name": trigger.event_name}
-    elif occasion.missed_by is not None:
-        parts |= {"by_event": _BY_MISSED_EVENT, "some": "r.id = ANY(CAST(:runs AS uuid[]))"}
-        parameters |= {"runs": list(occasion.missed_by), "name": trigger.event_name}
+    elif occasion.beginning is not None:
+        parts |= {"by_event": _BY_MISSED_EVENT if trigger.event_name else "", "some": "r.id = ANY(CAST(:runs AS uuid[]))"}
+        parameters |= {"runs": list(occasion.beginning), **({"name": trigger.event_name} if trigger.event_name else {})}
     elif occasion.contacts is not None:
         parts["some"] = "r.contact_id = ANY(CAST(:contacts AS uuid[]))"
         parameters["contacts"] = list(occasion.contacts)

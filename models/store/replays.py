@@ -14,16 +14,18 @@ from sqlalchemy import text
 
 from models.domain.audit import Actor, NewEntry
 from models.domain.journey import workflow_id
+from models.domain.journey.definition import Definition
 from models.domain.journey.replay import REPLAYED, Begun
 from models.domain.journey.run import FINISHED
-from models.store import outbox
+from models.store import outbox, outside_rules
 from models.store.journeys import CANCELLED_WITH
 from models.store.outbox import OutboxMessage
 from models.store.replay_chains import begun_with
 from models.store.replay_plans import Plan, ReplayOptions
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
-from models.tables.base import new_id
+from models.store.triggers import listens_to_runs
+from models.tables.base import new_id, utc_now
 
 RUNS_PER_WORKFLOW = 200
 
@@ -76,8 +78,10 @@ async def make(
     session: OrganizationSession, plans: Sequence[Plan], wanted: ReplayOptions, actor: Actor, request_id: UUID | None = None
 ) -> tuple[list[Made], list[NewEntry]]:
     """A new run for each plan, up to `RUNS_PER_WORKFLOW` of one version and campaign in a workflow, and the old ones closed; and what the
-    audit chain is to be told, last in the transaction. `plans`: of runs that `load(…, lock=True)` gave. A constant number of statements.
+    audit chain is to be told, last in the transaction. `plans`: of runs that `load(…, lock=True)` gave. A constant number of statements
+    (and a few for each rule of the journeys). Whom an exit rule about the contact ends by now leaves at once.
 
+    The caller has taken the routing lock before anything else: see `outside_rules.begin`.
     The outbox tells the old runs' workflows, where there still are any, and starts those of the new: routing is to be woken after the
     commit. `request_id`: only for a single plan.
     """
@@ -86,6 +90,7 @@ async def make(
     made = _places(session.organization_id, plans)
     rows = [_row(one, each, wanted, actor, request_id) for one, each in zip(made, plans, strict=True)]
     await session.execute(_INSERT, {"o": session.organization_id, "rows": rowset(rows)})
+    await _begin(session, plans, made)
     closing = rowset([{"id": one.id, "old_id": one.old_id} for one in made])
     await session.execute(_CLOSE, {"o": session.organization_id, "rows": closing, "reason": REPLAYED})
     closed = [each.old.id for each in plans if each.old.status not in FINISHED]
@@ -94,6 +99,17 @@ async def make(
     starts = [OutboxMessage(run_id, "start") for run_id in first.values()]
     await outbox.add(session, [*(OutboxMessage(run_id, "exit", {"reason": REPLAYED}) for run_id in closed), *starts])
     return made, [entry for one, each in zip(made, plans, strict=True) for entry in _entries(one, each, wanted, actor)]
+
+
+async def _begin(session: OrganizationSession, plans: Sequence[Plan], made: Sequence[Made]) -> None:
+    """Nobody need be told: their workflows start with it."""
+    definitions = {each.version.id: each.definition for each in plans}
+
+    async def definition(_: OrganizationSession, version_id: UUID) -> Definition:
+        return definitions[version_id]
+
+    if any(listens_to_runs(each) for each in definitions.values()):
+        await outside_rules.begin(session, definition, [one.id for one in made], utc_now(), missed=False)
 
 
 def _places(organization_id: UUID, plans: Sequence[Plan]) -> list[Made]:
@@ -154,6 +170,7 @@ class StartingRun:
     step_id: str
     begun: Begun
     cancelled: bool  # asked for before its workflow was started
+    leaving: str | None  # a rule of the journey has ended it by then; the reason
     paused: bool  # as the run was whose place it takes
 
 
@@ -172,7 +189,8 @@ class StartingWorkflow:
 _STARTING = text(
     f"""
     SELECT r.workflow_id, r.journey_id, r.version_id, r.campaign_id, coalesce(c.on_error, 'park') AS on_error, r.id, r.contact_id,
-      r.step_id, r.replay, (r.cancel_requested_at IS NOT NULL OR coalesce({CANCELLED_WITH}, false)) AS cancelled
+      r.step_id, r.replay, (r.cancel_requested_at IS NOT NULL OR coalesce({CANCELLED_WITH}, false)) AS cancelled,
+      CASE WHEN r.exit_requested_at IS NOT NULL THEN coalesce(r.exit_reason, 'exit_rule') END AS leaving
     FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
     LEFT JOIN campaigns c ON c.organization_id = :o AND c.id = r.campaign_id
     WHERE r.organization_id = :o AND r.workflow_id = ANY(CAST(:names AS text[])) AND r.replay_of IS NOT NULL AND r.sequence = 0
@@ -188,7 +206,9 @@ async def starting(session: OrganizationSession, names: Sequence[str]) -> list[S
         made = StartingWorkflow(row.workflow_id, row.journey_id, row.version_id, row.campaign_id, row.on_error)
         one = found.setdefault(row.workflow_id, made)
         one.runs.append(
-            StartingRun(row.id, row.contact_id, row.step_id, begun_with(row.replay), row.cancelled, row.replay.get("paused", False))
+            StartingRun(
+                row.id, row.contact_id, row.step_id, begun_with(row.replay), row.cancelled, row.leaving, row.replay.get("paused", False)
+            )
         )
     return list(found.values())
 

@@ -45,12 +45,17 @@ async def create(
     request_id: UUID | None,
     entry_key: str | None = None,
 ) -> Run:
-    """A run outside any campaign exists, active, with no transition recorded: its workflow may be started. It began after the journey's
-    lock was had, by the clock that the journey's cancellation goes by."""
-    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    """A run outside any campaign exists, active, with no transition recorded: its workflow may be started.
+
+    Dated by the database, like events and the cancellation of its journey: which of the two came first is never a matter of two hosts'
+    clocks.
+    """
+    now: Any = func.clock_timestamp()
     run = Run(
         id=run_id,
         organization_id=session.organization_id,
+        created_at=now,
+        updated_at=now,
         journey_id=journey_id,
         version_id=version_id,
         contact_id=contact_id,
@@ -59,7 +64,6 @@ async def create(
         variables=dict(variables),
         request_id=request_id,
         entry_key=entry_key,
-        created_at=now,
     )
     session.add(run)
     await session.flush()

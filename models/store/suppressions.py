@@ -50,15 +50,25 @@ async def suppress(
     Safe to repeat: an address that is suppressed stays so, with its first reason. Locks the audit chain's head:
     call it last in a transaction.
     """
+    added = await add(session, channel, hashes, reason, source)
+    await audit.append(session, added_entries(added, channel, reason, actor))
+    return added
+
+
+async def add(session: OrganizationSession, channel: str, hashes: Sequence[bytes], reason: str, source: str) -> list[UUID]:
+    """As `suppress`, for callers that append `added_entries` to the audit chain themselves, later in the transaction."""
     unique = sorted(set(hashes))  # sorted: two batches lock the rows in one order
     if not unique:
         return []
     parameters = {"o": session.organization_id, "channel": channel, "reason": reason, "source": source}
     rows = await session.execute(_SUPPRESS, parameters | {"ids": [new_id() for _ in unique], "hashes": unique})
-    added: list[UUID] = list(rows.scalars())
+    return list(rows.scalars())
+
+
+def added_entries(added: Sequence[UUID], channel: str, reason: str, actor: Actor) -> list[NewEntry]:
+    """For the audit chain."""
     details = {"channel": channel, "reason": reason}
-    await audit.append(session, [NewEntry("suppression.added", "suppression", str(found), actor, details) for found in added])
-    return added
+    return [NewEntry("suppression.added", "suppression", str(found), actor, details) for found in added]
 
 
 @dataclass(frozen=True)

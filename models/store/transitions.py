@@ -13,7 +13,7 @@ from models.domain.audit import Actor, NewEntry
 from models.domain.journey.failures import Failure, failure
 from models.domain.journey.interpreter import FAILED, SKIPPED_BECAUSE
 from models.domain.journey.run import FINISHED, Phase
-from models.store import audit, brakes, failures
+from models.store import audit, brakes, failures, waits
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
@@ -26,6 +26,7 @@ AUDITED = frozenset(
     }
 )
 
+LEFT = ("skipped", "jumped")  # with the visit that was left, whatever the run did there
 SAID = ("retried", "skipped", "jumped")  # with the reason for that, which is none for the pause beneath which it is done
 
 
@@ -45,6 +46,7 @@ class NewTransition:
     actor: Actor
     details: dict[str, Any]
     beneath: str | None = None  # the phase underneath a pause
+    at_step: str | None = None  # where the run stands after it, if that is another step than the one that it tells of
 
 
 _EVENTS = text(
@@ -66,8 +68,8 @@ _PROJECTION = text(
     WITH told AS MATERIALIZED (
       SELECT a.*
       FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, sequence int, phase text, beneath text, step_id text,
-        wake_at timestamptz, reason text, occurred_at timestamptz, cancel_requested boolean, same_failure boolean, failure_class text,
-        fingerprint text, failed_at timestamptz)
+        wake_at timestamptz, reason text, occurred_at timestamptz, same_failure boolean, failure_class text, fingerprint text,
+        failed_at timestamptz)
       CROSS JOIN LATERAL (
         SELECT r.sequence, r.replayed_by FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1 FOR UPDATE) r
       WHERE a.sequence > r.sequence AND r.replayed_by IS NULL
@@ -83,12 +85,18 @@ _PROJECTION = text(
       failure_class = CASE WHEN a.same_failure THEN r.failure_class ELSE a.failure_class END,
       failure_fingerprint = CASE WHEN a.same_failure THEN r.failure_fingerprint ELSE a.fingerprint END,
       failed_at = CASE WHEN a.same_failure THEN r.failed_at ELSE a.failed_at END,
-      cancel_requested_at = coalesce(r.cancel_requested_at, CASE WHEN a.cancel_requested THEN a.occurred_at END),
       finished_at = CASE WHEN a.phase = ANY(CAST(:finished AS text[])) THEN a.occurred_at END, updated_at = clock_timestamp()
     FROM told a WHERE r.organization_id = :o AND r.id = a.run_id
     """
 )
-
+# Whatever has been recorded since: the last check before a send must find it. The projection has locked all of the rows.
+_CANCEL_REQUESTED = text(
+    """
+    UPDATE runs r SET cancel_requested_at = a.occurred_at
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, occurred_at timestamptz)
+    WHERE r.organization_id = :o AND r.id = a.run_id AND r.cancel_requested_at IS NULL AND r.finished_at IS NULL AND r.replayed_by IS NULL
+    """
+)
 _CLOSE_WAITS = text(
     """
     UPDATE waits SET state = 'closed', closed_at = clock_timestamp()
@@ -114,11 +122,15 @@ async def record(session: OrganizationSession, journey_id: UUID, transitions: Se
         "finished": [str(phase) for phase in FINISHED],
     }
     await session.execute(_PROJECTION, parameters)
+    if asked := {one.run_id: one.occurred_at for one in transitions if one.kind == "cancel_requested"}:
+        rows_asked = [{"run_id": run_id, "occurred_at": at} for run_id, at in asked.items()]
+        await session.execute(_CANCEL_REQUESTED, {"o": session.organization_id, "rows": rowset(rows_asked)})
     latest = {one.run_id: one for one in sorted(transitions, key=lambda one: one.sequence)}
     await session.execute(
         _CLOSE_WAITS, {"o": session.organization_id, "ids": [run for run, one in latest.items() if one.phase in FINISHED]}
     )
     new = [one for one, row in zip(transitions, rows, strict=True) if row["id"] in inserted]
+    await waits.leave(session, [(one.run_id, one.step_id, one.visit) for one in new if one.kind in LEFT and one.step_id and one.visit])
     await failures.seen(session, journey_id, [(failed[key], one) for one in new if (key := (one.run_id, one.sequence)) in failed])
     braked = await brakes.parked(session, {one.run_id for one in new if one.kind == "parked"})
     await audit.append(session, [*(_entry(one) for one in new if one.kind in AUDITED), *(one.entry for one in braked)])
@@ -163,12 +175,11 @@ def _event(one: NewTransition, failed: Failure | None) -> dict[str, Any]:
 def _projected(history: Sequence[NewTransition], failed: Mapping[tuple[UUID, int], Failure]) -> dict[str, Any]:
     last = history[-1]
     return {
-        "cancel_requested": any(one.kind == "cancel_requested" for one in history),
         "run_id": last.run_id,
         "sequence": last.sequence,
         "phase": last.phase,
         "beneath": last.beneath,
-        "step_id": last.step_id,
+        "step_id": last.at_step or last.step_id,
         "wake_at": last.wake_at,
         "reason": None if last.beneath is not None and last.kind in SAID else last.reason,
         "occurred_at": last.occurred_at,

@@ -2,7 +2,7 @@
 
     open ──an event or condition──> matched
       ├────the time is over───────> timed_out
-      └────the run is elsewhere───> closed
+      └────the run is elsewhere───> closed (also from matched, where the run has left without heeding it)
 
 A wait that is opened looks back, and a router looks at the waits that are open. Each takes `routing_lock` first, the waits together
 and the router alone, so that one of the two always sees the other: no event falls between them.
@@ -90,6 +90,18 @@ _TIME_OUT = text(
     WHERE w.organization_id = :o AND w.run_id = a.run_id AND w.step_id = a.step_id AND w.visit = a.visit AND w.state = 'open'
     """
 )
+# The run may have been told of what ended the wait while the skip or the jump was under way, and has not heeded it: then that is not
+# consumed. Who did go by it says so in the timeline, in no later transaction than of the jump that came with it.
+UNTAKEN = """(w.state = 'open' OR w.state = 'matched' AND NOT EXISTS (
+        SELECT 1 FROM run_events t WHERE t.organization_id = :o AND t.run_id = w.run_id AND t.kind = 'matched' AND t.step_id = w.step_id
+          AND t.visit = w.visit))"""
+_LEAVE = text(
+    f"""
+    UPDATE waits w SET state = 'closed', way = NULL, event_id = NULL, closed_at = clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(run_id uuid, step_id text, visit int)
+    WHERE w.organization_id = :o AND w.run_id = a.run_id AND w.step_id = a.step_id AND w.visit = a.visit AND {UNTAKEN}
+    """
+)
 
 
 async def open_waits(
@@ -113,6 +125,14 @@ async def close_waits(
     await _look(session, version_id, definition, waits, now)
     await session.execute(_TIME_OUT, mine)
     return await _matches(session, mine)
+
+
+async def leave(session: OrganizationSession, visits: Sequence[tuple[UUID, str, int]]) -> None:
+    """Runs have left these visits, by run, step and visit, without heeding what they waited for: they wait there no longer, and an event
+    that has ended such a wait may end another. To be called in the transaction that has their timeline say so."""
+    if visits:
+        rows = [{"run_id": run_id, "step_id": step_id, "visit": visit} for run_id, step_id, visit in sorted(visits)]
+        await session.execute(_LEAVE, {"o": session.organization_id, "rows": rowset(rows)})
 
 
 async def _look(session: OrganizationSession, version_id: UUID, definition: Definition, waits: Sequence[NewWait], now: datetime) -> None:

@@ -5,7 +5,6 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 
 Place = tuple[UUID, str]  # version and step
@@ -20,19 +19,18 @@ _AWAITING = text(
 _CONDITIONS = """
     SELECT DISTINCT version_id, step_id FROM waits
     WHERE organization_id = :o AND state = 'open' AND has_condition AND {some} ORDER BY 1, 2"""
-_WAITED_AT = text(
+_VERSIONS = text(
     """
-    SELECT DISTINCT version_id, step_id FROM runs
-    WHERE organization_id = :o AND contact_id = ANY(CAST(:contacts AS uuid[])) AND finished_at IS NULL AND wake_at IS NOT NULL
-      AND step_id IS NOT NULL ORDER BY 1, 2
+    SELECT DISTINCT version_id FROM runs
+    WHERE organization_id = :o AND contact_id = ANY(CAST(:contacts AS uuid[])) AND finished_at IS NULL ORDER BY 1
     """
 )
-_WAITING_AT = text(
+_RUNS = text(
     """
-    SELECT r.id FROM runs r
-    JOIN jsonb_to_recordset(CAST(:places AS jsonb)) AS p(version_id uuid, step_id text) USING (version_id, step_id)
-    WHERE r.organization_id = :o AND r.contact_id = ANY(CAST(:contacts AS uuid[])) AND r.finished_at IS NULL AND r.wake_at IS NOT NULL
-    ORDER BY r.id
+    SELECT id FROM runs
+    WHERE organization_id = :o AND contact_id = ANY(CAST(:contacts AS uuid[])) AND version_id = ANY(CAST(:versions AS uuid[]))
+      AND finished_at IS NULL
+    ORDER BY id
     """
 )
 
@@ -50,14 +48,12 @@ async def steps_with_conditions(session: OrganizationSession, contacts: Sequence
     return [(row.version_id, row.step_id) for row in await session.execute(text(_CONDITIONS.format(some=some)), wanted)]
 
 
-async def steps_waited_at(session: OrganizationSession, contacts: Sequence[UUID]) -> list[Place]:
-    """Where runs of these contacts wait for a time."""
-    rows = await session.execute(_WAITED_AT, {"o": session.organization_id, "contacts": list(contacts)})
-    return [(row.version_id, row.step_id) for row in rows]
+async def versions_under_way(session: OrganizationSession, contacts: Sequence[UUID]) -> list[UUID]:
+    """On which runs of these contacts are."""
+    return list((await session.execute(_VERSIONS, {"o": session.organization_id, "contacts": list(contacts)})).scalars())
 
 
-async def runs_waiting_at(session: OrganizationSession, contacts: Sequence[UUID], places: Sequence[Place]) -> list[UUID]:
-    """The runs of these contacts that wait for a time at these places."""
-    rows = rowset([{"version_id": version_id, "step_id": step_id} for version_id, step_id in places])
-    wanted = {"o": session.organization_id, "contacts": list(contacts), "places": rows}
-    return list((await session.execute(_WAITING_AT, wanted)).scalars())
+async def runs_under_way(session: OrganizationSession, contacts: Sequence[UUID], versions: Sequence[UUID]) -> list[UUID]:
+    """The runs of these contacts on these versions, wherever they stand."""
+    wanted = {"o": session.organization_id, "contacts": list(contacts), "versions": list(versions)}
+    return list((await session.execute(_RUNS, wanted)).scalars())

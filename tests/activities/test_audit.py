@@ -61,6 +61,22 @@ async def test_an_older_transition_does_not_turn_the_projection_back(world: Worl
     assert await world.one("SELECT count(*) FROM run_events") == 2
 
 
+async def test_a_cancellation_that_is_recorded_late_still_stands(world: World) -> None:
+    """A message is in flight, and the last check before it obeys this: a later word was faster on record."""
+    run, over, replayed = await world.people(3)
+    later = [happened(run, 6, "step_cancelled", "active", step_id="news"), happened(over, 6, "completed", "completed", step_id="news")]
+    await record(world, *later, happened(replayed, 6, "parked", "needs_attention", step_id="news", reason="missing_value"))
+    await world.sql("UPDATE runs SET replayed_by = :other WHERE id = :id", id=replayed, other=over)
+    asked = [happened(each, 5, "cancel_requested", "active", step_id="news") for each in (run, over, replayed)]
+    for _ in range(2):
+        await record(world, *asked)
+    rows = [await run_row(world, each) for each in (run, over, replayed)]
+    assert [row["cancel_requested_at"] for row in rows] == [NOON + timedelta(seconds=5), None, None]
+    assert [row["sequence"] for row in rows] == [6, 6, 6]
+    await record(world, happened(run, 7, "cancel_requested", "active", step_id="news"))
+    assert (await run_row(world, run))["cancel_requested_at"] == NOON + timedelta(seconds=5)
+
+
 async def test_an_operators_act_is_recorded_under_their_name(world: World) -> None:
     run, user = await world.contact(), new_id()
     await record(world, happened(run, 1, "paused", "paused", actor_kind="user", actor_id=user, reason="asked by the customer"))

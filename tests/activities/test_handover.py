@@ -20,8 +20,9 @@ from models.domain.journey import workflow_id
 from models.domain.journey.content_hash import stored
 from models.domain.journey.definition import Definition
 from models.domain.journey.run import RunState
-from models.store import publish_plans, runs, timelines
+from models.store import publish_plans, runs, timelines, triggers
 from models.tables.base import new_id
+from models.tables.journeys import JourneyVersion
 from tests.activities import recorder
 from tests.activities.world import Crash, World
 
@@ -39,8 +40,10 @@ class Handing:
         self.temporal = temporal
         self.plan_id, self.version_id = new_id(), new_id()
 
-    async def build(self, count: int = 3) -> "Handing":
+    async def build(self, count: int = 3, **rules: Any) -> "Handing":
+        """`rules`: of the second version."""
         world = self.world
+        second = {**named(world.definition(), "second"), **rules}
         self.runs = await world.people(count)
         await world.sql("UPDATE runs SET step_id = 'news', status = 'waiting', sequence = 3")
         await world.sql(
@@ -48,8 +51,13 @@ class Handing:
                VALUES (:id, :o, :journey_id, 2, CAST(:definition AS jsonb), 'second')""",
             id=self.version_id,
             journey_id=world.journey_id,
-            definition=json.dumps(named(world.definition(), "second")),
+            definition=json.dumps(second),
         )
+        async with world.database.organization(world.organization_id) as session:
+            version = JourneyVersion(
+                id=self.version_id, organization_id=world.organization_id, journey_id=world.journey_id, number=2, content_hash="second"
+            )
+            await triggers.put_in_force(session, version, Definition.model_validate(second))
         step = {"version_id": str(world.version_id), "number": 1, "step_id": "news", "choice": "move", "to_step": "receipt"}
         choices = {"actor": {"kind": "user", "id": str(new_id())}, "steps": [step], "moved": {}, "exited_before": {}}
         await world.sql(
@@ -131,6 +139,16 @@ async def handing(world: World, temporal: Client) -> Handing:
     return await Handing(world, temporal).build()
 
 
+async def test_whom_a_rule_of_the_new_version_about_contacts_ends_already_arrives_and_leaves(world: World, temporal: Client) -> None:
+    handing = await Handing(world, temporal).build(2, exits=[{"name": "customer", "when": {"tag": "customer"}}])
+    customer, reader = handing.runs
+    await world.sql("UPDATE contacts SET tags = '{customer}' WHERE id = :id", id=world.contacts[customer])
+    await world.sql("DELETE FROM contact_changes")  # as routing does, which finds no such rule for runs of the first version
+    await handing.run()
+    leaving = {state.run_id: state.leaving for state in (await handing.given()).runs}
+    assert leaving == {customer: "exit_rule:customer", reader: None}
+
+
 async def test_rows_and_workflow_are_the_new_versions(handing: Handing) -> None:
     await handing.run()
     assert {(row["version_id"], row["workflow_id"]) for row in await handing.rows()} == {(handing.version_id, handing.workflow_id)}
@@ -188,6 +206,17 @@ async def test_a_retry_leaves_what_the_new_workflow_waits_for(handing: Handing) 
     await handing.wait(handing.runs[0], handing.version_id, "answer")
     await handing.run()
     assert await handing.waits() == [("answer", "open"), ("news", "closed")]
+
+
+async def test_an_event_that_ended_the_old_wait_is_free_again_unless_the_run_went_by_it(handing: Handing) -> None:
+    stays, goes = handing.runs[:2]
+    for run in (stays, goes):
+        await handing.wait(run, handing.world.version_id, "news")
+    await handing.world.sql("UPDATE waits SET state = 'matched', way = 0, event_id = gen_random_uuid()")
+    await handing.tell(goes, ("matched", "news"))
+    await handing.run()
+    rows = await handing.world.sql("SELECT run_id, state, event_id IS NULL AS free FROM waits")
+    assert {row["run_id"]: (row["state"], row["free"]) for row in rows} == {stays: ("closed", True), goes: ("matched", False)}
 
 
 async def test_a_retry_does_not_take_back_a_run_that_has_moved_on(handing: Handing) -> None:
@@ -369,3 +398,20 @@ async def test_a_plan_is_completed_once_when_nobody_stands_there(handing: Handin
         assert (await ActivityEnvironment().run(finish, plan)).finished is True
     assert await handing.world.actions("journey.publish_plan") == ["journey.publish_plan_completed"]
     assert await handing.moved() == 3  # kept as it was at the end
+
+
+async def test_who_leaves_is_told_by_the_outbox_where_temporal_takes_nothing_for_the_workflow(handing: Handing) -> None:
+    class Refuses(SaysSomething):
+        def get_workflow_handle(self, name: str) -> Any:
+            return self
+
+        async def signal(self, *_: Any) -> None:
+            raise RPCError("exceeded workflow execution limit for signal events", RPCStatusCode.INVALID_ARGUMENT, b"")
+
+    leave = "UPDATE runs SET exit_requested_at = now(), exit_reason = 'bought' WHERE id = (SELECT min(id::text)::uuid FROM runs)"
+    await handing.run(Refuses(handing, leave, "UPDATE journeys SET paused_at = now()"))
+    rows = await handing.world.sql("SELECT kind, body FROM run_messages ORDER BY id")
+    assert [(row["kind"], row["body"]) for row in rows] == [
+        ("exit", {"reason": "bought"}),
+        ("start", {"workflow_id": handing.workflow_id}),
+    ]

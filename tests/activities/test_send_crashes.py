@@ -1,8 +1,9 @@
 """Whatever is killed whenever: no message twice, none lost, and doubt is called doubt."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import ledger, other_attempts
+from activities import other_attempts
 from activities.claiming import Claimer
 from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger, Unwritable
@@ -20,13 +21,16 @@ from activities.lines import Lines
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities
 from activities.versions import Versions
-from models.store import deliveries, fence, suppressions
+from models.domain.audit import SYSTEM
+from models.store import consents, deliveries, fence, suppressions
+from models.store.consents import NewConsent
 from models.store.deliveries import DeliveryRow, Settlement
-from models.store.fence import Passage
+from models.store.fence import Passage, Verdict, Word
 from models.store.session import OrganizationSession
+from models.store.suppressions import address_hash
 from models.tables.base import new_id
 from tests.activities.test_lock_orders import take_both
-from tests.activities.world import Crash, FakeProvider, World
+from tests.activities.world import NOON, Crash, FakeProvider, World
 
 
 async def send(world: World, provider: FakeProvider, run_ids: list[UUID], **asked: Any) -> list[SendResult]:
@@ -123,7 +127,7 @@ async def test_a_claim_leaves_a_row_that_is_in_another_transactions_hands_to_tha
     claimer = Claimer(world.database, Versions(), world.settings)
     async with world.database.organization(world.organization_id) as session:
         await deliveries.lock(session, [held])
-        claimed = await claimer.claim(world.batch(runs), new_id())  # would wait for ever for a row that it wanted to lock
+        claimed = await claimer.claim(world.batch(runs), new_id(), NOON)  # would wait for ever for a row that it wanted to lock
     assert {one.run_id for one in claimed.others} == {runs[1]}
     assert {result.outcome for result in await send(world, provider, runs)} == {SendOutcome.ACCEPTED}
     assert len(provider.accepted) == 3
@@ -290,6 +294,106 @@ async def test_a_topic_archived_meanwhile_refuses_marketing_only(world: World, p
     assert (await send(world, provider, [run], step_id="receipt"))[0].outcome is SendOutcome.ACCEPTED
 
 
+QUIET = """UPDATE organizations SET quiet_hours = '{"email": {"start": "11:00", "end": "13:00"}}'"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [QUIET, "UPDATE organizations SET timezone = 'Asia/Tokyo'", "UPDATE contacts SET timezone = 'Asia/Tokyo' WHERE id = :id"],
+)
+async def test_hours_that_change_meanwhile_are_judged_anew(world: World, provider: FakeProvider, change: str) -> None:
+    before, after = await world.people(2)
+    values = {"id": world.contacts[after]} if ":id" in change else {}
+    assert (await send(world, provider, [before]))[0].outcome is SendOutcome.ACCEPTED
+    provider.before = [once(lambda: world.sql(change, **values), world.contacts[after])]
+    (result,) = await send(world, provider, [after])
+    assert (result.outcome, result.reason) == (SendOutcome.PAUSED, "changed")
+    row = await world.delivery(after)
+    assert (row["state"], row["attempt"], row["attempts"]) == ("claimed", None, 0)
+    provider.before.clear()
+    (again,) = await send(world, provider, [after], round=1)
+    assert (again.outcome, again.reason) == ((SendOutcome.PAUSED, "quiet_hours") if change == QUIET else (SendOutcome.ACCEPTED, None))
+    assert len(provider.accepted) == (1 if change == QUIET else 2)
+
+
+async def test_hours_that_have_changed_since_they_were_asked_about_hold_for_what_is_not_exempt(
+    world: World, provider: FakeProvider
+) -> None:
+    run = await world.contact()
+    await world.sql(QUIET)  # its visit was told that it may leave at any time
+    (result,) = await send(world, provider, [run])
+    assert (result.outcome, result.reason) == (SendOutcome.PAUSED, "quiet_hours")
+    assert provider.called == []
+    receipt = await world.contact()
+    provider.before = [once(lambda: world.sql("UPDATE organizations SET quiet_hours = '{}'"), world.contacts[receipt])]
+    assert (await send(world, provider, [receipt], step_id="receipt"))[0].outcome is SendOutcome.ACCEPTED
+
+
+async def moved_to_another_version(world: World, provider: FakeProvider, first: dict[str, Any], second: dict[str, Any]) -> UUID:
+    """A run that a pause has kept back at the fence, at `news` of a version where that step is `first`; it is on another one by now,
+    where that is `second`, and on its first visit again. Its journey goes on."""
+    run = await world.contact()
+    for number, step in ((2, first), (3, second)):
+        if number == 3:
+            await world.sql("UPDATE journeys SET paused_at = now()")
+            (result,) = await send(world, provider, [run])
+            assert (result.outcome, result.reason) == (SendOutcome.PAUSED, "journey_paused")
+            await world.sql("UPDATE journeys SET paused_at = NULL")
+        definition = json.loads(world.definition().model_dump_json())
+        definition["steps"]["news"] |= step
+        world.version_id = new_id()
+        await world.sql(
+            """INSERT INTO journey_versions (id, organization_id, journey_id, number, definition, content_hash)
+               VALUES (:id, :o, :journey_id, :number, CAST(:definition AS jsonb), '')""",
+            id=world.version_id,
+            journey_id=world.journey_id,
+            number=number,
+            definition=json.dumps(definition),
+        )
+    return run
+
+
+@pytest.mark.parametrize("before", ["transactional", "another topic"])
+async def test_a_row_of_an_earlier_version_is_judged_by_what_is_asked_now(world: World, provider: FakeProvider, before: str) -> None:
+    other = await another_topic(world)
+    first = {"purpose": "transactional", "topic_id": None} if before == "transactional" else {"topic_id": str(world.topic_id)}
+    run = await moved_to_another_version(world, provider, first, {"purpose": "marketing", "topic_id": str(other)})
+    await consent_to(world, run, other, "granted")
+    provider.before = [once(lambda: consent_to(world, run, other, "withdrawn"), world.contacts[run])]
+    (result,) = await send(world, provider, [run], round=1)
+    assert (result.outcome, result.reason) == (SendOutcome.REFUSED, "consent_withdrawn")
+    assert provider.accepted == []
+
+
+async def test_a_topic_that_an_earlier_version_named_stands_in_no_ones_way(world: World, provider: FakeProvider) -> None:
+    other, template = await another_topic(world), new_id()
+    await world.sql(
+        """INSERT INTO template_versions (id, organization_id, template_id, number, subject, html, text, variables, content_hash)
+           SELECT :id, organization_id, template_id, 2, 'Second', html, text, variables, '' FROM template_versions""",
+        id=template,
+    )
+    second = {"purpose": "marketing", "topic_id": str(other), "template_version_id": str(template)}
+    run = await moved_to_another_version(world, provider, {}, second)
+    await consent_to(world, run, other, "granted")
+    await world.sql("UPDATE topics SET archived_at = now() WHERE id = :id", id=world.topic_id)
+    assert (await send(world, provider, [run], round=1))[0].outcome is SendOutcome.ACCEPTED
+    row = await world.delivery(run)
+    assert (row["version_id"], row["template_version_id"], row["topic_id"]) == (world.version_id, template, other)
+
+
+async def another_topic(world: World) -> UUID:
+    topic_id = new_id()
+    insert = "INSERT INTO topics (id, organization_id, key, name, description) VALUES (:id, :o, 'tips', 'Tips', '')"
+    await world.sql(insert, id=topic_id)
+    return topic_id
+
+
+async def consent_to(world: World, run_id: UUID, topic_id: UUID, status: Any) -> None:
+    async with world.database.organization(world.organization_id) as session:
+        line = NewConsent(world.contacts[run_id], topic_id, "email", status, "form", "test", {}, SYSTEM, datetime.now(UTC))
+        await consents.record(session, [line])
+
+
 async def test_an_address_changed_meanwhile_is_not_written_to_and_the_next_attempt_writes_to_the_new_one(
     world: World, provider: FakeProvider
 ) -> None:
@@ -397,18 +501,34 @@ async def test_an_opt_out_and_its_suppression_are_written_together_or_not_at_all
     run = await world.contact()
     provider.answer = ProviderAnswer(SendOutcome.OPTED_OUT, "stop")
     states: list[str] = []
-    really = suppressions.suppress
+    really = suppressions.add
 
     async def fails_once(*given: Any) -> Any:
         states.append((await world.delivery(run))["state"])
         return away() if len(states) == 1 else await really(*given)
 
-    monkeypatch.setattr(ledger, "suppress", fails_once)
+    monkeypatch.setattr(suppressions, "add", fails_once)
     assert (await send(world, provider, [run]))[0].outcome is SendOutcome.OPTED_OUT
     assert states == ["transmitting", "transmitting"]
     assert (await world.delivery(run))["state"] == "failed"
     assert await world.one("SELECT count(*) FROM suppressions") == 1
     assert sorted(await world.actions("suppression.") + await world.actions("delivery.")) == ["delivery.failed", "suppression.added"]
+
+
+async def test_an_opt_out_holds_for_what_is_about_to_pass_in_the_same_transaction(world: World, provider: FakeProvider) -> None:
+    left, asking = await world.people(2)
+    hashed = address_hash(world.settings.derive_key("suppressions"), "email", address := f"{world.contacts[asking]}@example.com")
+    provider.before.append(crash)
+    with pytest.raises(Crash):
+        await send(world, provider, [left, asking])
+    rows = {run: await world.delivery(run) for run in (left, asking)}
+    book = Ledger(world.database)
+    told = Settlement(rows[left]["id"], rows[left]["attempt"], "failed", "opted_out", suppress=("email", hashed))
+    done = book.settle(world.organization_id, told)
+    passage = Passage(rows[asking]["id"], rows[asking]["attempt"], "email", hashed, address)
+    verdict = await book.fence(world.organization_id, passage)
+    await done
+    assert verdict == Verdict(Word.REFUSED, "suppressed")
 
 
 async def test_without_the_database_nothing_passes_the_fence(world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:

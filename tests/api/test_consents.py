@@ -1,10 +1,14 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from models.domain.audit import SYSTEM
+from models.store import consents
+from models.store.consents import NewConsent
 from models.store.session import Database
 from tests.api.conftest import Cast, Person
 
@@ -21,6 +25,11 @@ async def prepare(person: Person) -> tuple[str, str]:
 async def current(person: Person, contact_id: str) -> list[tuple[str, str]]:
     items = (await person.client.get(f"/v1/contacts/{contact_id}/consents")).json()["items"]
     return [(line["channel"], line["status"]) for line in items]
+
+
+async def current_topics(person: Person, contact_id: str) -> list[tuple[str, str]]:
+    items = (await person.client.get(f"/v1/contacts/{contact_id}/consents")).json()["items"]
+    return [(line["topic_key"], line["status"]) for line in items]
 
 
 async def test_the_latest_moment_decides_not_the_order_of_arrival(alice: Person) -> None:
@@ -47,6 +56,38 @@ async def test_of_two_lines_of_one_moment_the_later_written_decides(alice: Perso
     same = LINE | {"contact_id": contact_id, "topic": "news", "occurred_at": "2026-01-01T00:00:00Z"}
     await alice.client.post("/v1/consents", json=[same | {"status": "granted"}, same | {"status": "withdrawn"}])
     assert await current(alice, contact_id) == [("email", "withdrawn")]
+
+
+@pytest.mark.parametrize("statuses", [("granted", "withdrawn"), ("withdrawn", "granted")])
+async def test_of_lines_of_one_request_that_say_no_time_a_withdrawal_is_in_force(alice: Person, statuses: tuple[str, ...]) -> None:
+    contact_id, _ = await prepare(alice)
+    lines = [LINE | {"contact_id": contact_id, "topic": "news", "status": status} for status in statuses]
+    written = (await alice.client.post("/v1/consents", json=lines)).json()["items"]
+    assert [line["status"] for line in written] == list(statuses)
+    assert await current(alice, contact_id) == [("email", "withdrawn")]
+    assert (
+        await alice.client.post("/v1/consents", json=LINE | {"contact_id": contact_id, "topic": "news", "status": "granted"})
+    ).is_success
+    assert await current(alice, contact_id) == [("email", "granted")]
+
+
+async def test_what_is_said_now_is_in_force_though_a_host_that_is_ahead_has_dated_a_line_later(alice: Person, database: Database) -> None:
+    contact_id, topic_id = await prepare(alice)
+    other = (await alice.client.post("/v1/topics", json={"key": "tips", "name": "Tips"})).json()["id"]
+    ahead = datetime.now(UTC) + timedelta(seconds=50)
+    async with database.organization(alice.organization_id) as session:
+        for topic in (topic_id, other):
+            line = NewConsent(UUID(contact_id), UUID(topic), "email", "granted", "form", "test", {}, SYSTEM, ahead)
+            await consents.record(session, [line])
+    leaving = LINE | {"contact_id": contact_id, "topic": "news", "status": "withdrawn"}
+    stated = leaving | {"topic": "tips", "occurred_at": (datetime.now(UTC) - timedelta(seconds=10)).isoformat()}
+    assert (await alice.client.post("/v1/consents", json=[leaving, stated])).status_code == 201
+    assert sorted(await current_topics(alice, contact_id)) == [("news", "withdrawn"), ("tips", "granted")]  # a time that was said stands
+    written = (await alice.client.get(f"/v1/consents?contact_id={contact_id}")).json()["items"][-2:]
+    assert {line["topic_id"]: datetime.fromisoformat(line["occurred_at"]) for line in written} == {
+        topic_id: ahead + timedelta(microseconds=2),
+        other: datetime.fromisoformat(stated["occurred_at"]),
+    }
 
 
 async def test_a_list_is_written_whole_or_not_at_all(alice: Person) -> None:

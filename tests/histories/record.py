@@ -51,7 +51,8 @@ from models.domain.journey.steps.wait_for import AwaitedEvent
 from models.settings import Settings
 from tests.temporal import temporal_server
 from tests.workflows.fakes import Fakes
-from tests.workflows.test_journey import SCOPE, WELCOME, control, mended, some_runs, start, through, until, working
+from tests.workflows.test_journey import RENEWAL, SCOPE, WELCOME, control, mended, some_runs, start, through, until, working
+from tests.workflows.test_operating import TWO_WAITS
 from workflows.braking import BrakingWorkflow
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
@@ -238,6 +239,60 @@ async def skip_jump_cancel_a_step_and_spread(server: WorkflowEnvironment, fakes:
     return handle
 
 
+async def waits_left_by_a_skip_and_a_jump(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    """Each to another wait for the same event, which then comes."""
+    skips, jumps = some_runs(2, "first")
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, [skips, jumps], definition=TWO_WAITS)
+        await until(lambda: list(fakes.phases().values()) == ["waiting"] * 2)
+        for command, run in (("skip", skips), ("jump", jumps)):
+            said = RunControl.model_validate({"command": command, "run_ids": [run.run_id], "to_step": "second"})
+            await handle.execute_update("control_runs", said)
+        await until(lambda: [fakes.kinds(run.run_id)[-1] for run in (skips, jumps)] == ["waiting"] * 2)
+        visits = ((skips, 1), (jumps, 2))
+        told = [RunMessage(run_id=run.run_id, kind="matched", step_id="second", visit=visit, index=0) for run, visit in visits]
+        await handle.signal("tell", RunMessages(messages=told))
+        await handle.result()
+    return handle
+
+
+async def contact_changed_while_its_wait_is_planned(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    """Of two runs whose waits are being planned; the other's contact stays."""
+    runs, day = some_runs(2, "renewal"), datetime.now(UTC)
+    fakes.answer = lambda question, visit: StepAnswer(run_id=visit.run_id, until=day + timedelta(days=5 + visit.round))
+    fakes.may_answer.clear()
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, runs, definition=RENEWAL)
+        await until(lambda: fakes.calls["plan_waits"] == 1)
+        await handle.signal("tell", RunMessages(messages=[RunMessage(run_id=runs[0].run_id, kind="reconsider")]))
+        fakes.may_answer.set()
+        await until(lambda: list(fakes.phases().values()) == ["waiting"] * 2)
+    await server.fast_forward(handle, timedelta(days=7))
+    await handle.result()
+    return handle
+
+
+async def event_faster_than_a_failure(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[Any, Any]:
+    """Of two runs whose wait cannot be opened one is told of its event: it is skipped, the other retried."""
+    runs = some_runs(2, "first")
+    fakes.hopeless = True
+    fakes.may_answer.clear()
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, runs, definition=TWO_WAITS)
+        await until(lambda: fakes.calls["open_waits"] == 1)
+        early = RunMessage(run_id=runs[0].run_id, kind="matched", step_id="first", visit=1, index=0)
+        await handle.signal("tell", RunMessages(messages=[early]))
+        fakes.may_answer.set()
+        await until(lambda: list(fakes.phases().values()) == ["needs_attention"] * 2)
+        fakes.hopeless = False
+        await control(handle, "skip", [runs[0].run_id])
+        await control(handle, "retry", [runs[1].run_id])
+        await until(lambda: list(fakes.phases().values()) == ["waiting"] * 2)
+        await control(handle, "cancel", [run.run_id for run in runs])
+        await handle.result()
+    return handle
+
+
 EVERY_KIND = Definition(
     start="part",
     steps={
@@ -324,6 +379,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     braking_of_a_journey,
     operation_of_three_pages,
     skip_jump_cancel_a_step_and_spread,
+    waits_left_by_a_skip_and_a_jump,
+    contact_changed_while_its_wait_is_planned,
+    event_faster_than_a_failure,
 )
 
 

@@ -73,6 +73,34 @@ async def test_a_run_that_enters_when_its_exit_condition_holds_already_leaves(st
     assert run["reason"] == "exit_rule:customer" and not await acme.mails()
 
 
+async def test_whom_an_exit_rule_about_contacts_ends_already_gets_no_mail_whatever_brings_them_in(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    customer, reader = await acme.contact(tags=["customer"]), await acme.contact()
+    await acme.consent([customer, reader], topic)
+    rules = {
+        "exits": [{"name": "customer", "when": {"tag": "customer"}}],
+        "goals": [{"name": "reader", "when": {"not": {"tag": "customer"}}}],
+    }
+    entry = {"triggers": [{"kind": "event", "event": "signed up"}]}
+    journey = await acme.publish("mail", {"mail": await mail(acme, topic)}, entry=entry, **rules)
+    async with stack.working():
+        campaign = await acme.until_campaign(await acme.launch(journey))
+        for contact in (customer, reader):
+            await acme.start_run(journey, contact)
+        await acme.post("/events", [{"name": "signed up", "contact_id": contact} for contact in (customer, reader)])
+        await runs_of(acme, journey, 3, "completed")
+        ended = [run for run in await runs_of(acme, journey, 3, "exited") if run["status"] == "exited"]
+    assert campaign["progress"]["runs"] == {"completed": 1, "exited": 1}
+    assert {(run["contact_id"], run["reason"]) for run in ended} == {(customer, "exit_rule:customer")}
+    assert {run["entry_source"] for run in ended} == {"campaign", "api", "event"}
+    for run in ended:
+        assert [entry["kind"] for entry in await acme.timeline(run["id"]) if entry["source"] == "event"] == ["entered", "exited"]
+    [address] = {await acme.address(run) for run in await acme.every("/runs", contact_id=reader)}
+    assert await acme.mails() == {address: 3}
+    [goal] = (await acme.get(f"/journeys/{journey}/goals"))["items"]
+    assert (goal["runs"], goal["reached"]) == (6, 3)
+
+
 async def test_another_journey_is_entered_by_its_own_rules_and_told_the_variables(stack: Stack, acme: Organization) -> None:
     topic = await acme.topic()
     contact = await acme.contact()

@@ -118,6 +118,40 @@ async def test_what_happened_to_runs_meanwhile_is_a_result_of_its_own(stack: Sta
     assert done["progress"] == {"pending": 0, "done": 2, "unchanged": 2, "failed": 0, "left_alone": 0}
 
 
+async def test_a_paused_run_that_jumps_or_skips_is_on_record_where_it_has_arrived(stack: Stack, acme: Organization) -> None:
+    """So that an operation, a publish plan and a replay of what lost its workflow find it there, although it does nothing there yet."""
+    template, topic = await acme.template(), await acme.topic()
+    mail: Document = {"kind": "send", "template_id": template, "topic_id": topic}
+    steps = {"long": {**WAITS["long"], "next": "first"}, "first": {**mail, "next": "second"}, "second": mail}
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("long", steps)
+            jumps, skips = [await acme.start_run(journey, await acme.contact()) for _ in range(2)]
+            await standing(acme, journey, {("waiting", "long"): 2})
+            await acme.call("PUT", f"/runs/{jumps}/pause", {"reason": "wait"})
+            await acme.call("PUT", f"/journeys/{journey}/pause", {"reason": "wrong price"})
+            await standing(acme, journey, {("paused", "long"): 2})
+            await acme.call("PUT", f"/runs/{jumps}/jump", {"step_id": "second", "reason": "had the first by post"})
+            await acme.call("PUT", f"/runs/{skips}/skip", {"step_id": "long", "reason": "bought"})
+            await standing(acme, journey, {("paused", "second"): 1, ("paused", "first"): 1})
+
+            again = await acme.client.put(f"/v1/runs/{skips}/skip", json={"step_id": "long", "reason": "bought"})
+            assert again.status_code == 409 and "it stands at first now" in again.json()["detail"]
+            skipped = await carry_out(acme, "skip", {"journey_id": journey, "step_id": "first"})
+            assert (skipped["runs"], skipped["progress"]["done"]) == (1, 1)
+            await standing(acme, journey, {("paused", "second"): 2})
+
+            revision = (await acme.get(f"/journeys/{journey}"))["revision"]
+            draft = {"start": "long", "steps": {**steps, "long": {**steps["long"], "duration": "P2D"}}}
+            await acme.call("PATCH", f"/journeys/{journey}/draft", {"draft": draft}, headers={"If-Match": f'"{revision}"'})
+            plan = await acme.post(f"/journeys/{journey}/publish-plans", None)
+            choices = [{"version": 1, "step_id": "second", "choice": "move", "to_step": "long"}]
+            path = f"/journeys/{journey}/publish-plans/{plan['id']}"
+            await acme.call("PUT", f"{path}/execution", {"fingerprint": plan["fingerprint"], "choices": choices})
+            await acme.until(lambda: acme.get(path), lambda found: found["status"] == "completed")
+            await standing(acme, journey, {("paused", "long"): 2})
+
+
 async def move(acme: Organization, journey: str, expected: set[str]) -> None:
     """By a publish plan: whoever is at `long` arrives there anew, on the next version."""
     plan = await acme.post(f"/journeys/{journey}/publish-plans", None)

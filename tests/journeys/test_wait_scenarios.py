@@ -269,3 +269,29 @@ async def test_scenario_22_deliveries_of_a_hidden_event_stay_out_of_lists(stack:
     assert sum((await acme.mails()).values()) == 1
     assert await acme.every("/deliveries") == []
     assert len(await acme.every("/deliveries", hidden=True)) == 1
+
+
+async def test_an_event_that_comes_after_its_wait_was_skipped_ends_the_next_one(stack: Stack, acme: Organization) -> None:
+    """It comes while the message between the two is held."""
+    topic = await acme.topic()
+    contact = await acme.contact(timezone="UTC")
+    await acme.consent([contact], topic)
+    now = datetime.now(UTC)
+    night = {"start": f"{(now.hour - 1) % 24:02}:00", "end": f"{(now.hour + 2) % 24:02}:00"}
+    await acme.call("PATCH", "/organization", {"quiet_hours": {"email": night}, "timezone": "UTC"})
+    first, second = ({"kind": "wait_for", "events": [{"event": "paid", "next": next}]} for next in ("mail", "end"))
+    steps = {"first": first, "mail": await mail(acme, topic, "second"), "second": second, "end": {"kind": "exit", "reason": "paid"}}
+    journey = await acme.publish("first", steps)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            run = await acme.start_run(journey, contact)
+            await acme.until_run(run, "waiting")
+            await acme.call("PUT", f"/runs/{run}/skip")
+            held = await acme.until_run(run, "held")
+            await acme.post("/events", {"name": "paid", "contact_id": contact})
+            await all_routed(acme)
+            handle = stack.temporal.client.get_workflow_handle(held["workflow_id"])
+            await stack.temporal.fast_forward(handle, timedelta(hours=3))
+            await acme.until_run(run, "exited")
+    assert await kinds(acme, run) == ["entered", "waiting", "skipped", "held", "woke", "sent", "matched", "exited"]
+    assert list((await acme.mails()).values()) == [1]

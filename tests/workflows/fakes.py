@@ -52,6 +52,9 @@ class Fakes:
         self.notices: list[timedelta | None] = [None]  # after how long the mail about a braking is tried again
         self.notified: list[tuple[int, datetime]] = []  # the tries before, and when
         self.records_can_be_read = True
+        self.may_answer = asyncio.Event()  # questions of waits
+        self.may_answer.set()
+        self.hopeless = False  # whether waits can be opened at all
 
     def all(self) -> list[Callable[..., Any]]:
         return [
@@ -100,11 +103,17 @@ class Fakes:
 
     @activity.defn(name="plan_waits")
     async def plan_waits(self, batch: VisitBatch) -> list[StepAnswer]:
-        return self._answers("plan_waits", batch)
+        answers = self._answers("plan_waits", batch)  # by what it has read
+        await self.may_answer.wait()
+        return answers
 
     @activity.defn(name="open_waits")
     async def open_waits(self, batch: VisitBatch) -> list[StepAnswer]:
-        return self._answers("open_waits", batch)
+        answers = self._answers("open_waits", batch)
+        await self.may_answer.wait()
+        if self.hopeless:
+            raise ApplicationError("there is no such version", type="NotFound")
+        return answers
 
     @activity.defn(name="close_waits")
     async def close_waits(self, batch: VisitBatch) -> list[StepAnswer]:

@@ -14,12 +14,14 @@ from temporalio.worker import Worker
 
 from activities.contracts.control import Control, ControlledKind
 from activities.contracts.execution import send_queue
-from activities.contracts.journey import JourneyInput
+from activities.contracts.journey import JourneyInput, RunMessage, RunMessages
 from activities.contracts.payload import Scope
 from activities.contracts.run_control import RunControl, RunControlled
 from activities.contracts.sending import SendOutcome
+from activities.contracts.steps import StepAnswer
 from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, WaitStep
 from models.domain.journey.run import Phase, RunState
+from models.domain.journey.steps.wait import UntilDate
 from tests.workflows.fakes import Fakes
 from workflows.braking import BrakingWorkflow
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
@@ -364,3 +366,30 @@ async def test_a_transient_answer_is_asked_again_after_longer_and_longer_waits(s
     holds = [each for each in fakes.transitions if each.kind == "held" and each.step_id == "welcome"]
     waits = [round((each.wake_at - each.occurred_at).total_seconds() / 60) for each in holds if each.wake_at]
     assert waits == [1, 2, 4, 8]
+
+
+RENEWAL = Definition(start="renewal", steps={"renewal": WaitStep(date=UntilDate(field="attributes.renews_on"))})
+
+
+@pytest.mark.parametrize("moved_by", [timedelta(0), timedelta(days=2)])
+async def test_a_contact_that_changes_while_the_end_of_its_wait_is_asked_is_asked_about_again(
+    server: WorkflowEnvironment, fakes: Fakes, moved_by: timedelta
+) -> None:
+    """The answer in flight comes of what the contact was like before."""
+    [run] = some_runs(1, "renewal")
+    old = datetime.now(UTC).replace(microsecond=0) + timedelta(days=5)
+    fakes.answer = lambda question, visit: StepAnswer(run_id=visit.run_id, until=old)
+    fakes.may_answer.clear()
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, [run], definition=RENEWAL)
+            await until(lambda: fakes.calls["plan_waits"] == 1)
+            fakes.answer = lambda question, visit: StepAnswer(run_id=visit.run_id, until=old + moved_by)
+            for _ in range(2):
+                await handle.signal("tell", RunMessages(messages=[RunMessage(run_id=run.run_id, kind="reconsider")]))
+            fakes.may_answer.set()
+            await until(lambda: "waiting" in fakes.kinds(run.run_id))  # which is written when it rests
+            [state] = await handle.query(JourneyWorkflow.runs)
+            await handle.terminate()
+    assert state.wake_at == old + moved_by and fakes.calls["plan_waits"] == 2
+    assert fakes.kinds(run.run_id) == ["entered", "waiting", *(["rescheduled"] if moved_by else [])]

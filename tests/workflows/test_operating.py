@@ -82,6 +82,73 @@ async def test_a_jump_while_a_message_is_in_flight_comes_before_the_next_effect(
     assert [(visit.step_id, visit.visit) for visit in fakes.sent] == [("welcome", 1), ("reminder", 2)]
 
 
+TWO_WAITS = WELCOME.model_copy(
+    update={
+        "start": "first",
+        "steps": {
+            "first": WaitForStep(events=(AwaitedEvent(event="bought", next="second"),)),
+            "second": WaitForStep(events=(AwaitedEvent(event="bought", next=None),)),
+        },
+    }
+)
+
+
+@pytest.mark.parametrize(("command", "left", "visit"), [("skip", "skipped", 1), ("jump", "jumped", 2)])
+async def test_a_wait_that_was_left_is_closed_before_the_next_one_opens(
+    server: WorkflowEnvironment, fakes: Fakes, command: str, left: str, visit: int
+) -> None:
+    runs = some_runs(1, "first")
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs, definition=TWO_WAITS)
+            await until(lambda: fakes.kinds(runs[0].run_id) == ["entered", "waiting"])
+            await say(handle, command, runs, to_step="second")
+            await until(lambda: len(fakes.kinds(runs[0].run_id)) == 4)
+            told = [
+                RunMessage(run_id=runs[0].run_id, kind="matched", step_id="first", visit=1, index=0),  # of the one that was left
+                RunMessage(run_id=runs[0].run_id, kind="matched", step_id="second", visit=visit, index=0),
+            ]
+            await handle.signal("tell", RunMessages(messages=told))
+            await handle.result()
+    assert fakes.kinds(runs[0].run_id)[2:] == [left, "waiting", "matched", "completed"]
+    assert (await tasks(handle))[4:8] == ["record_audit asked", "record_audit done", "open_waits asked", "open_waits done"]
+
+
+@pytest.mark.parametrize("command", ["skip", "retry"])
+async def test_an_event_that_was_faster_than_a_failure_ends_no_later_wait(server: WorkflowEnvironment, fakes: Fakes, command: str) -> None:
+    """When the wait is opened at last, the database says whether the event counts."""
+    [run] = some_runs(1, "first")
+    fakes.hopeless = True
+    fakes.may_answer.clear()
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, [run], definition=TWO_WAITS)
+            await until(lambda: fakes.calls["open_waits"] == 1)
+            early = RunMessage(run_id=run.run_id, kind="matched", step_id="first", visit=1, index=0)
+            await handle.signal("tell", RunMessages(messages=[early]))
+            fakes.may_answer.set()
+            await until(lambda: fakes.kinds(run.run_id) == ["entered", "parked"])
+            fakes.hopeless = False
+            await say(handle, command, [run])
+            await until(lambda: len(fakes.kinds(run.run_id)) >= 4)
+            await handle.terminate()
+    assert fakes.kinds(run.run_id) == ["entered", "parked", "skipped" if command == "skip" else "retried", "waiting"]
+
+
+async def tasks(handle: WorkflowHandle[Any, Any]) -> list[str]:
+    """What was asked of activities, and when that was done."""
+    names: dict[int, str] = {}
+    found = []
+    async for event in handle.fetch_history_events():
+        asked, done = event.activity_task_scheduled_event_attributes, event.activity_task_completed_event_attributes
+        if asked.activity_type.name:
+            names[event.event_id] = asked.activity_type.name
+            found.append(f"{names[event.event_id]} asked")
+        if done.scheduled_event_id:
+            found.append(f"{names[done.scheduled_event_id]} done")
+    return found
+
+
 async def while_sending(server: WorkflowEnvironment, fakes: Fakes, words: list[dict[str, Any]], start_at: str = "welcome") -> RunState:
     """A run that is told all of this while its first message is in flight, and then travels to its end."""
     [run] = some_runs(1, start_at)

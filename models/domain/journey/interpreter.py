@@ -164,12 +164,16 @@ def wake(definition: Definition, state: RunState, now: datetime) -> Progress:
 
 def reconsidered(definition: Definition, state: RunState, now: datetime) -> RunState:
     """The contact has changed: a wait whose end depends on it asks again when that is. The old end stands until the answer."""
-    if state.phase is not Phase.WAITING or state.starts_at is not None:
-        return state
-    step = _step(definition, state)
-    if not isinstance(step, WaitStep) or not step.planned:
+    step = planned_wait(definition, state)
+    if state.phase is not Phase.WAITING or step is None:
         return state
     return _asking_anew(state, _plans_from(step, state, now))
+
+
+def planned_wait(definition: Definition, state: RunState) -> WaitStep | None:
+    """The wait at which the run stands, if its end depends on the contact."""
+    step = definition.steps.get(state.step_id or "")
+    return step if isinstance(step, WaitStep) and step.planned and state.starts_at is None else None
 
 
 def _asking_anew(state: RunState, asks_from: datetime) -> RunState:

@@ -1,11 +1,14 @@
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID, uuid4
 
+import pytest
 import pytest_asyncio
 from httpx2 import AsyncClient
 
 from models.domain.unsubscribe import Unsubscribe, make_token
 from models.settings import Settings
+from models.tables.base import utc_now
 from tests.api.conftest import Person
 
 ONE_CLICK = {"List-Unsubscribe": "One-Click"}
@@ -57,6 +60,25 @@ async def test_one_click_withdraws_and_repeating_changes_nothing(
     lines = (await alice.client.get(f"/v1/consents?contact_id={asked.contact_id}")).json()["items"]
     withdrawn = next(line for line in lines if line["status"] == "withdrawn")
     assert withdrawn["evidence"] == {"delivery_id": str(asked.delivery_id)}
+
+
+async def test_one_click_withdraws_what_a_host_that_is_ahead_has_just_granted(
+    client: AsyncClient, alice: Person, settings: Settings, asked: Unsubscribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted = {
+        "contact_id": str(asked.contact_id),
+        "topic_id": str(asked.topic_id),
+        "channel": "email",
+        "status": "granted",
+        "method": "form",
+        "source": "https://a.example",
+    }
+    with monkeypatch.context() as host:
+        host.setattr("api.commands.consents.utc_now", lambda: utc_now() + timedelta(seconds=50))
+        assert (await alice.client.post("/v1/consents", json=granted)).status_code == 201
+    assert (await client.post(link(settings, asked), data=ONE_CLICK)).status_code == 200
+    [line] = (await alice.client.get(f"/v1/contacts/{asked.contact_id}/consents")).json()["items"]
+    assert line["status"] == "withdrawn"
 
 
 async def test_one_click_works_as_multipart_too(client: AsyncClient, alice: Person, settings: Settings, asked: Unsubscribe) -> None:

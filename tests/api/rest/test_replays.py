@@ -1,5 +1,6 @@
 """`/v1/runs/{id}/replays` without a worker: what is refused and why, what is written, and what upkeep starts."""
 
+import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,7 +13,7 @@ from activities.contracts.journey import JourneyInput
 from activities.outbox_delivery import OutboxDelivery
 from activities.versions import Versions
 from api.dependencies import Services
-from models.store import outbox
+from models.store import outbox, waits
 from models.store.session import Database
 from models.tables.base import utc_now
 from models.tables.journeys import RunEvent
@@ -47,6 +48,20 @@ async def started(person: Person, services: Services, temporal: FakeTemporal, wo
     given = temporal.started[workflow_id].argument
     assert isinstance(given, JourneyInput)
     return given
+
+
+async def test_a_replay_waits_for_what_routing_has_taken_and_not_committed(alice: Person, run: dict[str, Any], database: Database) -> None:
+    async with database.organization(alice.organization_id) as routing:
+        await waits.routing_lock(routing, alone=True)
+        replaying = asyncio.ensure_future(replay(alice, run["id"]))
+        waiting = text("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))")
+        async with asyncio.timeout(60):
+            while not await routing.scalar(waiting):
+                assert not replaying.done(), "it did not wait"
+                await asyncio.sleep(0.01)
+        free = text("SELECT 1 FROM runs WHERE id = :id FOR UPDATE NOWAIT")  # it has locked nothing before
+        assert await routing.scalar(free, {"id": run["id"]}) == 1
+    assert (await replaying).status_code == 201
 
 
 async def test_a_replay_is_a_run_of_its_own_linked_to_the_old_one(

@@ -46,6 +46,30 @@ async def project(database: Database, person: Person, run_id: str, **values: Any
         await session.execute(text(f"UPDATE runs SET {assignments} WHERE id = :id"), {"id": UUID(run_id), **values})
 
 
+async def test_a_run_is_dated_by_the_clock_that_dates_events(
+    alice: Person, journey: str, around: Surroundings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a host that is ahead would hide from the run what happens to its contact in its first moments."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "Ahead":
+            return super().now(tz) + timedelta(seconds=50)
+
+    with monkeypatch.context() as host:
+        host.setattr("models.tables.base.datetime", Ahead)
+        answer = await start(alice, journey, around)
+        assert answer.status_code == 201, answer.text
+        event = {"name": "paid", "contact_id": str(around.contact_id)}
+        accepted = await alice.client.post("/v1/events", json=event)
+    assert accepted.status_code == 202, accepted.text
+    compared = (
+        "SELECT e.created_at > r.created_at AND e.created_at > r.updated_at FROM runs r, events e WHERE r.id = :id AND e.name = 'paid'"
+    )
+    async with database.organization(alice.organization_id) as session:
+        assert await session.scalar(text(compared), {"id": UUID(answer.json()["id"])})
+
+
 async def test_a_run_starts_a_workflow_that_carries_ids_only(
     alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal, database: Database
 ) -> None:
@@ -110,6 +134,21 @@ async def test_a_resume_that_comes_while_a_workflow_starts_is_left_to_the_outbox
     assert temporal.started[name].argument.held_by == ["journey"]
     await deliver(services, alice)
     assert [(who, word.command, word.kind) for who, _, word in temporal.signalled] == [(name, "resume", "journey")]
+
+
+async def test_a_run_that_a_rule_about_its_contact_ends_already_begins_with_that_and_routing_looks_once_more(
+    alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal, database: Database
+) -> None:
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE contacts SET tags = '{customer}' WHERE id = :id"), {"id": around.contact_id})
+    draft = {**around.welcome(), "exits": [{"name": "customer", "when": {"tag": "customer"}}]}
+    await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": draft}, headers={"If-Match": '"1"'})
+    assert (await alice.client.post(f"/v1/journeys/{journey}/versions")).status_code == 201
+    answer = await start(alice, journey, around)
+    [state] = temporal.started[answer.json()["workflow_id"]].argument.runs
+    assert (answer.status_code, state.leaving) == (201, "exit_rule:customer")
+    async with database.organization(alice.organization_id) as session:
+        assert await session.scalar(text("SELECT contact_id FROM contact_changes")) == around.contact_id
 
 
 async def test_a_run_takes_the_version_it_is_told(alice: Person, journey: str, around: Surroundings) -> None:
