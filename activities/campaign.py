@@ -23,7 +23,7 @@ from activities.contracts.campaign import (
 from activities.contracts.journey import JourneyInput
 from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
-from activities.missed_words import Known, tell_exits, tell_missed_words
+from activities.missed_words import Known, tell_exits, tell_later, tell_missed_words
 from activities.starting import attributes_of, start_journey, start_once
 from activities.versions import Versions
 from models.domain.journey import workflow_id
@@ -114,7 +114,8 @@ class CampaignActivities:
             starts = (self._start(pages.scope, page, by_page[page], found, limit) for page in by_page)
             started = await asyncio.gather(*starts)
             known = {name: Known(pages.scope, found.flags if new else None) for name, new in started}
-            await tell_missed_words(self.temporal, self.database, pages.scope.organization_id, known)
+            refused = await tell_missed_words(self.temporal, self.database, pages.scope.organization_id, known)
+            await tell_later(self.database, pages.scope.organization_id, refused)
 
     async def _read(self, pages: PageRange) -> "_Pages":
         campaign_id = _campaign_id(pages.scope)

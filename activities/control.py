@@ -7,12 +7,14 @@ from uuid import UUID
 
 from temporalio import activity
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from activities.contracts.control import Control, ControlledKind, ControlPage, ControlTargets, WorkflowPage
 from activities.contracts.journey import RunMessage, RunMessages
 from activities.heartbeat import heartbeating
+from activities.missed_words import tell_later
 from activities.poking import poke
-from activities.signals import SIGNALS_AT_ONCE, ignoring_absence, signal_all
+from activities.signals import SIGNALS_AT_ONCE, ignoring_absence, refuses_one, signal_all
 from models.domain.audit import Actor, NewEntry
 from models.domain.journey import workflow_id
 from models.store import audit, brakes, controls, occurrences, resumptions
@@ -78,12 +80,14 @@ class ControlActivities:
 
     @activity.defn(name="signal_workflows")
     async def signal_workflows(self, targets: ControlTargets) -> None:
-        """Each workflow has been told; by a resumption that leaves some out, of those first. Safe to run twice: a command that is in
-        force already changes nothing."""
+        """Each workflow has been told; by a resumption that leaves some out, of those first. One for which Temporal takes nothing now holds
+        up no other, and no later word: the outbox tells it what is in force then. Safe to run twice: a command that is in force
+        already changes nothing."""
         async with heartbeating():
             if _leaves_out(targets.control):
                 await self._tell_leaving(targets)
-            await signal_all(self.temporal, targets.control, targets.workflow_ids)
+            refused = await signal_all(self.temporal, targets.control, targets.workflow_ids)
+            await tell_later(self.database, targets.control.organization_id, refused)
 
     async def _tell_leaving(self, targets: ControlTargets) -> None:
         """The outbox tells them, too, but perhaps after the workflow has heard that it may go on."""
@@ -94,8 +98,12 @@ class ControlActivities:
         async def tell(name: str, runs: Sequence[tuple[UUID, str]]) -> None:
             messages = [RunMessage(run_id=run_id, kind="exit", reason=reason) for run_id, reason in runs]
             async with limit:
-                with ignoring_absence():
-                    await self.temporal.get_workflow_handle(name).signal("tell", RunMessages(messages=messages))
+                try:
+                    with ignoring_absence():
+                        await self.temporal.get_workflow_handle(name).signal("tell", RunMessages(messages=messages))
+                except RPCError as error:
+                    if not refuses_one(error, name):
+                        raise
 
         await asyncio.gather(*(tell(name, runs) for name, runs in leaving.items()))
 

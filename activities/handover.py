@@ -11,7 +11,7 @@ from activities.contracts.journey import JourneyInput
 from activities.contracts.moves import HandOver
 from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
-from activities.missed_words import Known, tell_exits, tell_missed_words
+from activities.missed_words import Known, tell_exits, tell_later, tell_missed_words
 from activities.starting import start_journey
 from activities.versions import Versions
 from models.domain.journey import workflow_id
@@ -52,7 +52,8 @@ class HandOverActivities:
             started = await self._start(name, scope, definition, runs, before)
             await tell_exits(self.temporal, self.database, scope.organization_id, name, [run.run_id for run in runs])
             known = {name: Known(scope, before if started else None)}
-            await tell_missed_words(self.temporal, self.database, scope.organization_id, known)
+            refused = await tell_missed_words(self.temporal, self.database, scope.organization_id, known)
+            await tell_later(self.database, scope.organization_id, refused)
 
     async def _take_over(self, handed: HandOver, scope: Scope, name: str) -> tuple[Definition, list[RunState], Flags]:
         run_ids = [run.run_id for run in handed.runs]
@@ -66,7 +67,7 @@ class HandOverActivities:
                 await outside_rules.begin(session, self.versions.definition, run_ids, utc_now(), missed=False)
             leaving = await handovers.exits(session, run_ids)
             runs = [replace(run, leaving=run.leaving or leaving.get(run.run_id)) for run in handed.runs]
-            return definition, runs, await handovers.flags(session, scope.journey_id, scope.campaign_id)
+            return definition, runs, (await handovers.in_force(session, {name: (scope.journey_id, scope.campaign_id)}))[name]
 
     async def _start(self, name: str, scope: Scope, definition: Definition, runs: Sequence[RunState], flags: Flags) -> bool:
         """Whether it was started just now."""

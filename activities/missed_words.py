@@ -11,11 +11,10 @@ from activities.contracts.control import Control, ControlledKind
 from activities.contracts.journey import RunMessage, RunMessages
 from activities.contracts.payload import Scope
 from activities.signals import ignoring_absence, signal_all
-from models.store import handovers
+from models.store import handovers, outbox
 from models.store.audience import Flags
+from models.store.handovers import Subject
 from models.store.session import Database
-
-Subject = tuple[UUID, UUID | None]  # journey and campaign
 
 
 @dataclass(frozen=True)
@@ -27,25 +26,35 @@ class Known:
     flags: Flags | None
 
 
-async def tell_missed_words(temporal: Client, database: Database, organization_id: UUID, known: Mapping[str, Known]) -> None:
-    """The workflows, by their ids, know the flags as they are. Looks again after telling: what was told may have been taken back
-    meanwhile, and that word may have come first. Safe to run twice.
+async def tell_missed_words(temporal: Client, database: Database, organization_id: UUID, known: Mapping[str, Known]) -> list[str]:
+    """The workflows, by their ids, know the flags as they are, but for those that are answered, as by `signal_all`. Looks again after
+    telling: what was told may have been taken back meanwhile, and that word may have come first. Safe to run twice.
 
     Raises:
         RPCError: Temporal is away.
     """
+    refused: list[str] = []
     while known:
-        now = await _in_force(database, organization_id, {_subject(each.scope) for each in known.values()})
-        alike: defaultdict[tuple[Subject, Flags | None], list[str]] = defaultdict(list)
+        async with database.organization(organization_id) as session:
+            now = await handovers.in_force(session, {name: _subject(each.scope) for name, each in known.items()})
+        alike: defaultdict[tuple[Subject, Flags | None, Flags], list[str]] = defaultdict(list)
         for name, each in known.items():
-            alike[_subject(each.scope), each.flags].append(name)
+            alike[_subject(each.scope), each.flags, now[name]].append(name)
         told: dict[str, Known] = {}
-        for (subject, before), names in alike.items():
-            scope, after = known[names[0]].scope, now[subject]
+        for (_, before, after), names in alike.items():
+            scope = known[names[0]].scope
             for word in words_between(scope, before, after):
-                await signal_all(temporal, word, names)
-                told |= {name: Known(scope, after) for name in names}
-        known = told
+                refused += await signal_all(temporal, word, [name for name in names if name not in refused])
+                told |= {name: Known(scope, after) for name in names if name not in refused}
+        known = {name: each for name, each in told.items() if name not in refused}
+    return refused
+
+
+async def tell_later(database: Database, organization_id: UUID, refused: Sequence[str]) -> None:
+    """The outbox tells these workflows what is in force, as soon as Temporal takes anything for them."""
+    if refused:
+        async with database.organization(organization_id) as session:
+            await outbox.tell_later(session, refused)
 
 
 async def tell_exits(temporal: Client, database: Database, organization_id: UUID, name: str, run_ids: Sequence[UUID]) -> None:
@@ -72,15 +81,18 @@ def words_between(scope: Scope, before: Flags | None, after: Flags) -> list[Cont
         if before is None or (kind in before.held_by) != (kind in after.held_by):
             command = "pause" if kind in after.held_by else "resume"
             words.append(Control(organization_id=scope.organization_id, kind=kind, id=subject_id, command=command))
-        if kind is ControlledKind.CAMPAIGN and after.cancelled and not (before is not None and before.cancelled):
-            words.append(Control(organization_id=scope.organization_id, kind=kind, id=subject_id, command="cancel"))
+    if after.cancelled and not (before is not None and before.cancelled):
+        words.append(_cancel(scope))
     return words
+
+
+def _cancel(scope: Scope) -> Control:
+    """Of runs outside campaigns the journey was cancelled."""
+    if scope.campaign_id is not None:
+        return Control(organization_id=scope.organization_id, kind=ControlledKind.CAMPAIGN, id=scope.campaign_id, command="cancel")
+    kind = ControlledKind.JOURNEY
+    return Control(organization_id=scope.organization_id, kind=kind, id=scope.journey_id, command="cancel", reason="journey_cancelled")
 
 
 def _subject(scope: Scope) -> Subject:
     return scope.journey_id, scope.campaign_id
-
-
-async def _in_force(database: Database, organization_id: UUID, subjects: set[Subject]) -> dict[Subject, Flags]:
-    async with database.organization(organization_id) as session:
-        return {subject: await handovers.flags(session, *subject) for subject in subjects}

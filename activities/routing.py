@@ -76,12 +76,14 @@ class RoutingActivities:
         return more or len(found) == EVENTS_AT_ONCE or len(changed) == CHANGES_AT_ONCE
 
     async def _tell(self, organization_id: UUID) -> Routed:
-        """The oldest words, and where some of them cannot be told yet (a campaign's pages are being started), also those behind them."""
+        """The oldest words, and where some of them cannot be told yet (a campaign's pages are being started), also those behind them. What
+        else is for a workflow that could not be told is left, and takes no place on the further pages."""
         after: UUID | None = None
+        untold: set[str] = set()
         told_any = stuck = False
         for _ in range(PAGES_AT_ONCE):
             async with self.database.organization(organization_id) as session:
-                waiting = await outbox.pending(session, MESSAGES_AT_ONCE, after)
+                waiting = await outbox.pending(session, MESSAGES_AT_ONCE, after, untold)
             told = await self.delivery.tell(organization_id, waiting)
             if told:
                 async with self.database.organization(organization_id) as session:
@@ -92,6 +94,7 @@ class RoutingActivities:
             if len(told) == len(waiting):
                 break
             after = waiting[-1].id
+            untold |= {message.workflow_id for message in waiting if message.id not in set(told)}
         return Routed(more=told_any, stuck=stuck)
 
 

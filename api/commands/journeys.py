@@ -10,6 +10,7 @@ from api.commands import cases
 from api.commands.facts import facts_of as facts_of
 from api.commands.pausing import Controlled, because, request_resume, tell_runs
 from api.commands.routing import poke_if_listening
+from api.commands.temporal import request_id
 from api.dependencies import Caller
 from models.domain.audit import NewEntry
 from models.domain.errors import ApprovalRequired, Conflict, Problem, StaleRevision, Unpublishable
@@ -175,23 +176,25 @@ async def resume(caller: Caller, journey_id: UUID, key: str | None, manner: Mann
 
 
 async def cancel(caller: Caller, journey_id: UUID, reason: str | None, key: str | None) -> Journey:
-    """Every run of the journey that is under way ends, and its campaigns are cancelled: their flags stand before the answer, the runs
-    are told by a workflow. The journey stays as it is and can be entered again. Repeating is harmless.
+    """Every run of the journey that is under way ends, and its campaigns are cancelled: their flags stand before the answer, and from when
+    on the others are, and the runs are told by a workflow. The journey stays as it is and can be entered again. Repeating is harmless.
 
     Raises:
         Unavailable: the flags stand, but the runs could not be told yet: repeat.
     """
+    word = key or str(new_id())  # without a key never the same word as one before: others may have entered since
     async with caller.session() as session:
         journey = await journeys.get(session, journey_id, lock=True)
-        await runs.cancel_unstarted(session, journey_id)
+        journey = await journeys.cancel_runs(session, journey, request_id(word, caller.organization_id, caller.actor.id, journey_id))
+        assert journey.runs_cancelled_at is not None
+        await runs.cancel_unstarted(session, journey_id, journey.runs_cancelled_at)
         cancelled = [
             NewEntry("campaign.cancelled", "campaign", str(id), caller.actor, because(reason))
             for id in await campaigns.cancel_all(session, journey_id)
         ]
         asked = NewEntry("journey.cancellation_requested", "journey", str(journey_id), caller.actor, because(reason))
         await audit.append(session, [asked, *cancelled])
-    # Without a key never the same word as one before: others may have entered since.
-    await tell_runs(caller, _controlled(journey), "cancel", reason, key or str(new_id()))
+    await tell_runs(caller, _controlled(journey), "cancel", reason, word)
     return journey
 
 

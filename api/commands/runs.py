@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from activities.contracts.control import ControlledKind
 from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.contracts.payload import Scope
 from activities.contracts.run_control import Place, RunControl, RunControlled
@@ -31,15 +30,19 @@ from models.store import (
     changes,
     entries,
     entry_pace,
+    handovers,
     idempotency,
     journey_versions,
     journeys,
     lost_runs,
+    outbox,
     outside_rules,
     run_variables,
     runs,
 )
+from models.store.audience import Flags
 from models.store.idempotency import Reserved
+from models.store.outbox import OutboxMessage
 from models.store.run_variables import VariableChange
 from models.store.session import OrganizationSession
 from models.store.triggers import listens_to_runs
@@ -67,16 +70,21 @@ async def start_run(caller: Caller, journey_id: UUID, wanted: NewRun, key: str |
         NotFound, Invalid: no such journey, version or contact.
         Conflict: the journey is paused, archived, has ended or has never been published, or its entry rules refuse the contact.
         Unavailable: the run exists but its workflow could not be started yet. Repeat with the same key; without, the
-            run is started by `start_missing_workflows`.
+            run is started by the outbox, within a minute.
     """
     request = None if key is None else temporal.request_id(key, caller.organization_id, caller.actor.id, "run", journey_id)
+    unstarted: list[UUID] = []
     async with caller.session() as session:
         run = None if request is None else await runs.find_by_request(session, request)
         noted = False
         if run is None:
             run, noted = await _create(session, caller, journey_id, wanted, request)
-    await _start_workflow(caller.services, run)
-    if noted:
+            unstarted = await outbox.add(session, [OutboxMessage(run.id, "start")])
+    told = await _start_workflow(caller.services, run)
+    if told and unstarted:
+        async with caller.session() as session:
+            await outbox.delivered(session, unstarted)
+    if noted or not told:
         routing.poke_soon(caller.services, caller.organization_id)
     return run
 
@@ -166,23 +174,32 @@ async def published_version(session: OrganizationSession, journey_id: UUID, numb
         raise Invalid.field("version", "unknown_version", f"The journey's versions are 1 to {newest.number}.") from None
 
 
-async def _start_workflow(services: Services, run: Run) -> None:
+async def _start_workflow(services: Services, run: Run) -> bool:
+    """Whether it was started just now, and operators have said nothing meanwhile, too late for its input and too early for a signal.
+    Otherwise the run's message stays in the outbox, which tells it: whoever started it may have got no further."""
     async with services.database.organization(run.organization_id) as session:
         version = (await journey_versions.by_id(session, [run.version_id]))[run.version_id]
-        journey = await journeys.get(session, run.journey_id)
+        said = await _in_force(session, run)
     definition = Definition.model_validate(version.definition)
     scope = Scope(organization_id=run.organization_id, journey_id=run.journey_id, version_id=run.version_id)
     # The run's variables stay in its row: branches and templates read them there, and payloads hold ids only.
     leaving = None if run.exit_requested_at is None else run.exit_reason or "exit_rule"
     state = RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start, leaving=leaving)
-    held_by = [str(ControlledKind.JOURNEY)] if journey.paused_at is not None else []
-    await temporal.start(
-        services,
-        JOURNEY_WORKFLOW,
-        JourneyInput(scope=scope, definition=definition, runs=[state], held_by=held_by, cancelled=run.cancel_requested_at is not None),
-        run.workflow_id,
-        attributes(run.organization_id, run.journey_id, run.version_id),
-    )
+    cancelled = said.cancelled or run.cancel_requested_at is not None
+    given = JourneyInput(scope=scope, definition=definition, runs=[state], held_by=sorted(said.held_by), cancelled=cancelled)
+    found_by = attributes(run.organization_id, run.journey_id, run.version_id)
+    if not await temporal.start(services, JOURNEY_WORKFLOW, given, run.workflow_id, found_by):
+        return False
+    async with services.database.organization(run.organization_id) as session:
+        return await _in_force(session, run) == said
+
+
+async def _in_force(session: OrganizationSession, run: Run) -> Flags:
+    return (await handovers.in_force(session, {run.workflow_id: (run.journey_id, None)}))[run.workflow_id]
+
+
+async def _started(services: Services, run: Run) -> None:
+    await _start_workflow(services, run)
 
 
 async def start_missing_workflows(services: Services, organization_id: UUID, alive: Callable[[], None], limit: int = 100) -> int:
@@ -196,7 +213,7 @@ async def start_missing_workflows(services: Services, organization_id: UUID, ali
     """
     async with services.database.organization(organization_id) as session:
         missing = await runs.never_started(session, OVERDUE, limit)
-    return await start_each("run", missing, lambda run: _start_workflow(services, run), alive)
+    return await start_each("run", missing, lambda run: _started(services, run), alive)
 
 
 @dataclass(frozen=True)

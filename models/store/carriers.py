@@ -120,6 +120,29 @@ async def carried(session: OrganizationSession, names: Collection[str]) -> dict[
     return {row.workflow_id: Carried(*row) for row in rows}
 
 
+_SUBJECTS = text(
+    """
+    SELECT DISTINCT ON (workflow_id) workflow_id, journey_id, version_id, campaign_id FROM runs
+    WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND finished_at IS NULL ORDER BY workflow_id, id
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a workflow's runs are about."""
+
+    journey_id: UUID
+    version_id: UUID
+    campaign_id: UUID | None
+
+
+async def subjects(session: OrganizationSession, names: Collection[str]) -> dict[str, Subject]:
+    """By workflow, for those that carry unfinished runs: all of one workflow are about the same."""
+    rows = await session.execute(_SUBJECTS, {"o": session.organization_id, "names": sorted(names)})
+    return {row.workflow_id: Subject(row.journey_id, row.version_id, row.campaign_id) for row in rows}
+
+
 _KNOWN = text(
     """
     SELECT workflow_id, count(*) AS runs FROM runs

@@ -42,8 +42,8 @@ _PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 async def apply(session: OrganizationSession, kind: Kind, subject_id: UUID, command: str, actor: Actor, pauses: int | None = None) -> bool:
     """The flag is as commanded, with an audit entry where that changes anything. False: a later word stands against it.
 
-    A resume lifts only the pauses that it knew of (`pauses`, None: any). A journey has no flag for `cancel`, and a connection
-    none at all: that is said to their runs only. Safe to repeat.
+    A resume lifts only the pauses that it knew of (`pauses`, None: any). The moment of a journey's cancellation stands before
+    this is said (see `journeys.cancel_runs`), and a connection has no flag: that is said to their runs only. Safe to repeat.
     """
     statement = _CHANGES.get((kind, command))
     if statement is None:

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from models.domain.journey.entry import LEADING, EventTrigger, Past, Trigger
 from models.store.events import SO_FAR
 from models.store.ids import UUID7_NOW
+from models.store.journeys import CANCELLED_WITH
 from models.store.rowset import rowset
 from models.store.segment_sql import CompiledRule, compile_rule
 from models.store.session import OrganizationSession
@@ -290,15 +291,18 @@ async def add_runs(session: OrganizationSession, entering: Sequence[EnteringRun]
 class StartingRuns:
     journey_id: UUID
     version_id: UUID
-    runs: Sequence[tuple[UUID, UUID, str | None]]  # run, contact, and why a rule of the journey has ended it by then
+    runs: Sequence[tuple[UUID, UUID, str | None]]  # run, contact, and why it is ended already: by a rule of the journey, or with it
 
 
 _STARTING = text(
-    """
-    SELECT workflow_id, journey_id, version_id, id, contact_id,
-      CASE WHEN exit_requested_at IS NOT NULL THEN coalesce(exit_reason, 'exit_rule') END AS leaving FROM runs
-    WHERE organization_id = :o AND workflow_id = ANY(CAST(:names AS text[])) AND sequence = 0 AND replay_of IS NULL
-    ORDER BY workflow_id, id
+    f"""
+    SELECT r.workflow_id, r.journey_id, r.version_id, r.id, r.contact_id,
+      CASE WHEN r.cancel_requested_at IS NOT NULL OR coalesce({CANCELLED_WITH}, false) THEN 'journey_cancelled'
+        WHEN r.exit_requested_at IS NOT NULL THEN coalesce(r.exit_reason, 'exit_rule') END AS leaving
+    FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
+    WHERE r.organization_id = :o AND r.workflow_id = ANY(CAST(:names AS text[])) AND r.sequence = 0 AND r.replay_of IS NULL
+      AND r.campaign_id IS NULL
+    ORDER BY r.workflow_id, r.id
     """
 )
 

@@ -13,6 +13,7 @@ from sqlalchemy import Row, text
 from models.domain.decision import Reason
 from models.store.deliveries import pause_in
 from models.store.eligibility import HOURS, suppression_channels
+from models.store.journeys import CANCELLED_WITH
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 
@@ -62,6 +63,7 @@ _SAME_ADDRESS = """EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :o
           encode(sha256(convert_to(CASE m.channel WHEN 'email' THEN c.email ELSE c.phone END, 'UTF8')), 'hex'))"""
 _SAME_HOURS = f"""(m.hours IS NULL OR m.hours = (SELECT {HOURS} FROM organizations o JOIN contacts c ON c.organization_id = o.id
           WHERE o.id = :o AND c.id = m.contact_id))"""
+_WITH_JOURNEY = f"""EXISTS (SELECT 1 FROM journeys j WHERE j.organization_id = :o AND j.id = r.journey_id AND {CANCELLED_WITH})"""
 # The update names its rows by an array: joined to `passing` instead, a plan made when the table was small may read every row
 # of the organization, and ask for consent once for each.
 _PASS = text(
@@ -76,7 +78,7 @@ _PASS = text(
                         AND (c.paused_at IS NOT NULL OR c.cancelled_at IS NOT NULL))
         AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.organization_id = :o AND r.id = m.run_id
                         AND (r.status IN ('paused', 'cancelled') OR r.cancel_requested_at IS NOT NULL OR r.exit_requested_at IS NOT NULL
-                             OR r.replayed_by IS NOT NULL))
+                             OR r.replayed_by IS NOT NULL OR {_WITH_JOURNEY}))
         AND {_SAME_ADDRESS}
         AND {_SAME_HOURS}
         AND {_SUPPRESSED} IS NULL
@@ -93,7 +95,8 @@ _WHY_NOT = text(
     WITH {_ROWS}
     SELECT m.id, m.attempt IS NOT DISTINCT FROM m.asking AND m.state = 'claimed' AS mine, m.purpose,
            o.status AS organization_status, j.paused_at AS journey_paused, c.paused_at AS campaign_paused, c.cancelled_at AS cancelled,
-           r.status = 'paused' AS run_paused, r.status = 'cancelled' OR r.cancel_requested_at IS NOT NULL AS run_cancelled,
+           r.status = 'paused' AS run_paused,
+           r.status = 'cancelled' OR r.cancel_requested_at IS NOT NULL OR {_WITH_JOURNEY} AS run_cancelled,
            r.exit_requested_at IS NOT NULL OR r.replayed_by IS NOT NULL AS run_left,
            {_SAME_ADDRESS} AS same_address, {_SUPPRESSED} IS NOT NULL AS suppressed,
            t.id AS topic, t.archived_at AS topic_archived, {_CONSENT} AS consent

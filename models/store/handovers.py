@@ -1,15 +1,18 @@
 """Runs that leave their workflow for one of another version: their rows, and what has been said about them meanwhile."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from sqlalchemy import text
 
 from models.store import audience, publish_plans
 from models.store.audience import Flags
+from models.store.journeys import CANCELLED_WITH
 from models.store.session import OrganizationSession
 from models.store.waits import UNTAKEN
+
+Subject = tuple[UUID, UUID | None]  # journey and campaign
 
 # A run that is on another version already was handed over before: what waits for it now belongs to its new workflow. All that it did
 # before is on record.
@@ -63,8 +66,25 @@ async def exits(session: OrganizationSession, run_ids: Sequence[UUID]) -> dict[U
     return {row.id: row.reason for row in await session.execute(_EXITS, {"o": session.organization_id, "ids": list(run_ids)})}
 
 
+_CANCELLED = text(
+    f"""
+    SELECT DISTINCT r.workflow_id FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
+    WHERE r.organization_id = :o AND r.workflow_id = ANY(CAST(:names AS text[])) AND r.finished_at IS NULL AND {CANCELLED_WITH}
+    """
+)
+
+
+async def in_force(session: OrganizationSession, subjects: Mapping[str, Subject]) -> dict[str, Flags]:
+    """By workflow id: what operators have said about the runs that it carries, who all came to be in one transaction. `subjects`: their
+    journey and campaign."""
+    said = {subject: await flags(session, *subject) for subject in set(subjects.values())}
+    found = await session.execute(_CANCELLED, {"o": session.organization_id, "names": sorted(subjects)})
+    cancelled = set(found.scalars())
+    return {name: replace(said[each], cancelled=said[each].cancelled or name in cancelled) for name, each in subjects.items()}
+
+
 async def flags(session: OrganizationSession, journey_id: UUID, campaign_id: UUID | None) -> Flags:
-    """What operators have said about the runs' journey and, where they belong to one, their campaign."""
+    """What operators have said about a journey and, unless it is None, a campaign."""
     if campaign_id is not None:
         return await audience.flags(session, campaign_id)
     query = text("SELECT paused_at IS NOT NULL FROM journeys WHERE organization_id = :o AND id = :id")

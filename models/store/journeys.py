@@ -15,6 +15,9 @@ from models.store.session import OrganizationSession
 from models.tables.base import new_id
 from models.tables.journeys import Journey
 
+# Whether a run `r` has been cancelled with its journey `j`. Those of campaigns are cancelled with these, which is too late for replays.
+CANCELLED_WITH = "((r.campaign_id IS NULL OR r.replay_of IS NOT NULL) AND r.created_at <= j.runs_cancelled_at)"
+
 
 async def create(
     session: OrganizationSession, name: str, draft: dict[str, Any], saved_by: UUID | None = None, origin: str = "edit"
@@ -107,6 +110,15 @@ async def set_paused(session: OrganizationSession, journey_id: UUID, paused_at: 
 async def count_pause(session: OrganizationSession, journey_id: UUID) -> Journey:
     """One more pause was said; a resume that was said before does not lift it."""
     return await _update(session, journey_id, pauses=Journey.pauses + 1)
+
+
+async def cancel_runs(session: OrganizationSession, journey: Journey, request_id: UUID) -> Journey:
+    """The journey's runs outside campaigns, and its replays, are cancelled as far as they exist: the last check before a send stops them,
+    and whoever starts a workflow for them tells it so. The same request again is about none that came after it. Hold the journey's
+    lock, as those do who let runs in."""
+    if journey.cancel_request_id == request_id:
+        return journey
+    return await _update(session, journey.id, runs_cancelled_at=func.clock_timestamp(), cancel_request_id=request_id)
 
 
 async def change_settings(session: OrganizationSession, journey_id: UUID, changes: Mapping[str, Any]) -> Journey:

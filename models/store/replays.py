@@ -18,6 +18,7 @@ from models.domain.journey.definition import Definition
 from models.domain.journey.replay import REPLAYED, Begun
 from models.domain.journey.run import FINISHED
 from models.store import outbox, outside_rules
+from models.store.journeys import CANCELLED_WITH
 from models.store.outbox import OutboxMessage
 from models.store.replay_chains import begun_with
 from models.store.replay_plans import Plan, ReplayOptions
@@ -186,11 +187,12 @@ class StartingWorkflow:
 
 
 _STARTING = text(
-    """
+    f"""
     SELECT r.workflow_id, r.journey_id, r.version_id, r.campaign_id, coalesce(c.on_error, 'park') AS on_error, r.id, r.contact_id,
-      r.step_id, r.replay, r.cancel_requested_at IS NOT NULL AS cancelled,
+      r.step_id, r.replay, (r.cancel_requested_at IS NOT NULL OR coalesce({CANCELLED_WITH}, false)) AS cancelled,
       CASE WHEN r.exit_requested_at IS NOT NULL THEN coalesce(r.exit_reason, 'exit_rule') END AS leaving
-    FROM runs r LEFT JOIN campaigns c ON c.organization_id = :o AND c.id = r.campaign_id
+    FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
+    LEFT JOIN campaigns c ON c.organization_id = :o AND c.id = r.campaign_id
     WHERE r.organization_id = :o AND r.workflow_id = ANY(CAST(:names AS text[])) AND r.replay_of IS NOT NULL AND r.sequence = 0
       AND r.status = 'active' ORDER BY r.workflow_id, r.id
     """

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -47,13 +47,13 @@ async def create(
 ) -> Run:
     """A run outside any campaign exists, active, with no transition recorded: its workflow may be started.
 
-    Dated by the database, like events: which of the two came first is never a matter of two hosts' clocks.
+    It began after the journey's lock was had, by the database's clock: which came first, it or an event or its journey's cancellation,
+    is never a matter of two hosts' clocks.
     """
-    now: Any = func.clock_timestamp()
+    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     run = Run(
         id=run_id,
         organization_id=session.organization_id,
-        created_at=now,
         updated_at=now,
         journey_id=journey_id,
         version_id=version_id,
@@ -63,6 +63,7 @@ async def create(
         variables=dict(variables),
         request_id=request_id,
         entry_key=entry_key,
+        created_at=now,
     )
     session.add(run)
     await session.flush()
@@ -142,11 +143,11 @@ async def never_started(session: OrganizationSession, older_than: timedelta, lim
     return (await session.execute(statement)).scalars().all()
 
 
-async def cancel_unstarted(session: OrganizationSession, journey_id: UUID) -> None:
-    """The journey's runs outside campaigns, and its replays, that have recorded nothing, and may have no workflow to be told yet, are
-    marked: the last check before a send stops them, and a workflow that is started for them later ends them."""
+async def cancel_unstarted(session: OrganizationSession, journey_id: UUID, until: datetime) -> None:
+    """The journey's runs outside campaigns, and its replays, that were there at `until` and have recorded nothing, and may have no workflow
+    to be told yet, are marked: no operation means them any more, and a workflow that is started for them later ends them."""
     alone = or_(col(Run.campaign_id).is_(None), col(Run.replay_of).is_not(None))
-    unstarted = (alone, col(Run.status) == Phase.ACTIVE, col(Run.sequence) == 0)
+    unstarted = (alone, col(Run.status) == Phase.ACTIVE, col(Run.sequence) == 0, col(Run.created_at) <= until)
     statement = update(Run).where(_mine(session), col(Run.journey_id) == journey_id, *unstarted).values(cancel_requested_at=func.now())
     await session.execute(statement)
 

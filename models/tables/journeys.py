@@ -20,6 +20,8 @@ class Journey(OrganizationRow, table=True):
     revision: int = 1  # of the draft; the ETag
     paused_at: datetime | None = moment(nullable=True)
     pauses: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # how often a pause was said; a resume lifts those it knew
+    runs_cancelled_at: datetime | None = moment(nullable=True)  # runs outside campaigns, and replays, that were there then are cancelled
+    cancel_request_id: UUID | None = None  # the request that was for
     archived_at: datetime | None = moment(nullable=True)
     owner_id: UUID | None = None  # the user who answers for it, and is told first when it is braked
     brake: dict[str, Any] | None = document(nullable=True)  # models.domain.journey.brake.Brake; NULL: as it is for everybody

@@ -44,9 +44,9 @@ class Recorder:
 
 
 @asynccontextmanager
-async def recording(settings: Settings) -> AsyncIterator[Client]:
+async def recording(settings: Settings, *dynamic_config: str) -> AsyncIterator[Client]:
     """Of a server whose journey workflows are recorders."""
-    async with temporal_server(settings) as server:
+    async with temporal_server(settings, *dynamic_config) as server:
         client = client_of(server)
         async with Worker(client, task_queue=settings.task_queue, workflows=[Recorder]):
             yield client

@@ -270,6 +270,42 @@ async def test_runs_of_a_cancelled_campaign_are_handed_over_as_such(world: World
     assert sorted(await handing.said()) == ["cancel campaign", "pause campaign", "resume journey"]
 
 
+CANCEL = "UPDATE journeys SET runs_cancelled_at = clock_timestamp()"
+
+
+async def test_runs_that_were_cancelled_with_their_journey_before_they_moved_are_handed_over_as_such(handing: Handing) -> None:
+    await handing.world.sql(CANCEL)
+    await handing.run()
+    given = await handing.given()
+    assert (given.scope.campaign_id, given.held_by, given.cancelled, await handing.said()) == (None, [], True, [])
+
+
+async def test_a_cancellation_of_their_journey_that_falls_between_the_rows_and_the_start_is_told_afterwards(handing: Handing) -> None:
+    await handing.run(SaysSomething(handing, CANCEL))
+    assert ((await handing.given()).cancelled, await handing.said()) == (False, ["cancel journey"])
+
+
+async def test_replays_are_cancelled_with_their_journey_although_their_campaign_has_ended(world: World, temporal: Client) -> None:
+    await world.campaign(status="completed")
+    handing = await Handing(world, temporal).build()
+    await world.sql("UPDATE runs SET replay_of = gen_random_uuid()")
+    await handing.run(SaysSomething(handing, CANCEL))
+    assert await handing.said() == ["cancel campaign"]
+
+
+async def test_what_came_after_the_journeys_cancellation_or_belongs_to_a_campaign_goes_on(world: World, temporal: Client) -> None:
+    await world.sql(CANCEL)
+    later = await Handing(world, temporal).build()
+    await later.run()
+    await later.run()  # an attempt that does not know what was told
+    assert ((await later.given()).cancelled, await later.said()) == (False, ["resume journey"])
+    await world.campaign()
+    await world.sql("UPDATE runs SET campaign_id = :id", id=world.campaign_id)
+    await world.sql(CANCEL)
+    await later.run()
+    assert "cancel campaign" not in await later.said()
+
+
 class DiesOnceItHasStarted(SaysSomething):
     """The worker is gone between the workflow's start and the telling."""
 

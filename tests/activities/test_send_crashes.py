@@ -255,6 +255,12 @@ async def test_a_batch_that_waits_for_its_rate_hears_of_a_pause_within_seconds(w
         ("UPDATE runs SET status = 'paused' WHERE id = :id", "UPDATE runs SET status = 'active' WHERE id = :id", "run_paused"),
         ("UPDATE runs SET status = 'cancelled' WHERE id = :id", None, "run_cancelled"),
         ("UPDATE runs SET cancel_requested_at = now() WHERE id = :id", None, "run_cancelled"),
+        (
+            """WITH old AS (UPDATE runs SET created_at = created_at - interval '1 day' WHERE id = :id RETURNING journey_id, created_at)
+               UPDATE journeys j SET runs_cancelled_at = old.created_at FROM old WHERE j.id = old.journey_id""",
+            None,
+            "run_cancelled",  # with its journey, before the others were there
+        ),
     ],
 )
 async def test_a_run_that_is_paused_or_cancelled_meanwhile_is_held_alone(

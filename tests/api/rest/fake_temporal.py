@@ -1,5 +1,6 @@
 """Stands where Temporal's client stands, and remembers what it was told."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,10 +27,14 @@ class Told:
     update_id: str
 
 
+async def nothing() -> None:
+    return None
+
+
 @dataclass
 class FakeTemporal:
     """`fault` is raised by every call; `hears` keeps what was said although the answer is lost; `phase` and `changed` are
-    what every run answers."""
+    what every run answers; `meanwhile` happens while a workflow starts, too early to be signalled to it."""
 
     started: dict[str, Started] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
@@ -39,6 +44,8 @@ class FakeTemporal:
     phase: str = "paused"
     changed: bool = True
     why: str | None = None
+    signalled: list[tuple[str, str, Any]] = field(default_factory=list)
+    meanwhile: Callable[[], Awaitable[None]] = nothing
 
     def away(self, *, hears: bool = False) -> None:
         self.fault, self.hears = RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b""), hears
@@ -64,6 +71,7 @@ class FakeTemporal:
         attributes = {pair.key.name: pair.value for pair in options["search_attributes"]}
         # As the wire would: what cannot be serialized fails here.
         copy = type(argument).model_validate_json(argument.model_dump_json())
+        await self.meanwhile()
         self.started[options["id"]] = Started(workflow, copy, options["task_queue"], attributes)
         if self.fault is not None:
             raise self.fault
@@ -85,6 +93,11 @@ class FakeTemporal:
 class Handle:
     temporal: FakeTemporal
     workflow_id: str
+
+    async def signal(self, name: str, argument: Payload) -> None:
+        if self.temporal.fault is not None:
+            raise self.temporal.fault
+        self.temporal.signalled.append((self.workflow_id, name, argument))
 
     async def execute_update(self, name: str, control: RunControl, *, id: str, **options: Any) -> list[RunControlled]:
         assert name == "control_runs"

@@ -1,15 +1,21 @@
 import asyncio
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import select
+from sqlmodel import col
 from temporalio.client import Client
 
+from api.dependencies import Services
 from models.store.session import Database
+from models.tables.journeys import Journey
 from tests.api.conftest import Person
 from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings, actions
-from tests.api.rest.fake_temporal import FakeTemporal
+from tests.api.rest.fake_temporal import FakeTemporal, nothing
+from tests.api.rest.test_runs import deliver
 
 
 async def create(person: Person, draft: object, name: str = "Welcome") -> str:
@@ -247,6 +253,45 @@ async def test_cancelling_ends_the_campaigns_tells_the_runs_and_leaves_the_journ
     assert (await actions(alice, database, journey))[-2:] == ["journey.cancellation_requested"] * 2
     entered = await alice.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(around.contact_id)})
     assert entered.status_code == 201
+    assert not temporal.started[entered.json()["workflow_id"]].argument.cancelled
+
+
+async def cancelled_until(database: Database, person: Person, journey: str) -> datetime:
+    async with database.organization(person.organization_id) as session:
+        found = (await session.execute(select(col(Journey.runs_cancelled_at)).where(col(Journey.id) == UUID(journey)))).scalar_one()
+    assert found is not None
+    return found
+
+
+async def test_the_same_cancellation_said_again_is_about_none_who_came_after_it(
+    alice: Person, around: Surroundings, temporal: FakeTemporal, database: Database
+) -> None:
+    journey = await acme.publish(alice, around)
+    once = {"Idempotency-Key": "stop"}
+    assert (await alice.client.put(f"/v1/journeys/{journey}/cancellation", headers=once)).status_code == 202
+    first = await cancelled_until(database, alice, journey)
+    assert (await alice.client.put(f"/v1/journeys/{journey}/cancellation", headers=once)).status_code == 202
+    assert await cancelled_until(database, alice, journey) == first
+    assert (await alice.client.put(f"/v1/journeys/{journey}/cancellation")).status_code == 202
+    assert await cancelled_until(database, alice, journey) > first
+
+
+async def test_a_cancellation_that_comes_while_a_runs_workflow_starts_is_left_to_the_outbox_to_tell(
+    alice: Person, around: Surroundings, temporal: FakeTemporal, services: Services
+) -> None:
+    journey = await acme.publish(alice, around)
+
+    async def cancel() -> None:
+        temporal.meanwhile = nothing
+        assert (await alice.client.put(f"/v1/journeys/{journey}/cancellation")).status_code == 202
+
+    temporal.meanwhile = cancel
+    run = await alice.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(around.contact_id)})
+    name = run.json()["workflow_id"]
+    assert not temporal.started[name].argument.cancelled
+    await deliver(services, alice)
+    told = [(who, word.command, word.kind) for who, _, word in temporal.signalled]
+    assert told == [(name, "resume", "journey"), (name, "cancel", "journey")]  # all there is to say
 
 
 async def test_the_same_cancellation_is_said_once(alice: Person, around: Surroundings, temporal: FakeTemporal) -> None:

@@ -9,9 +9,12 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from activities.contracts.run_control import Place
+from activities.outbox_delivery import OutboxDelivery
+from activities.versions import Versions
 from api.commands import runs as commands
 from api.commands import temporal as words
 from api.dependencies import Services
+from models.store import outbox
 from models.store.session import Database
 from models.tables.base import new_id, utc_now
 from models.tables.journeys import RunEvent
@@ -102,6 +105,52 @@ async def test_a_run_that_a_rule_about_its_contact_ends_already_begins_with_that
         assert await session.scalar(text("SELECT contact_id FROM contact_changes")) == around.contact_id
 
 
+async def unsaid(database: Database, person: Person) -> list[tuple[str, str]]:
+    """What the outbox holds: of which run, and what."""
+    async with database.organization(person.organization_id) as session:
+        return [(str(row.run_id), row.kind) for row in await session.execute(text("SELECT run_id, kind FROM run_messages"))]
+
+
+async def deliver(services: Services, person: Person) -> None:
+    """As routing does, which is woken."""
+    async with services.database.organization(person.organization_id) as session:
+        waiting = await outbox.pending(session, 100)
+    assert waiting != []
+    await OutboxDelivery(services.database, Versions(), services.temporal, "queue").tell(person.organization_id, waiting)
+
+
+async def test_a_run_is_the_outboxs_to_start_until_its_workflow_knows_all_that_was_said(
+    alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal, database: Database
+) -> None:
+    assert (await start(alice, journey, around)).status_code == 201
+    assert (await unsaid(database, alice), temporal.signalled) == ([], [])
+    temporal.away(hears=True)  # as if this process died once it had started the workflow
+    assert (await start(alice, journey, around, **{"Idempotency-Key": "once"})).status_code == 503
+    temporal.back()
+    run = (await start(alice, journey, around, **{"Idempotency-Key": "once"})).json()["id"]
+    assert await unsaid(database, alice) == [(run, "start")]
+
+
+async def test_a_resume_that_comes_while_a_workflow_starts_is_left_to_the_outbox_to_tell(
+    alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal, services: Services
+) -> None:
+    database = services.database
+    temporal.away()
+    assert (await start(alice, journey, around, **{"Idempotency-Key": "once"})).status_code == 503
+    temporal.back()
+    assert (await alice.client.put(f"/v1/journeys/{journey}/pause")).status_code == 202
+
+    async def resume() -> None:
+        async with database.organization(alice.organization_id) as session:
+            await session.execute(text("UPDATE journeys SET paused_at = NULL"))
+
+    temporal.meanwhile = resume
+    name = (await start(alice, journey, around, **{"Idempotency-Key": "once"})).json()["workflow_id"]
+    assert temporal.started[name].argument.held_by == ["journey"]
+    await deliver(services, alice)
+    assert [(who, word.command, word.kind) for who, _, word in temporal.signalled] == [(name, "resume", "journey")]
+
+
 async def test_a_run_takes_the_version_it_is_told(alice: Person, journey: str, around: Surroundings) -> None:
     await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": around.welcome(name="New")}, headers={"If-Match": '"1"'})
     second = (await alice.client.post(f"/v1/journeys/{journey}/versions")).json()
@@ -149,7 +198,7 @@ async def test_a_request_repeated_after_503_goes_on_with_the_same_run(
     listed = (await alice.client.get("/v1/runs")).json()["items"]
     assert again.status_code == 201
     assert [run["id"] for run in listed] == [again.json()["id"]]
-    assert list(temporal.started) == [again.json()["workflow_id"]]
+    assert [name for name, one in temporal.started.items() if one.workflow == "JourneyWorkflow"] == [again.json()["workflow_id"]]
 
 
 async def test_a_run_whose_start_was_lost_is_started_later(
