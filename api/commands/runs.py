@@ -80,11 +80,11 @@ async def start_run(caller: Caller, journey_id: UUID, wanted: NewRun, key: str |
         if run is None:
             run, noted = await _create(session, caller, journey_id, wanted, request)
             unstarted = await outbox.add(session, [OutboxMessage(run.id, "start")])
-    known = await _start_workflow(caller.services, run)
-    if known and unstarted:
+    told = await _start_workflow(caller.services, run)
+    if told and unstarted:
         async with caller.session() as session:
             await outbox.delivered(session, unstarted)
-    if noted or not known:
+    if noted or not told:
         routing.poke_soon(caller.services, caller.organization_id)
     return run
 

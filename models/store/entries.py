@@ -291,9 +291,7 @@ async def add_runs(session: OrganizationSession, entering: Sequence[EnteringRun]
 class StartingRuns:
     journey_id: UUID
     version_id: UUID
-    runs: Sequence[
-        tuple[UUID, UUID, bool, str | None]
-    ]  # run, contact, whether it is cancelled by then, and why a rule has ended it by then
+    runs: Sequence[tuple[UUID, UUID, bool, str | None]]  # run, contact, whether it is cancelled, and why a rule has ended it by then
 
 
 _STARTING = text(

@@ -61,9 +61,9 @@ _CONSENT = """(SELECT k.status FROM consents k WHERE k.organization_id = :o AND 
 # Addresses are compared by their digests, so that no error and no log of a statement quotes one.
 _SAME_ADDRESS = """EXISTS (SELECT 1 FROM contacts c WHERE c.organization_id = :o AND c.id = m.contact_id AND m.address =
           encode(sha256(convert_to(CASE m.channel WHEN 'email' THEN c.email ELSE c.phone END, 'UTF8')), 'hex'))"""
-_WITH_JOURNEY = f"""EXISTS (SELECT 1 FROM journeys j WHERE j.organization_id = :o AND j.id = r.journey_id AND {CANCELLED_WITH})"""
 _SAME_HOURS = f"""(m.hours IS NULL OR m.hours = (SELECT {HOURS} FROM organizations o JOIN contacts c ON c.organization_id = o.id
           WHERE o.id = :o AND c.id = m.contact_id))"""
+_WITH_JOURNEY = f"""EXISTS (SELECT 1 FROM journeys j WHERE j.organization_id = :o AND j.id = r.journey_id AND {CANCELLED_WITH})"""
 # The update names its rows by an array: joined to `passing` instead, a plan made when the table was small may read every row
 # of the organization, and ask for consent once for each.
 _PASS = text(

@@ -47,14 +47,13 @@ async def create(
 ) -> Run:
     """A run outside any campaign exists, active, with no transition recorded: its workflow may be started.
 
-    Dated by the database, like events and the cancellation of its journey: which of the two came first is never a matter of two hosts'
-    clocks.
+    It began after the journey's lock was had, by the database's clock: which came first, it or an event or its journey's cancellation,
+    is never a matter of two hosts' clocks.
     """
-    now: Any = func.clock_timestamp()
+    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     run = Run(
         id=run_id,
         organization_id=session.organization_id,
-        created_at=now,
         updated_at=now,
         journey_id=journey_id,
         version_id=version_id,
@@ -64,6 +63,7 @@ async def create(
         variables=dict(variables),
         request_id=request_id,
         entry_key=entry_key,
+        created_at=now,
     )
     session.add(run)
     await session.flush()

@@ -276,3 +276,12 @@ async def test_who_comes_after_a_cancellation_of_the_journey_is_not_cancelled(wo
     await delivering(world, temporal)._tell(world.organization_id)
     given = await recorder.given(temporal, workflow_of(run))
     assert (given.cancelled, await recorder.told(temporal, workflow_of(run))) == (False, [])
+
+
+async def test_runs_that_a_rule_has_ended_before_their_workflow_starts_leave_by_that_rule(world: World, temporal: Client) -> None:
+    [run] = await world.people(1)
+    await world.sql("UPDATE runs SET exit_requested_at = now(), exit_reason = 'goal:bought'")
+    await write(world, OutboxMessage(run, "start"))
+    await delivering(world, temporal)._tell(world.organization_id)
+    given = await recorder.given(temporal, workflow_of(run))
+    assert (given.cancelled, [state.leaving for state in given.runs]) == (False, ["goal:bought"])
