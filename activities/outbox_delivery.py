@@ -76,7 +76,7 @@ class OutboxDelivery:
                 definition=definitions[each.version_id],
                 runs=_states(each, definitions[each.version_id].start),
                 held_by=[str(ControlledKind.JOURNEY)] if paused[each.journey_id] else [],
-                cancelled=all(cancelled for _, _, cancelled in each.runs),
+                cancelled=all(run.cancelled for run in each.runs),
             )
             for name, each in starting.items()
         }
@@ -131,7 +131,10 @@ async def _bounded(limit: asyncio.Semaphore, work: Awaitable[list[Answer]]) -> l
 
 
 def _states(starting: StartingRuns, start: str) -> list[RunState]:
-    return [RunState(run_id=run_id, contact_id=contact_id, step_id=start, leaving=why) for run_id, contact_id, why in starting.runs]
+    return [
+        RunState(run_id=run.run_id, contact_id=run.contact_id, step_id=start, leaving="journey_cancelled" if run.cancelled else run.leaving)
+        for run in starting.runs
+    ]
 
 
 def _message(pending: PendingMessage) -> RunMessage:

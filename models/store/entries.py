@@ -288,17 +288,27 @@ async def add_runs(session: OrganizationSession, entering: Sequence[EnteringRun]
 
 
 @dataclass(frozen=True)
+class StartingEntry:
+    """A run whose workflow is to be started. `cancelled`, or `leaving` by a rule of the journey, for this reason: before it has begun."""
+
+    run_id: UUID
+    contact_id: UUID
+    cancelled: bool
+    leaving: str | None
+
+
+@dataclass(frozen=True)
 class StartingRuns:
     journey_id: UUID
     version_id: UUID
-    runs: Sequence[tuple[UUID, UUID, str | None]]  # run, contact, and why it is ended already: by a rule of the journey, or with it
+    runs: Sequence[StartingEntry]
 
 
 _STARTING = text(
     f"""
     SELECT r.workflow_id, r.journey_id, r.version_id, r.id, r.contact_id,
-      CASE WHEN r.cancel_requested_at IS NOT NULL OR coalesce({CANCELLED_WITH}, false) THEN 'journey_cancelled'
-        WHEN r.exit_requested_at IS NOT NULL THEN coalesce(r.exit_reason, 'exit_rule') END AS leaving
+      (r.cancel_requested_at IS NOT NULL OR coalesce({CANCELLED_WITH}, false)) AS cancelled,
+      CASE WHEN r.exit_requested_at IS NOT NULL THEN coalesce(r.exit_reason, 'exit_rule') END AS leaving
     FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
     WHERE r.organization_id = :o AND r.workflow_id = ANY(CAST(:names AS text[])) AND r.sequence = 0 AND r.replay_of IS NULL
       AND r.campaign_id IS NULL
@@ -309,9 +319,9 @@ _STARTING = text(
 
 async def starting(session: OrganizationSession, names: Sequence[str]) -> dict[str, StartingRuns]:
     """By workflow id: the runs that it is to carry, none of which has begun."""
-    found: defaultdict[tuple[str, UUID, UUID], list[tuple[UUID, UUID, str | None]]] = defaultdict(list)
+    found: defaultdict[tuple[str, UUID, UUID], list[StartingEntry]] = defaultdict(list)
     for row in await session.execute(_STARTING, {"o": session.organization_id, "names": list(names)}):
-        found[row.workflow_id, row.journey_id, row.version_id].append((row.id, row.contact_id, row.leaving))
+        found[row.workflow_id, row.journey_id, row.version_id].append(StartingEntry(row.id, row.contact_id, row.cancelled, row.leaving))
     return {name: StartingRuns(journey_id, version_id, runs) for (name, journey_id, version_id), runs in found.items()}
 
 
