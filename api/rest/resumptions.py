@@ -71,7 +71,7 @@ class ResumptionView(BaseModel):
     paused_at: datetime | None = Field(description="Null as soon as the pause is lifted.")
 
 
-DropOlderThan = Annotated[timedelta | None, Query(description="How many would be dropped then.", examples=["P1D"])]
+DropOlderThan = Annotated[Duration | None, Query(description="How many would be dropped then.", examples=["P1D"])]
 
 
 @router.get("/journeys/{journey_id}/resumption")
