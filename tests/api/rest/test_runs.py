@@ -437,6 +437,17 @@ async def test_a_run_that_leaves_its_workflow_meanwhile(
     assert (await alice.client.put(f"/v1/runs/{run['id']}/pause")).status_code == answer
 
 
+async def test_who_hears_of_no_workflow_is_told_in_words_what_may_be_so(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database
+) -> None:
+    """As between the moment at which somebody terminates the workflow and the reconciler's next round."""
+    await project(database, alice, run["id"], sequence=3)
+    temporal.refusing("NotFound")
+    answer = await alice.client.put(f"/v1/runs/{run['id']}/steps/pause/cancellation", json=WHY)
+    detail = answer.json()["detail"]
+    assert (answer.status_code, "cannot cancel a step just now" in detail, "a minute" in detail) == (503, True, True)
+
+
 async def test_a_command_starts_the_workflow_that_is_missing(
     alice: Person, journey: str, around: Surroundings, temporal: FakeTemporal
 ) -> None:
