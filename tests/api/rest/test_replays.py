@@ -122,6 +122,16 @@ async def test_a_preview_takes_the_body_of_the_replay(alice: Person, run: dict[s
     assert (await alice.client.post(path, json=body | {"reasons": "x"})).status_code == 422
 
 
+@pytest.mark.parametrize("route", ["replays", "replays/preview"])
+async def test_an_empty_step_to_begin_at_is_no_step(alice: Person, run: dict[str, Any], route: str) -> None:
+    answer = await alice.client.post(f"/v1/runs/{run['id']}/{route}", json={"from_step": "", "reason": "x"})
+    assert (answer.status_code, answer.json()["errors"][0]["path"], answer.json()["errors"][0]["code"]) == (
+        422,
+        "from_step",
+        "unknown_step",
+    )
+
+
 @pytest.mark.parametrize("status", ["active", "waiting", "held", "paused"])
 async def test_a_run_that_is_under_way_is_not_replayed(alice: Person, run: dict[str, Any], database: Database, status: str) -> None:
     await project(database, alice, run["id"], status=status)
