@@ -138,7 +138,7 @@ async def test_a_wait_that_nothing_can_end_any_more(stack: Stack, acme: Organiza
         found = await looking.finding(acme, "wait_without_event")
         assert found["severity"] == "problem" and "nothing can end it" in found["cause"] and "closed: 1" in found["cause"]
         assert "/cancellation" in found["action"] and found["details"]["run_ids"] == [run["id"]]
-        await acme.call("PUT", f"/runs/{run['id']}/cancellation")
+        await acme.call("PUT", f"/runs/{run['id']}/cancellation", {"reason": "asked by phone"})
         await looking.finding(acme, "wait_without_event", open=False)
 
 
@@ -204,7 +204,7 @@ async def test_a_workflow_that_was_terminated_leaves_runs_that_say_so(stack: Sta
         assert (lost["reason"], lost["step_id"], lost["wake_at"]) == ("workflow_lost", "pause", None)
         last = (await acme.timeline(run["id"]))[-1]
         assert last["kind"] == "parked" and "the workflow that carried it is gone" in last["sentence"]
-        again = await acme.client.put(f"/v1/runs/{run['id']}/retry")
+        again = await acme.client.put(f"/v1/runs/{run['id']}/retry", json={"reason": "asked by phone"})
         assert again.status_code == 409 and "Replay it" in again.json()["detail"]
         seen = (await looking.finding(acme, "workflow_closed"))["seen"]
         assert seen > found["seen"]  # it stays while its runs do

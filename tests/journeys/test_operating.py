@@ -105,8 +105,8 @@ async def test_what_happened_to_runs_meanwhile_is_a_result_of_its_own(stack: Sta
     await stack.services.temporal.get_workflow_handle(f"{acme.id}/run-operation/{seen['id']}").terminate("stands aside")
     async with stack.working():
         with stack.temporal.with_time_skipping_disabled():
-            await acme.call("PUT", f"/runs/{left}/skip")
-            await acme.call("PUT", f"/runs/{over}/cancellation")
+            await acme.call("PUT", f"/runs/{left}/skip", {"reason": "asked by phone"})
+            await acme.call("PUT", f"/runs/{over}/cancellation", {"reason": "asked by phone"})
             revision = (await acme.get(f"/journeys/{journey}"))["revision"]
             draft = {"start": "long", "steps": {**WAITS, "short": {**WAITS["short"], "duration": "P2D"}}}
             await acme.call("PATCH", f"/journeys/{journey}/draft", {"draft": draft}, headers={"If-Match": f'"{revision}"'})
@@ -212,7 +212,7 @@ async def test_scenario_36_one_scheduled_step_of_one_contact_is_cancelled(stack:
             await acme.call("PUT", f"/runs/{spared}/steps/reminder/cancellation", why)
             await acme.call("PUT", f"/runs/{skipped}/skip", {"step_id": "pause", **why})
             await acme.until_run(skipped, "completed")
-            nobody = await acme.client.put(f"/v1/runs/{spared}/steps/nowhere/cancellation")
+            nobody = await acme.client.put(f"/v1/runs/{spared}/steps/nowhere/cancellation", json=why)
             assert (nobody.status_code, nobody.json()["errors"][0]["code"]) == (422, "unknown_step")
         for run in (spared, other):
             handle = stack.temporal.client.get_workflow_handle((await acme.run(run))["workflow_id"])
