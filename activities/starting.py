@@ -1,4 +1,5 @@
-"""Starting workflows, the one way: an id starts once and never again, and the workflow is found by the ids of what it is about."""
+"""Starting workflows, the one way: an id starts once and never again, unless it may after an end that it did not choose; and the workflow
+is found by the ids of what it is about."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -13,6 +14,8 @@ from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.contracts.payload import Payload, Scope
 from activities.contracts.search_attributes import CAMPAIGN_ID, JOURNEY_ID, ORGANIZATION_ID, VERSION_ID
 from models.domain.journey import workflow_id
+
+_ONCE, _ANEW = WorkflowIDReusePolicy.REJECT_DUPLICATE, WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
 
 
 def attributes(
@@ -35,8 +38,12 @@ async def start_once(
     name: str,
     found_by: TypedSearchAttributes,
     patience: timedelta | None = None,
+    *,
+    restarts: bool = False,
 ) -> bool:
     """The workflow is running, or has run; whether it was started just now. Safe to repeat. `patience`: how long to wait for Temporal.
+    `restarts`: it has run only if it completed; one that was terminated or cancelled, failed or timed out begins anew. For workflows that
+    do nothing twice when they do.
 
     Raises:
         RPCError: Temporal did not answer; the start may still have happened.
@@ -47,7 +54,7 @@ async def start_once(
             argument,
             id=name,
             task_queue=task_queue,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            id_reuse_policy=_ANEW if restarts else _ONCE,
             search_attributes=found_by,
             priority=fair_share(found_by[ORGANIZATION_ID]),
             rpc_timeout=patience,
