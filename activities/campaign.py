@@ -10,7 +10,6 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.contracts.campaign import (
-    CAMPAIGN_WORKFLOW,
     AudiencePages,
     CampaignPlan,
     CampaignProgress,
@@ -23,7 +22,7 @@ from activities.contracts.journey import JourneyInput
 from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
 from activities.missed_words import Known, tell_missed_words
-from activities.starting import attributes_of, start_journey, start_once
+from activities.starting import start_campaign, start_journey
 from activities.versions import Versions
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
@@ -81,8 +80,9 @@ class CampaignActivities:
     async def start_pages(self, pages: PageRange) -> None:
         """The JourneyWorkflow of each page is running (or has run).
 
-        Safe to run twice: a workflow id is made from the page's number and never used again. What operators say while
-        pages are starting, too late for the workflow's input and too early for its signal, is signalled here.
+        Safe to run twice: a workflow id is made from the page's number and never used again, and a page that has begun is not started,
+        however short Temporal's memory of ids: the campaign's workflow may begin anew. What operators say while pages are starting, too
+        late for the workflow's input and too early for its signal, is signalled here.
         """
         async with heartbeating():
             definition, runs, before = await self._read(pages)
@@ -107,6 +107,8 @@ class CampaignActivities:
     ) -> tuple[str, bool]:
         """The page's workflow id, and whether it was started just now."""
         name = workflow_id.campaign_page(scope.organization_id, _campaign_id(scope), page)
+        if any(run.begun for run in runs):
+            return name, False
         states = [RunState(run_id=run.id, contact_id=run.contact_id, step_id=definition.start, starts_at=run.starts_at) for run in runs]
         given = JourneyInput(scope=scope, definition=definition, runs=states, held_by=sorted(flags.held_by), cancelled=flags.cancelled)
         async with limit:
@@ -136,15 +138,11 @@ class CampaignActivities:
 
     @activity.defn(name="start_occurrences")
     async def start_occurrences(self, made: Occurrences) -> None:
-        """The CampaignWorkflow of each occurrence's campaign is running (or has run). Safe to run twice: its id starts once."""
+        """The CampaignWorkflow of each occurrence's campaign is running (or has completed). Safe to run twice: one that runs is not
+        started again."""
         async with heartbeating():
             for scope in made.scopes:
-                await self._start_campaign(scope)
-
-    async def _start_campaign(self, scope: Scope) -> None:
-        campaign = CampaignRef(organization_id=scope.organization_id, campaign_id=_campaign_id(scope), scheduled=True)
-        name = workflow_id.campaign(scope.organization_id, campaign.campaign_id)
-        await start_once(self.temporal, self.task_queue, CAMPAIGN_WORKFLOW, campaign, name, attributes_of(scope))
+                await start_campaign(self.temporal, self.task_queue, scope, scheduled=True)
 
 
 def _campaign_id(scope: Scope) -> UUID:

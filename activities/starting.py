@@ -8,6 +8,7 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from activities.contracts.campaign import CAMPAIGN_WORKFLOW, CampaignRef
 from activities.contracts.control import CONTROL_WORKFLOW, Control
 from activities.contracts.execution import fair_share
 from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
@@ -108,6 +109,15 @@ async def say_control(
         priority=fair_share(str(control.organization_id)),
         rpc_timeout=patience,
     )
+
+
+async def start_campaign(temporal: Client, task_queue: str, scope: Scope, *, scheduled: bool) -> bool:
+    """As `start_once`, of the CampaignWorkflow. It begins anew after an end that it did not choose: a campaign keeps the audience that it
+    has taken, and a page that has begun is left alone."""
+    assert scope.campaign_id is not None
+    given = CampaignRef(organization_id=scope.organization_id, campaign_id=scope.campaign_id, scheduled=scheduled)
+    name = workflow_id.campaign(scope.organization_id, scope.campaign_id)
+    return await start_once(temporal, task_queue, CAMPAIGN_WORKFLOW, given, name, attributes_of(scope), restarts=True)
 
 
 async def start_journey(temporal: Client, task_queue: str, name: str, given: JourneyInput) -> bool:
