@@ -363,7 +363,6 @@ async def test_a_campaign_whose_workflow_fails_again_and_again_is_found_and_goes
     with stack.temporal.with_time_skipping_disabled():
         async with stack.working():
             found = await looking.finding(acme, "workflow_closed")
-            again = await looking.finding(acme, "workflow_closed")
             await sql(stack, acme, "UPDATE campaigns SET segment_rule = NULL WHERE organization_id = :o")
 
             async def look() -> Document:
@@ -373,4 +372,68 @@ async def test_a_campaign_whose_workflow_fails_again_and_again_is_found_and_goes
             await acme.until(look, lambda seen: seen["progress"]["runs"] == {"waiting": 2})
             await looking.finding(acme, "workflow_closed", open=False)
     assert "The workflow of a campaign failed at" in found["cause"] and f"/v1/campaigns/{campaign_id}/cancellation" in found["action"]
-    assert again["id"] == found["id"] and found["subject"]["id"] == workflow_id.campaign(acme.id, UUID(campaign_id))
+    assert found["subject"]["id"] == workflow_id.campaign(acme.id, UUID(campaign_id))
+
+
+@pytest.mark.parametrize("subject", ["journeys", "campaigns"])
+async def test_runs_that_were_not_told_of_a_resumption_hear_of_it(
+    stack: Stack, acme: Organization, looking: Reconciler, subject: str
+) -> None:
+    """The control workflow was terminated after it had lifted the pause. Asking again does nothing: nothing is paused any more."""
+    path, campaign_id = await paused(stack, acme, subject)
+    table = path.split("/")[1]
+    await sql(stack, acme, f"UPDATE {table} SET paused_at = NULL WHERE organization_id = :o")
+    await acme.call("DELETE", f"{path}/pause")
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await looking.look()
+            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"waiting": 2, "paused": 1})
+
+
+async def test_runs_that_were_not_told_of_their_campaigns_cancellation_hear_of_it(
+    stack: Stack, acme: Organization, looking: Reconciler
+) -> None:
+    _, campaign_id = await paused(stack, acme, "campaigns")
+    cancelled = "UPDATE campaigns SET cancelled_at = now() - interval '1 hour', status = 'cancelled' WHERE organization_id = :o"
+    await sql(stack, acme, cancelled)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await looking.look()
+            ended = await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["finished_at"] is not None)
+    assert (ended["status"], ended["progress"]["runs"]) == ("cancelled", {"cancelled": 3})
+
+
+async def test_while_somebody_tells_them_nobody_else_does(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    """A resumption that spreads them must not be overtaken."""
+    path, campaign_id = await paused(stack, acme, "journeys")
+    await acme.post(f"{path}/resumptions", {"spread": "PT1H"})  # nobody works
+    await sql(stack, acme, "UPDATE journeys SET paused_at = NULL WHERE organization_id = :o")
+    await looking.look()
+    pages = [run["workflow_id"] for run in await acme.every("/runs", campaign_id=campaign_id)]
+    told = [await signals(stack, name) for name in set(pages)]
+    assert told == [["pause"]] * 2
+
+
+async def signals(stack: Stack, name: str) -> list[str]:
+    handle = stack.temporal.client.get_workflow_handle(name)
+    events = [event.workflow_execution_signaled_event_attributes async for event in handle.fetch_history_events()]
+    payloads = [each.input.payloads for each in events if each.signal_name == "control"]
+    return [(await stack.temporal.client.data_converter.decode(each, [Control]))[0].command for each in payloads]
+
+
+async def paused(stack: Stack, acme: Organization, subject: str) -> tuple[str, str]:
+    """Three runs of a campaign in two pages, paused for an hour with all; one of them by itself, too. Where to speak to the subject, and
+    the campaign."""
+    await acme.contacts(3)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("pause", LONG)
+            campaign_id = await acme.launch(journey, page_size=2)
+            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"waiting": 3})
+            path = f"/journeys/{journey}" if subject == "journeys" else f"/campaigns/{campaign_id}"
+            await acme.call("PUT", f"{path}/pause", {"reason": "wrong price"})
+            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"paused": 3})
+            itself = (await acme.every("/runs", campaign_id=campaign_id))[0]["id"]
+            await acme.call("PUT", f"/runs/{itself}/pause", {"reason": "asked by phone"})
+    await sql(stack, acme, "UPDATE runs SET updated_at = updated_at - interval '1 hour' WHERE organization_id = :o")
+    return path, campaign_id
