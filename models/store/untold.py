@@ -27,12 +27,15 @@ class Untold:
 # by themselves may be many, so nobody is asked about them where nothing was ever paused with all.
 _UNTOLD = text(
     f"""
-    WITH untold AS (
-      SELECT r.workflow_id, r.journey_id, r.version_id, r.campaign_id, campaign.parent_id
-      FROM runs r JOIN journeys journey ON journey.organization_id = :o AND journey.id = r.journey_id AND journey.paused_at IS NULL
+    WITH paused AS MATERIALIZED (
+      SELECT r.id, r.workflow_id, r.journey_id, r.version_id, r.campaign_id, campaign.parent_id
+      FROM runs r JOIN journeys journey ON journey.organization_id = :o AND journey.id = r.journey_id
       LEFT JOIN campaigns campaign ON campaign.organization_id = :o AND campaign.id = r.campaign_id
       WHERE r.organization_id = :o AND r.status = 'paused' AND r.updated_at < CAST(:before AS timestamptz) AND campaign.paused_at IS NULL
-        AND (journey.pauses > 0 OR campaign.pauses > 0 OR campaign.parent_id IS NOT NULL) AND NOT {PAUSED_ITSELF}
+        AND r.journey_id = ANY(ARRAY(SELECT j.id FROM journeys j WHERE j.organization_id = :o AND j.paused_at IS NULL))
+        AND (journey.pauses > 0 OR campaign.pauses > 0 OR campaign.parent_id IS NOT NULL)),
+    untold AS (
+      SELECT r.workflow_id, r.journey_id, r.version_id, r.campaign_id, r.parent_id FROM paused r WHERE NOT {PAUSED_ITSELF}
       UNION ALL
       SELECT r.workflow_id, r.journey_id, r.version_id, r.campaign_id, campaign.parent_id
       FROM campaigns campaign JOIN runs r ON r.organization_id = :o AND r.campaign_id = campaign.id
