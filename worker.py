@@ -102,7 +102,7 @@ class Parts:
             MoveActivities(database, settings, temporal),
             OperationActivities(database, temporal),
             braking,
-            ReconcilingActivities(database, temporal),
+            ReconcilingActivities(database, temporal, settings.task_queue),
             RecordsActivities(database, temporal),
             ArchivingActivities(database, temporal),
             ReplayActivities(database, temporal),

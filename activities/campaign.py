@@ -11,7 +11,6 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.contracts.campaign import (
-    CAMPAIGN_WORKFLOW,
     AudiencePages,
     CampaignPlan,
     CampaignProgress,
@@ -24,7 +23,7 @@ from activities.contracts.journey import JourneyInput
 from activities.contracts.payload import Scope
 from activities.heartbeat import heartbeating
 from activities.missed_words import Known, tell_exits, tell_later, tell_missed_words
-from activities.starting import attributes_of, start_journey, start_once
+from activities.starting import start_campaign, start_journey
 from activities.versions import Versions
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
@@ -101,9 +100,10 @@ class CampaignActivities:
     async def start_pages(self, pages: PageRange) -> None:
         """The JourneyWorkflow of each page is running (or has run).
 
-        Safe to run twice: a workflow id is made from the page's number and never used again. What operators say while
-        pages are starting, too late for the workflow's input and too early for its signal, is signalled here; so is who leaves by a rule,
-        where an earlier attempt started the workflow, and may have known less.
+        Safe to run twice: a workflow id is made from the page's number and never used again, and a page that has begun is not started,
+        however short Temporal's memory of ids: the campaign's workflow may begin anew. What operators say while pages are starting, too
+        late for the workflow's input and too early for its signal, is signalled here; so is who leaves by a rule, where an earlier attempt
+        started the workflow, and may have known less.
         """
         async with heartbeating():
             found = await self._read(pages)
@@ -145,8 +145,9 @@ class CampaignActivities:
             held_by=sorted(found.flags.held_by),
             cancelled=found.flags.cancelled,
         )
+        begun = any(run.begun for run in runs)
         async with limit:
-            new = await start_journey(self.temporal, self.task_queue, name, given)
+            new = not begun and await start_journey(self.temporal, self.task_queue, name, given)
             if not new and found.leaving:
                 leaving = [run.id for run in runs if run.id in found.leaving]
                 await tell_exits(self.temporal, self.database, scope.organization_id, name, leaving)
@@ -176,15 +177,11 @@ class CampaignActivities:
 
     @activity.defn(name="start_occurrences")
     async def start_occurrences(self, made: Occurrences) -> None:
-        """The CampaignWorkflow of each occurrence's campaign is running (or has run). Safe to run twice: its id starts once."""
+        """The CampaignWorkflow of each occurrence's campaign is running (or has completed). Safe to run twice: one that runs is not
+        started again."""
         async with heartbeating():
             for scope in made.scopes:
-                await self._start_campaign(scope)
-
-    async def _start_campaign(self, scope: Scope) -> None:
-        campaign = CampaignRef(organization_id=scope.organization_id, campaign_id=_campaign_id(scope), scheduled=True)
-        name = workflow_id.campaign(scope.organization_id, campaign.campaign_id)
-        await start_once(self.temporal, self.task_queue, CAMPAIGN_WORKFLOW, campaign, name, attributes_of(scope))
+                await start_campaign(self.temporal, self.task_queue, scope, scheduled=True)
 
 
 def _campaign_id(scope: Scope) -> UUID:

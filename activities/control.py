@@ -1,7 +1,7 @@
 """Pause, resume and cancel for every run of a campaign or a journey; and word that a connection works again."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 from uuid import UUID
 
@@ -47,7 +47,11 @@ class ControlActivities:
                 recurs = await controls.recurs(session, control.kind.value, control.id)
                 left_out = await _leave_out(session, control)
                 in_force = await controls.apply(session, control.kind.value, control.id, control.command, actor, control.pauses)
-                await audit.append(session, left_out)  # last: whoever lets contacts enter holds the journey's row, and waits for the chain
+                if (
+                    left_out is not None
+                ):  # from here on: whoever lets contacts enter holds the journey's row, and waits for theirs, and the chain
+                    left_out |= await _refuse_entries(session, control)
+                    await audit.append(session, [_on_record(control, left_out)])
             if recurs and in_force:
                 await self._tell_schedule(control)
             if in_force and (control.kind, control.command) == (ControlledKind.JOURNEY, "resume"):
@@ -112,16 +116,27 @@ def _leaves_out(control: Control) -> bool:
     return control.command == "resume" and (control.drop_older_than is not None or control.recheck_entry)
 
 
-async def _leave_out(session: OrganizationSession, control: Control) -> list[NewEntry]:
+async def _leave_out(session: OrganizationSession, control: Control) -> dict[str, int] | None:
     """In the transaction that lifts the pause, and only if it does: who is not to go on is marked so. Once: afterwards nothing is
-    paused, and runs that are overdue then are so for other reasons. Answers what the audit chain is to be told."""
+    paused, and runs that are overdue then are so for other reasons. Answers how many, by reason; None: it leaves nobody out."""
     if not _leaves_out(control) or control.kind is ControlledKind.CONNECTION:
-        return []
+        return None
     kind: Literal["journey", "campaign"] = "journey" if control.kind is ControlledKind.JOURNEY else "campaign"
     since = await resumptions.paused_at(session, kind, control.id, control.pauses)
     if since is None:
-        return []
+        return None
     wanted = LeftOut(control.drop_older_than, control.recheck_entry)
-    found = await resumptions.leave_out(session, kind, control.id, wanted, since, utc_now())
-    actor = Actor.of(control.actor_kind, control.actor_id)
-    return [NewEntry(f"{kind}.runs_left_out", kind, str(control.id), actor, dict(found))]
+    return await resumptions.leave_out(session, kind, control.id, wanted, since, utc_now())
+
+
+async def _refuse_entries(session: OrganizationSession, control: Control) -> dict[str, int]:
+    """Likewise those who waited for the end of the journey's pause to enter it, and do not fit any more."""
+    if not control.recheck_entry or control.kind is not ControlledKind.JOURNEY:
+        return {}
+    refused = await resumptions.refuse_unfit_entries(session, control.id, utc_now())
+    return {"entries_no_longer_fit": refused} if refused else {}
+
+
+def _on_record(control: Control, left_out: Mapping[str, int]) -> NewEntry:
+    kind, actor = control.kind.value, Actor.of(control.actor_kind, control.actor_id)
+    return NewEntry(f"{kind}.runs_left_out", kind, str(control.id), actor, dict(left_out))

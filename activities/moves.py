@@ -31,9 +31,9 @@ class MoveActivities:
     async def tell_moves(self, page: PlanPage) -> PlanPageTold:
         """The next page of workflows with runs at steps that the plan speaks of has been told.
 
-        Safe to run twice: the update's id is made from the plan, the pass and the workflow, so each hears a pass once. A workflow
-        that does not answer in time, is closed or does not exist yet does not keep the others waiting: the next pass
-        asks again whoever still carries such runs.
+        Safe to run twice: the update's id is made from the plan, its workflow, the pass and the workflow told, so each hears a pass once,
+        and hears a plan that had to begin anew. A workflow that does not answer in time, is closed or does not exist yet does not keep the
+        others waiting: the next pass asks again whoever still carries such runs.
         """
         async with heartbeating():
             async with self.database.organization(page.plan.organization_id) as session:
@@ -43,7 +43,8 @@ class MoveActivities:
             if chosen is None or not found:
                 return PlanPageTold()
             orders = {version_id: _order(plan, chosen, version_id) for version_id in {version_id for _, version_id in found}}
-            updates, said = Updates(self.temporal), f"{page.plan.plan_id}/{page.plan.passes}"
+            # A workflow that was started again counts its passes anew; whom it tells would take its words for those that were said before.
+            updates, said = Updates(self.temporal), f"{page.plan.plan_id}/{activity.info().workflow_run_id}/{page.plan.passes}"
             await asyncio.gather(*(updates.ask(name, MOVE_RUNS, orders[version_id], f"{said}/{name}") for name, version_id in found))
         return PlanPageTold(after=found[-1][0] if len(found) == self.page_size else None)
 

@@ -76,7 +76,7 @@ class OutboxDelivery:
                 definition=definitions[each.version_id],
                 runs=_states(each, definitions[each.version_id].start),
                 held_by=[str(ControlledKind.JOURNEY)] if paused[each.journey_id] else [],
-                cancelled=all(cancelled for _, _, cancelled, _ in each.runs),
+                cancelled=all(run.cancelled for run in each.runs),
             )
             for name, each in starting.items()
         }
@@ -132,8 +132,8 @@ async def _bounded(limit: asyncio.Semaphore, work: Awaitable[list[Answer]]) -> l
 
 def _states(starting: StartingRuns, start: str) -> list[RunState]:
     return [
-        RunState(run_id=run_id, contact_id=contact_id, step_id=start, leaving="journey_cancelled" if cancelled else why)
-        for run_id, contact_id, cancelled, why in starting.runs
+        RunState(run_id=run.run_id, contact_id=run.contact_id, step_id=start, leaving="journey_cancelled" if run.cancelled else run.leaving)
+        for run in starting.runs
     ]
 
 

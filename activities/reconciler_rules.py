@@ -99,8 +99,11 @@ def of_rows(rows: Carried, seen: Examined, around: Around, now: datetime, patien
 def _of_closed(rows: Carried, seen: Examined, now: datetime, patience: Patience) -> Diagnosis:
     if seen.closed_at is not None and timedelta(0) <= now - seen.closed_at < patience.grace:
         return TOO_EARLY
-    told = {"status": seen.status, "closed_at": None if seen.closed_at is None else seen.closed_at.isoformat()}
-    return Diagnosis(_about(Kind.WORKFLOW_CLOSED, rows, told), lost=True)
+    return Diagnosis(_about(Kind.WORKFLOW_CLOSED, rows, _closed(seen)), lost=True)
+
+
+def _closed(seen: Examined) -> dict[str, Any]:
+    return {"status": seen.status, "closed_at": None if seen.closed_at is None else seen.closed_at.isoformat()}
 
 
 def _of_unstarted(rows: Carried, around: Around, now: datetime, patience: Patience) -> Diagnosis:
@@ -131,3 +134,8 @@ def without_row(name: str, seen: Examined, rows: int, journey_id: UUID | None) -
     if seen.status != RUNNING or not seen.idle:
         return None
     return Sighting(Kind.WORKFLOW_WITHOUT_ROW, "workflow", name, {"finished": rows > 0, "rows": rows}, journey_id, 0, Severity.PROBLEM)
+
+
+def campaign_failed(name: str, campaign_id: UUID, journey_id: UUID, seen: Examined) -> Sighting:
+    """A campaign's own workflow, which begins anew."""
+    return Sighting(Kind.WORKFLOW_CLOSED, "workflow", name, {**_closed(seen), "campaign_id": str(campaign_id)}, journey_id)

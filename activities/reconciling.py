@@ -19,16 +19,21 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.contracts.journey import JOURNEY_WORKFLOW
+from activities.contracts.payload import Scope
 from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
+from activities.missed_words import Known, tell_missed_words
 from activities.observed import GOES_ON, Examined, Listed, Observer
 from activities.per_organization import in_each_organization
-from activities.reconciler_rules import TOO_EARLY, Around, Diagnosis, Patience, in_trouble, of_rows, without_row
+from activities.reconciler_rules import TOO_EARLY, Around, Diagnosis, Patience, campaign_failed, in_trouble, of_rows, without_row
+from activities.starting import start_campaign
 from models.domain.findings import Kind, Sighting
 from models.domain.journey import workflow_id
-from models.store import carriers, conservation, findings
+from models.domain.schedule import read_timing
+from models.store import campaigns, carriers, conservation, findings, untold
 from models.store.carriers import Carried, Late
 from models.store.session import Database, OrganizationSession
+from models.store.untold import Untold
 from models.tables.base import utc_now
 
 log = logging.getLogger(__name__)
@@ -86,9 +91,10 @@ class Found:
 
 
 class ReconcilingActivities:
-    def __init__(self, database: Database, temporal: Client, patience: Patience | None = None) -> None:
+    def __init__(self, database: Database, temporal: Client, task_queue: str, patience: Patience | None = None) -> None:
         self.database = database
         self.temporal = temporal
+        self.task_queue = task_queue
         self.patience = patience or Patience()
 
     def methods(self) -> list[Callable[..., Any]]:
@@ -96,7 +102,8 @@ class ReconcilingActivities:
 
     @activity.defn(name="compare_workflows")
     async def compare_workflows(self, reconcile: Reconcile) -> Reconciled:
-        """Findings say what is wrong between rows and workflows; runs whose workflow is gone for good need attention.
+        """Findings say what is wrong between rows and workflows; runs whose workflow is gone for good need attention. A campaign whose own
+        workflow is gone has it again, and who has not heard an operator's word is told.
 
         Safe to run twice: a finding is open once, and a run that is marked is not marked again.
 
@@ -113,11 +120,49 @@ class ReconcilingActivities:
             return await in_each_organization(self.database, "workflows", compare)
 
     async def _compare(self, organization_id: UUID, running: Landscape, observer: Observer) -> Reconciled:
+        failed = await self._restart_campaigns(organization_id, running, observer)  # first: their pages may be missing only because of that
+        await self._tell_untold(organization_id, observer)
         async with self.database.organization(organization_id) as session:
             suspects = await self._suspects(session, running)
         found = await self._look(organization_id, running, suspects, observer)
+        found.sightings += failed
         async with self.database.organization(organization_id) as session:
             return await self._write(session, suspects, found)
+
+    async def _restart_campaigns(self, organization_id: UUID, running: Landscape, observer: Observer) -> list[Sighting]:
+        """Those that are not over, and whose workflow was closed in another way than completed. What failed may fail again and again, for a
+        reason that lasts: that is seen."""
+        failed = []
+        async with self.database.organization(organization_id) as session:
+            unfinished = {workflow_id.campaign(organization_id, one.id): one for one in await campaigns.unfinished(session)}
+        for name in _chosen(unfinished.keys() - running.others.keys(), ()):
+            one = unfinished[name]
+            seen = await observer.examine(name)
+            if seen.status == "failed":
+                failed.append(campaign_failed(name, one.id, one.journey_id, seen))
+            scope = Scope(organization_id=organization_id, journey_id=one.journey_id, version_id=one.version_id, campaign_id=one.id)
+            if await start_campaign(self.temporal, self.task_queue, scope, scheduled=read_timing(one.schedule).waits):
+                log.warning("reconciler: campaign %s was without its workflow, which begins anew", one.id)
+        return failed
+
+    async def _tell_untold(self, organization_id: UUID, observer: Observer) -> None:
+        """Runs that have not heard of a resumption, or of their campaign's cancellation, hear it, unless somebody is at it. They go on at
+        once, whatever the resumption had spread."""
+        async with self.database.organization(organization_id) as session:
+            found = await untold.untold(session, self.patience.unstarted, EXAMINED_AT_MOST)
+        tellers = {one.workflow_id: _tellers(organization_id, one) for one in found}
+        seen = await _examine(observer, set().union(*tellers.values()))
+        alone = [one for one in found if not any(seen[name].status in GOES_ON for name in tellers[one.workflow_id])]
+        scopes = {
+            one.workflow_id: Scope(
+                organization_id=organization_id, journey_id=one.journey_id, version_id=one.version_id, campaign_id=one.campaign_id
+            )
+            for one in alone
+        }
+        if scopes:
+            log.warning("reconciler: %d workflows have not heard what is in force, and are told", len(scopes))
+            known = {name: Known(scope, None) for name, scope in scopes.items()}
+            await tell_missed_words(self.temporal, self.database, organization_id, known)
 
     async def _suspects(self, session: OrganizationSession, running: Landscape) -> Suspects:
         carrying = await carriers.carrying(session)
@@ -223,6 +268,12 @@ class ReconcilingActivities:
             for name in sorted(rowless)
         ]
         return kept
+
+
+def _tellers(organization_id: UUID, one: Untold) -> set[str]:
+    """The control workflows that may be telling it."""
+    kinds = (("journey", one.journey_id), ("campaign", one.campaign_id), ("campaign", one.parent_id))
+    return {workflow_id.control(organization_id, kind, id) for kind, id in kinds if id is not None}
 
 
 async def _landscapes(observer: Observer) -> dict[UUID, Landscape]:

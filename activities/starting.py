@@ -1,4 +1,5 @@
-"""Starting workflows, the one way: an id starts once and never again, and the workflow is found by the ids of what it is about."""
+"""Starting workflows, the one way: an id starts once and never again, unless it may after an end that it did not choose; and the workflow
+is found by the ids of what it is about."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -7,12 +8,15 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from activities.contracts.campaign import CAMPAIGN_WORKFLOW, CampaignRef
 from activities.contracts.control import CONTROL_WORKFLOW, Control
 from activities.contracts.execution import fair_share
 from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.contracts.payload import Payload, Scope
 from activities.contracts.search_attributes import CAMPAIGN_ID, JOURNEY_ID, ORGANIZATION_ID, VERSION_ID
 from models.domain.journey import workflow_id
+
+_ONCE, _ANEW = WorkflowIDReusePolicy.REJECT_DUPLICATE, WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
 
 
 def attributes(
@@ -35,8 +39,12 @@ async def start_once(
     name: str,
     found_by: TypedSearchAttributes,
     patience: timedelta | None = None,
+    *,
+    restarts: bool = False,
 ) -> bool:
     """The workflow is running, or has run; whether it was started just now. Safe to repeat. `patience`: how long to wait for Temporal.
+    `restarts`: it has run only if it completed; one that was terminated or cancelled, failed or timed out begins anew. For workflows that
+    do nothing twice when they do.
 
     Raises:
         RPCError: Temporal did not answer; the start may still have happened.
@@ -47,7 +55,7 @@ async def start_once(
             argument,
             id=name,
             task_queue=task_queue,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            id_reuse_policy=_ANEW if restarts else _ONCE,
             search_attributes=found_by,
             priority=fair_share(found_by[ORGANIZATION_ID]),
             rpc_timeout=patience,
@@ -101,6 +109,15 @@ async def say_control(
         priority=fair_share(str(control.organization_id)),
         rpc_timeout=patience,
     )
+
+
+async def start_campaign(temporal: Client, task_queue: str, scope: Scope, *, scheduled: bool) -> bool:
+    """As `start_once`, of the CampaignWorkflow. It begins anew after an end that it did not choose: a campaign keeps the audience that it
+    has taken, and a page that has begun is left alone."""
+    assert scope.campaign_id is not None
+    given = CampaignRef(organization_id=scope.organization_id, campaign_id=scope.campaign_id, scheduled=scheduled)
+    name = workflow_id.campaign(scope.organization_id, scope.campaign_id)
+    return await start_once(temporal, task_queue, CAMPAIGN_WORKFLOW, given, name, attributes_of(scope), restarts=True)
 
 
 async def start_journey(temporal: Client, task_queue: str, name: str, given: JourneyInput) -> bool:

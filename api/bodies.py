@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from typing import Final, NoReturn
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -13,6 +13,7 @@ from api.auth.identity import identify
 from api.dependencies import Services
 from api.errors import problem
 from models.domain.errors import Problem
+from models.domain.phrases import json_path
 
 JSON_LIMIT_BYTES: Final = 2 * 1024 * 1024
 UPLOAD_LIMIT_BYTES: Final = 512 * 1024 * 1024
@@ -53,8 +54,8 @@ class Bodies:
             body = await read_body(receive, limit_bytes)
         if body is None:
             await _too_large(limit_bytes)(scope, receive, send)
-        elif _SUSPICIOUS.search(body) and not _is_storable(body):
-            await _refuse_text("body")(scope, receive, send)
+        elif _SUSPICIOUS.search(body) and (place := _unstorable(body)) is not None:
+            await _refuse_text(place)(scope, receive, send)
         else:
             await self.app(scope, replay(body, receive), send)
 
@@ -123,23 +124,42 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-def _is_storable(body: bytes) -> bool:
-    """Whether JSON text holds neither NUL, nor half a character, nor NaN. Text that is not JSON is for the route to refuse."""
+def _unstorable(body: bytes) -> str | None:
+    """Where JSON text first holds NUL, half a character or NaN: the field's path, or its object's where that is so of a name. None: it
+    does not. Text that is not JSON is for the route to refuse."""
     try:
-        text = json.dumps(json.loads(body, parse_constant=_refuse_constant), ensure_ascii=False)
-        return "\\u0000" not in text.replace("\\\\", "") and bool(text.encode())
-    except (UnicodeEncodeError, _NotANumber):
-        return False
+        document = json.loads(body, parse_constant=_NotANumber)
     except (ValueError, RecursionError):
-        return True
+        return None
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
+    while waiting:
+        place, value = waiting.pop()
+        match value:
+            case dict() if all(map(_is_text, value)):
+                waiting += reversed([((*place, name), each) for name, each in value.items()])
+            case list():
+                waiting += reversed([((*place, index), each) for index, each in enumerate(value)])
+            case dict() | _NotANumber():
+                return json_path(place) or "body"
+            case str() if not _is_text(value):
+                return json_path(place) or "body"
+    return None
 
 
-class _NotANumber(Exception):
-    pass
+def _is_text(value: str) -> bool:
+    """Whether a database column can hold it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in value
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise _NotANumber(name)
+class _NotANumber:
+    """NaN or an infinity."""
+
+    def __init__(self, name: str) -> None:
+        pass
 
 
 def _too_large(limit_bytes: int) -> ASGIApp:

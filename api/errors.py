@@ -14,6 +14,7 @@
 
 import logging
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -94,7 +95,7 @@ def answer(error: Exception) -> JSONResponse:
             return problem(422, "invalid", "The request breaks a rule; see errors.", _field_problems(error))
         case HTTPException():
             code = _HTTP_CODES.get(error.status_code, "http_error")
-            return problem(error.status_code, code, str(error.detail), headers=error.headers)
+            return problem(error.status_code, code, str(error.detail), _unreadable(error), headers=error.headers)
     if is_away(error):
         return _unavailable("The workflow service does not answer now; repeat the request with the same Idempotency-Key.")
     match fault_of(error):
@@ -107,6 +108,20 @@ def answer(error: Exception) -> JSONResponse:
         case Fault.UNSTORABLE:
             return problem(422, "invalid", "The request holds a character or a number that cannot be stored.")
     return _unexpected(error)
+
+
+def _unreadable(error: HTTPException) -> list[Problem]:
+    """Why the framework could not read a body, which it does not say."""
+    if error.status_code != 400:
+        return []
+    match error.__cause__:
+        case UnicodeDecodeError():
+            return [Problem("body", "not_utf8", "Send the body as UTF-8.")]
+        case RecursionError():
+            return [Problem("body", "too_deep", "Nest objects and lists less deeply.")]
+        case ValueError():  # of all that the parser refuses besides: https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
+            return [Problem("body", "number_too_long", f"Give no number of more than {sys.get_int_max_str_digits():,} digits.")]
+    return []
 
 
 def _domain_problem(error: errors.LeadStatsError) -> JSONResponse:

@@ -18,6 +18,7 @@ GOOD, CASE_FAILS, CANNOT = 0, 1, 2
 KEY = "LEADSTATS_API_KEY"
 PATIENCE = 5.0  # seconds, with an installation that does not answer
 OWN = "the journey's own"
+SAID_BY_CASES = ("contacts", "segment", "sample", "script", "start", "until")
 Document = dict[str, Any]
 
 
@@ -101,6 +102,8 @@ def _read(path: str) -> Any:
 
 
 async def _run_cases(arguments: argparse.Namespace, api: PublicApi, journey: str) -> int:
+    if unused := [f"--{name}" for name in SAID_BY_CASES if getattr(arguments, name) is not None]:
+        raise Unusable(f"a case says itself who enters, what happens and when: leave out {', '.join(unused)}, or --cases")
     body: Document = {"version": arguments.version}
     if arguments.cases != OWN:
         body["cases"] = _cases(_read(arguments.cases), arguments.cases)

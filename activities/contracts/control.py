@@ -30,7 +30,7 @@ class Control(Payload):
     pauses: int | None = None  # how often a pause had been said: a resume lifts no later one
     spread: timedelta | None = None  # resume: each run goes on at a moment of its own within it
     drop_older_than: timedelta | None = None  # resume: runs that were due longer ago exit instead
-    recheck_entry: bool = False  # resume: runs that could not enter now exit instead
+    recheck_entry: bool = False  # resume: runs that could not enter now exit instead; who waits to enter, and does not fit, is refused
     braking_id: UUID | None = None  # a pause that stands only as long as this braking is in force
     actor_kind: str = "system"
     actor_id: UUID | None = None

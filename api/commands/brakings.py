@@ -62,7 +62,8 @@ async def _require_member(session: OrganizationSession, user_id: UUID) -> None:
 async def start_missing_workflows(services: Services, organization_id: UUID, alive: Callable[[], None], limit: int = 100) -> int:
     """Every braking of which nobody has been told for ten seconds has a workflow. Answers how many were looked at.
 
-    Safe to repeat and to run beside itself: a workflow that exists, or has existed, is not started again.
+    Safe to repeat and to run beside itself: a workflow that runs, or has completed, is not started again. One that was closed in another
+    way begins anew: the runs hold already, and the row says whether a mail may have left.
 
     Raises:
         NotStarted: some could not be started; it kept no other waiting.
@@ -79,4 +80,5 @@ async def _start(services: Services, organization_id: UUID, braking_id: UUID) ->
         BrakingRef(organization_id=organization_id, braking_id=braking_id),
         workflow_id.braking(organization_id, braking_id),
         attributes(organization_id),
+        restarts=True,
     )

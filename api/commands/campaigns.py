@@ -240,6 +240,7 @@ async def _start_workflow(services: Services, campaign: Campaign) -> None:
         _reference(campaign, scheduled=read_timing(campaign.schedule).waits),
         workflow_id.campaign(campaign.organization_id, campaign.id),
         _found_by(campaign),
+        restarts=True,  # as by `activities.starting.start_campaign`
     )
 
 
@@ -266,7 +267,8 @@ def _found_by(campaign: Campaign) -> TypedSearchAttributes:
 
 
 async def start_missing_workflows(services: Services, organization_id: UUID, alive: Callable[[], None], limit: int = 100) -> int:
-    """Every campaign that has not started has its workflow or Temporal schedule. Answers how many were looked at. Safe to repeat.
+    """Every campaign that has not started has its workflow or Temporal schedule. Answers how many were looked at. Safe to repeat. The
+    reconciler sees to the workflows of those that have started.
 
     `alive` is called before each start, which may take seconds.
 

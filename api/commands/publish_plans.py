@@ -145,20 +145,22 @@ def _same(plan: PublishPlan, choices: Sequence[Choice]) -> bool:
 
 
 async def start_workflow(services: Services, plan: PublishPlan) -> None:
-    """The plan's workflow is running, or has run. Raises Unavailable."""
+    """The plan's workflow is running, or has completed. Raises Unavailable."""
     await temporal.start(
         services,
         MOVE_PLAN_WORKFLOW,
         PlanRef(organization_id=plan.organization_id, plan_id=plan.id),
         workflow_id.publish_plan(plan.organization_id, plan.id),
         attributes(plan.organization_id, plan.journey_id, plan.version_id),
+        restarts=True,
     )
 
 
 async def start_missing_workflows(services: Services, organization_id: UUID, alive: Callable[[], None], limit: int = 100) -> int:
     """Every plan that has been under way for ten seconds has a workflow. Answers how many were looked at.
 
-    Safe to repeat and to run beside itself: a workflow that exists, or has existed, is not started again.
+    Safe to repeat and to run beside itself: a workflow that runs, or has completed, is not started again. One that was closed in another
+    way begins anew: it tells whoever still stands where the plan speaks of.
 
     Raises:
         NotStarted: some could not be started; it kept no other waiting.

@@ -25,7 +25,8 @@ LIFTED_WITHIN = timedelta(seconds=30)  # a pause that is not lifted by then may 
 @dataclass(frozen=True)
 class Outlook:
     """What resuming now would do. `overdue`: how many runs are due for at least so long. `sends_due`: of those due, how many would send
-    a message first. `entries_waiting`: contacts that will enter then."""
+    a message first. `entries_waiting`: contacts that will enter then; `entries_no_longer_fit`: of those, whom checking the entry rules
+    again refuses."""
 
     paused_at: datetime | None
     runs: int
@@ -37,6 +38,7 @@ class Outlook:
     would_drop: int
     no_longer_fit: int
     entries_waiting: int
+    entries_no_longer_fit: int
 
 
 async def outlook(caller: Caller, kind: Kind, subject_id: UUID, drop_older_than: timedelta | None) -> Outlook:
@@ -56,6 +58,7 @@ async def outlook(caller: Caller, kind: Kind, subject_id: UUID, drop_older_than:
             places = await resumptions.standing(session, kind, subject_id, since or now, now)
             leaving = await resumptions.count_leaving(session, kind, subject_id, LeftOut(drop_older_than, True), since or now, now)
             waiting = await entries.count_pending(session, subject_id) if kind == "journey" else 0
+            unfit = await resumptions.count_unfit_entries(session, subject_id, now) if waiting else 0
         versions = await journey_versions.by_id(session, list({place.version_id for place in places}))
     definitions = {id: Definition.model_validate(version.definition) for id, version in versions.items()}
     by_status: Counter[str] = Counter()
@@ -73,6 +76,7 @@ async def outlook(caller: Caller, kind: Kind, subject_id: UUID, drop_older_than:
         would_drop=leaving.get(resumptions.OVERDUE, 0),
         no_longer_fit=leaving.get(resumptions.NO_LONGER_FITS, 0),
         entries_waiting=waiting,
+        entries_no_longer_fit=unfit,
     )
 
 

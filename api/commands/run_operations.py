@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from api.commands import temporal
 from api.commands.starting import start_each
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
-from models.domain.errors import Conflict, Invalid, NotAllowed, Problem
+from models.domain.errors import Conflict, Invalid, NotAllowed, Problem, Unavailable
 from models.domain.journey import workflow_id
 from models.domain.journey.draft import storable
 from models.domain.journey.operations import OPERATIONS, VARIABLES_BYTES, Operation, RunSelection
@@ -153,7 +154,8 @@ async def _execute(session: OrganizationSession, caller: Caller, row: RunOperati
 
 
 async def cancel(caller: Caller, operation_id: UUID, reason: str | None) -> RunOperation:
-    """Runs that have not been told are left alone; those that have obeyed stay as they are. Repeating is harmless.
+    """Runs that have not been told are left alone; those that have obeyed stay as they are. Repeating is harmless. It is the operation's
+    workflow that ends it, so one that somebody terminated is started.
 
     Raises:
         NotFound: no such operation.
@@ -165,24 +167,28 @@ async def cancel(caller: Caller, operation_id: UUID, reason: str | None) -> RunO
             details = {"reason": reason} if reason else {}
             entry = NewEntry("run_operation.cancellation_requested", "run_operation", str(row.id), caller.actor, details)
             await audit.append(session, [entry])
+    with suppress(Unavailable):  # it runs already, or upkeep starts it
+        await start_workflow(caller.services, row)
     return row
 
 
 async def start_workflow(services: Services, row: RunOperation) -> None:
-    """The operation's workflow is running, or has run. Raises Unavailable."""
+    """The operation's workflow is running, or has completed. Raises Unavailable."""
     await temporal.start(
         services,
         OPERATION_WORKFLOW,
         OperationRef(organization_id=row.organization_id, operation_id=row.id, command=row.command),
         workflow_id.run_operation(row.organization_id, row.id),
         attributes(row.organization_id),
+        restarts=True,
     )
 
 
 async def start_missing_workflows(services: Services, organization_id: UUID, alive: Callable[[], None], limit: int = 100) -> int:
     """Every operation that has been running for ten seconds has a workflow. Answers how many were looked at.
 
-    Safe to repeat and to run beside itself: a workflow that exists, or has existed, is not started again.
+    Safe to repeat and to run beside itself: a workflow that runs, or has completed, is not started again. One that was closed in another
+    way begins anew: runs that are settled are not told again, and a word that is said again is the same word.
 
     Raises:
         NotStarted: some could not be started; it kept no other waiting.

@@ -361,7 +361,13 @@ async def _unanswered(caller: Caller, run_id: UUID, command: Command, reason: st
         return _settled(run, command)
     if run.reason == LOST:
         return await _of_lost(caller, run_id, command, reason)
-    raise Unavailable(f"The run cannot {command} just now: it is only starting, or just finishing. Repeat in a few seconds.")
+    raise Unavailable(
+        f"The run cannot {_IN_WORDS.get(command, command)} just now: it is only starting, or just finishing. Repeat in a few seconds. If "
+        "what carries it was ended from outside, it may take a minute until that is known."
+    )
+
+
+_IN_WORDS: Mapping[Command, str] = {"cancel_step": "cancel a step", "restore_step": "restore a step"}
 
 
 async def _of_lost(caller: Caller, run_id: UUID, command: Command, reason: str | None) -> Controlled:

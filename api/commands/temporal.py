@@ -37,14 +37,18 @@ def request_id(key: str, *parts: object) -> UUID:
     return uuid5(_REQUESTS, "/".join([*map(str, parts), key]))
 
 
-async def start(services: Services, workflow: str, argument: Payload, name: str, found_by: TypedSearchAttributes) -> bool:
-    """The workflow is running, or has run: a second start of the same id changes nothing. Whether it was started just now.
+async def start(
+    services: Services, workflow: str, argument: Payload, name: str, found_by: TypedSearchAttributes, *, restarts: bool = False
+) -> bool:
+    """The workflow is running, or has run: a second start of the same id changes nothing. Whether it was started just now. `restarts`: as
+    of `starting.start_once`.
 
     Raises:
         Unavailable: Temporal did not answer; the start may still have happened, and may be repeated.
     """
     async with _answering():
-        return await starting.start_once(services.temporal, services.settings.task_queue, workflow, argument, name, found_by, PATIENCE)
+        queue = services.settings.task_queue
+        return await starting.start_once(services.temporal, queue, workflow, argument, name, found_by, PATIENCE, restarts=restarts)
 
 
 async def create_schedule(services: Services, name: str, schedule: Schedule, backfill: ScheduleBackfill) -> None:

@@ -11,7 +11,7 @@ from api.commands import replays as commands
 from api.commands.replays import Check, Preview
 from api.dependencies import Caller, authorize
 from api.rest.headers import PostKey
-from api.rest.reasons import RequiredReason
+from api.rest.reasons import RequiredReason, StatedReason
 from api.rest.runs import RunView
 from models.domain.journey.happening import Happening, Names
 from models.domain.journey.replay import Ahead, Standing
@@ -33,6 +33,13 @@ class Replayed(BaseModel):
     resend: list[StepName] = Field(
         default=[], max_length=50, description="Steps whose effect is to be done once more although it was done, or may have been."
     )
+
+
+class PreviewRequest(Replayed):
+    """What the replay itself takes besides may stand here, too, and changes nothing."""
+
+    version_id: UUID | None = Field(None, description="Of a replay's body; not looked at here.")
+    reason: StatedReason | None = None
 
 
 class ReplayRequest(Replayed):
@@ -91,9 +98,11 @@ class ReplayPreview(BaseModel):
 
 
 @router.post("/{run_id}/replays/preview")
-async def preview_replay(caller: Annotated[Caller, authorize("runs.read")], run_id: UUID, asked: Replayed | None = None) -> ReplayPreview:
+async def preview_replay(
+    caller: Annotated[Caller, authorize("runs.read")], run_id: UUID, asked: PreviewRequest | None = None
+) -> ReplayPreview:
     """What a replay would keep, do and leave in doubt, and what the first message would meet. Changes nothing."""
-    found = await commands.preview(caller, run_id, _wanted(asked or Replayed()))
+    found = await commands.preview(caller, run_id, _wanted(asked or PreviewRequest()))
     return _preview(found)
 
 

@@ -17,6 +17,10 @@ from models.domain.journey.written import Duration
 
 router = APIRouter(tags=["journeys"])
 
+CHECKED_AGAIN = (
+    "Runs whose contact no longer fits the segment that brought it in exit instead; who waits to enter by such a segment does not."
+)
+
 
 class Overdue(BaseModel):
     by_at_least: timedelta = Field(examples=["PT1H"])
@@ -38,6 +42,7 @@ class ResumptionOutlook(BaseModel):
     would_drop: int = Field(description="With this `drop_older_than`.")
     no_longer_fit: int = Field(description="With `recheck_entry`: of those that are not dropped.")
     entries_waiting: int = Field(description="Contacts that enter when the journey is resumed.")
+    entries_no_longer_fit: int = Field(description="With `recheck_entry`: of `entries_waiting`, those who are refused.")
 
     @classmethod
     def of(cls, found: Outlook) -> Self:
@@ -52,7 +57,7 @@ class Resumption(BaseModel):
 
     spread: Duration | None = Field(None, description="Each run goes on at a moment of its own within it.", examples=["PT10M"])
     drop_older_than: Duration | None = Field(None, description="Runs that were due longer ago exit instead.", examples=["P1D"])
-    recheck_entry: bool = Field(False, description="Runs whose contact no longer fits the segment that brought it in exit instead.")
+    recheck_entry: bool = Field(False, description=CHECKED_AGAIN)
     reason: StatedReason | None = None
 
     def manner(self) -> Manner:
@@ -66,7 +71,7 @@ class ResumptionView(BaseModel):
     paused_at: datetime | None = Field(description="Null as soon as the pause is lifted.")
 
 
-DropOlderThan = Annotated[timedelta | None, Query(description="How many would be dropped then.", examples=["P1D"])]
+DropOlderThan = Annotated[Duration | None, Query(description="How many would be dropped then.", examples=["P1D"])]
 
 
 @router.get("/journeys/{journey_id}/resumption")

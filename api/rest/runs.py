@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from activities.contracts.run_control import Place
 from api.commands import runs as commands
-from api.commands.runs import Command, Controlled, Word, control_run, review_run
+from api.commands.runs import Controlled, Word, control_run, review_run
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.headers import CommandKey
-from api.rest.reasons import ReasonAsked, StatedReason
+from api.rest.reasons import BODY_NEEDED, ReasonAsked, RequiredReason, StatedReason, stated
 from models.domain.errors import Invalid
 from models.domain.journey.failures import FailureClass
 from models.domain.journey.operations import MOST_VARIABLES
@@ -35,14 +35,20 @@ class RunReason(BaseModel):
     reason: StatedReason | None = None
 
 
-class Skip(RunReason):
+class Because(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reason: RequiredReason
+
+
+class Skip(Because):
     """Left out: the step at which the run is recorded now."""
 
     step_id: str | None = Field(None, max_length=63, description="The step that is meant: a run that has left it is not touched.")
     visit: int | None = Field(None, ge=1, le=1_000_000, description="Which of its visits; left out: whichever it is.")
 
 
-class Jump(RunReason):
+class Jump(Because):
     step_id: str = Field(max_length=63, examples=["reminder"])
 
 
@@ -181,10 +187,6 @@ def _entry(entry: Entry) -> TimelineEntry:
     return TimelineEntry.model_validate(entry)
 
 
-async def _control(caller: Caller, run_id: UUID, command: Command, key: str | None, why: RunReason | None = None) -> ControlledRun:
-    return await _say(caller, run_id, Word(command, why.reason if why else None), key)
-
-
 async def _say(caller: Caller, run_id: UUID, word: Word, key: str | None) -> ControlledRun:
     done: Controlled = await control_run(caller, run_id, word, key)
     return ControlledRun(id=run_id, status=done.phase, changed=done.changed, run=RunView.model_validate(done.run))
@@ -195,7 +197,7 @@ async def pause_run(
     caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, key: CommandKey = None, why: RunReason | None = None
 ) -> ControlledRun:
     """The run stops before its next step; a wait keeps its due time. After a 503, repeat with the same Idempotency-Key."""
-    return await _control(caller, run_id, "pause", key, why)
+    return await _say(caller, run_id, Word("pause", why.reason if why else None), key)
 
 
 @router.delete("/{run_id}/pause")
@@ -206,29 +208,29 @@ async def resume_run(
     return await _say(caller, run_id, Word("resume", reason), key)
 
 
-@router.put("/{run_id}/cancellation")
+@router.put("/{run_id}/cancellation", openapi_extra=BODY_NEEDED)
 async def cancel_run(
-    caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, key: CommandKey = None, why: RunReason | None = None
+    caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, key: CommandKey = None, why: Because | None = None
 ) -> ControlledRun:
     """The run ends, for good. A message already handed to the provider cannot be called back."""
-    return await _control(caller, run_id, "cancel", key, why)
+    return await _say(caller, run_id, Word("cancel", stated(why).reason), key)
 
 
-@router.put("/{run_id}/retry")
+@router.put("/{run_id}/retry", openapi_extra=BODY_NEEDED)
 async def retry_run(
-    caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, key: CommandKey = None, why: RunReason | None = None
+    caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, key: CommandKey = None, why: Because | None = None
 ) -> ControlledRun:
     """A run that needs attention tries its step again."""
-    return await _control(caller, run_id, "retry", key, why)
+    return await _say(caller, run_id, Word("retry", stated(why).reason), key)
 
 
-@router.put("/{run_id}/skip")
+@router.put("/{run_id}/skip", openapi_extra=BODY_NEEDED)
 async def skip_run(
     caller: Annotated[Caller, authorize("runs.control")], run_id: UUID, key: CommandKey = None, meant: Skip | None = None
 ) -> ControlledRun:
     """The run leaves the step at which it stands undone and goes on. 409 when it has left that step. While something is in flight for
     it, it skips when that has come back, if it still stands there then."""
-    meant = meant or Skip()
+    meant = stated(meant)
     place = Place(step_id=meant.step_id, visit=meant.visit) if meant.step_id is not None else None
     return await _say(caller, run_id, Word("skip", meant.reason, place), key)
 
@@ -240,16 +242,16 @@ async def jump_run(caller: Annotated[Caller, authorize("runs.control")], run_id:
     return await _say(caller, run_id, Word("jump", to.reason, to_step=to.step_id), key)
 
 
-@router.put("/{run_id}/steps/{step_id}/cancellation")
+@router.put("/{run_id}/steps/{step_id}/cancellation", openapi_extra=BODY_NEEDED)
 async def cancel_step(
     caller: Annotated[Caller, authorize("runs.control")],
     run_id: UUID,
     step_id: StepPath,
     key: CommandKey = None,
-    why: RunReason | None = None,
+    why: Because | None = None,
 ) -> ControlledRun:
     """This contact is spared one step: now, if the run stands there, otherwise when it comes to it next. The others go on as planned."""
-    return await _say(caller, run_id, Word("cancel_step", why.reason if why else None, to_step=step_id), key)
+    return await _say(caller, run_id, Word("cancel_step", stated(why).reason, to_step=step_id), key)
 
 
 @router.delete("/{run_id}/steps/{step_id}/cancellation")

@@ -181,6 +181,8 @@ _CLOSED = {
 def _closed_cause(seen: Sighting) -> str:
     status = str(seen.details.get("status"))
     how = _CLOSED.get(status, f"is closed: {status}")
+    if "campaign_id" in seen.details:
+        return f"The workflow of a campaign {how} at {_at(seen.details.get('closed_at'))}, before the campaign was over. It begins anew."
     return f"The workflow that carried {_runs(seen.runs)} {how} at {_at(seen.details.get('closed_at'))}, before they were finished."
 
 
@@ -190,6 +192,11 @@ _REPLAY_LOST = (
 
 
 def _closed_action(seen: Sighting) -> str:
+    if campaign_id := seen.details.get("campaign_id"):
+        return (
+            "Nothing, if this goes away within two minutes. If it stays, the workflow fails again and again: the worker's log has the "
+            f"whole error. Mend its cause, or cancel the campaign (PUT /v1/campaigns/{campaign_id}/cancellation) and launch another."
+        )
     return f"{_REPLAY_LOST} Its history says who closed it: GET /v1/runs/{{run_id}}/histories."
 
 

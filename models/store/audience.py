@@ -21,15 +21,16 @@ class PagedRun:
     contact_id: UUID
     page: int
     starts_at: datetime | None = None
+    begun: bool = False  # something is on record, or its workflow is gone for good
 
 
 async def page_runs(session: OrganizationSession, campaign_id: UUID, first: int, end: int) -> list[PagedRun]:
     """The runs of the pages from `first` up to, not including, `end`, by page and contact."""
     names = [workflow_id.campaign_page(session.organization_id, campaign_id, page) for page in range(first, end)]
-    query = """SELECT id, contact_id, page, starts_at FROM runs
+    query = """SELECT id, contact_id, page, starts_at, sequence > 0 AS begun FROM runs
                WHERE organization_id = :o AND campaign_id = :id AND workflow_id = ANY(CAST(:names AS text[])) ORDER BY page, contact_id"""
     rows = await session.execute(text(query), {"o": session.organization_id, "id": campaign_id, "names": names})
-    return [PagedRun(row.id, row.contact_id, row.page, row.starts_at) for row in rows]
+    return [PagedRun(row.id, row.contact_id, row.page, row.starts_at, row.begun) for row in rows]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Campaigns: a published version, an audience, and how far it has come."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -149,6 +150,21 @@ async def unstarted(session: OrganizationSession, limit: int) -> Sequence[Campai
     """Campaigns whose workflow, or Temporal schedule, is not known to exist; some by chance, where there are more than `limit`."""
     waiting = col(Campaign.status).in_(("starting", "scheduled")) & col(Campaign.planned_at).is_(None)
     return (await session.execute(select(Campaign).where(_mine(session), waiting).order_by(func.random()).limit(limit))).scalars().all()
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    id: UUID
+    journey_id: UUID
+    version_id: UUID
+    schedule: dict[str, Any] | None
+
+
+async def unfinished(session: OrganizationSession) -> list[Unfinished]:
+    """Campaigns that have a workflow until they are over. One that recurs has none: its occurrences are campaigns of their own."""
+    query = """SELECT id, journey_id, version_id, schedule FROM campaigns
+               WHERE organization_id = :o AND finished_at IS NULL AND schedule #>> '{schedule,kind}' IS DISTINCT FROM 'recurring'"""
+    return [Unfinished(*row) for row in await session.execute(text(query), {"o": session.organization_id})]
 
 
 async def planned(session: OrganizationSession, campaign_id: UUID) -> Campaign:

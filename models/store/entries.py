@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from models.domain.journey.entry import LEADING, EventTrigger, Past, Trigger
+from models.domain.journey.entry import LEADING, EventTrigger, Past, SegmentTrigger, Trigger
 from models.store.events import SO_FAR
 from models.store.ids import UUID7_NOW
 from models.store.journeys import CANCELLED_WITH
@@ -108,13 +108,14 @@ _BY_EVENT_ANEW = f"""
     FROM events e JOIN contacts c ON c.organization_id = :o AND c.id = e.contact_id
     WHERE {_OUTDATED} AND x.source = 'event' AND e.organization_id = :o AND e.id = x.source_id AND e.name = :name AND ({{rule}})
 """
+_ITS_SEGMENT = "v.definition #>> ARRAY['entry', 'triggers', CAST(t.position AS text), 'segment_id']"
 # By the same segment, in the same direction. Where its rule is another one now, the contact must fit (or not) by that.
 _BY_SEGMENT_ANEW = f"""
     UPDATE entries x SET version_id = :version_id
     FROM contacts c, journey_triggers t JOIN journey_versions v ON v.organization_id = :o AND v.id = t.version_id
     WHERE {_OUTDATED} AND x.source = 'segment' AND c.organization_id = :o AND c.id = x.contact_id
       AND t.organization_id = :o AND t.id = x.trigger_id AND t.direction = :direction
-      AND v.definition #>> ARRAY['entry', 'triggers', CAST(t.position AS text), 'segment_id'] = :segment
+      AND {_ITS_SEGMENT} = :segment
       AND (t.rule IS NOT DISTINCT FROM CAST(:as_stored AS jsonb) OR ({{rule}}) = (:direction = 'entered'))
 """
 _WITHOUT_TRIGGER = text(
@@ -143,6 +144,45 @@ async def renew(
         await session.execute(text(sql.format(rule=rule.sql)), {**mine, **about, **rule.parameters})
     await session.execute(_WITHOUT_TRIGGER, mine)
     await session.execute(_ANEW, mine)
+
+
+# --- After a pause ----------------------------------------------------------------------------------------------------
+
+_UNFIT = """
+    SELECT x.id FROM entries x JOIN contacts c ON c.organization_id = :o AND c.id = x.contact_id
+      JOIN journey_triggers t ON t.organization_id = :o AND t.id = x.trigger_id
+      JOIN journey_versions v ON v.organization_id = :o AND v.id = t.version_id
+    WHERE x.organization_id = :o AND x.journey_id = :journey_id AND x.outcome = 'pending' AND x.source = 'segment' AND ({turned})"""
+_TURNED = f"(t.direction = :direction_{{number}} AND {_ITS_SEGMENT} = :segment_{{number}} AND (({{rule}}) <> (t.direction = 'entered')))"
+_REFUSE_UNFIT = """
+    UPDATE entries x SET outcome = 'refused', reason = 'no_longer_fits', decided_at = clock_timestamp()
+    FROM ({unfit} ORDER BY x.id FOR NO KEY UPDATE OF x) u
+    WHERE x.organization_id = :o AND x.id = u.id AND x.outcome = 'pending' RETURNING x.id"""
+
+
+async def count_unfit(session: OrganizationSession, journey_id: UUID, triggers: Sequence[Trigger], now: datetime) -> int:
+    """How many wait to enter by a segment that they do not fit now (one that they are to have left: fit again), by the newest version's
+    `triggers`. Whom none of those is about is left out: `renew` judges them."""
+    unfit, parameters = _unfit(session, journey_id, triggers, now)
+    return int(await session.scalar(text(f"SELECT count(*) FROM ({unfit}) u"), parameters) or 0)
+
+
+async def refuse_unfit(session: OrganizationSession, journey_id: UUID, triggers: Sequence[Trigger], now: datetime) -> int:
+    """Those are refused; how many. The caller holds the journey's row, as whoever lets contacts enter does. Safe to repeat."""
+    unfit, parameters = _unfit(session, journey_id, triggers, now)
+    return len(list((await session.execute(text(_REFUSE_UNFIT.format(unfit=unfit)), parameters)).scalars()))
+
+
+def _unfit(session: OrganizationSession, journey_id: UUID, triggers: Sequence[Trigger], now: datetime) -> tuple[str, Mapping[str, Any]]:
+    parameters: dict[str, Any] = {"o": session.organization_id, "journey_id": journey_id}
+    turned = ["FALSE"]
+    for number, trigger in enumerate(triggers):
+        if isinstance(trigger, SegmentTrigger) and trigger.rule is not None:
+            rule = compile_rule(trigger.rule, now)
+            about = {f"direction_{number}": trigger.kind.removeprefix("segment_"), f"segment_{number}": str(trigger.segment_id)}
+            parameters |= about | rule.parameters
+            turned.append(_TURNED.format(number=number, rule=rule.sql))
+    return _UNFIT.format(turned=" OR ".join(turned)), parameters
 
 
 # --- Judging ----------------------------------------------------------------------------------------------------------
@@ -288,10 +328,20 @@ async def add_runs(session: OrganizationSession, entering: Sequence[EnteringRun]
 
 
 @dataclass(frozen=True)
+class StartingEntry:
+    """A run whose workflow is to be started. `cancelled`, or `leaving` by a rule of the journey, for this reason: before it has begun."""
+
+    run_id: UUID
+    contact_id: UUID
+    cancelled: bool
+    leaving: str | None
+
+
+@dataclass(frozen=True)
 class StartingRuns:
     journey_id: UUID
     version_id: UUID
-    runs: Sequence[tuple[UUID, UUID, bool, str | None]]  # run, contact, whether it is cancelled, and why a rule has ended it by then
+    runs: Sequence[StartingEntry]
 
 
 _STARTING = text(
@@ -309,9 +359,9 @@ _STARTING = text(
 
 async def starting(session: OrganizationSession, names: Sequence[str]) -> dict[str, StartingRuns]:
     """By workflow id: the runs that it is to carry, none of which has begun."""
-    found: defaultdict[tuple[str, UUID, UUID], list[tuple[UUID, UUID, bool, str | None]]] = defaultdict(list)
+    found: defaultdict[tuple[str, UUID, UUID], list[StartingEntry]] = defaultdict(list)
     for row in await session.execute(_STARTING, {"o": session.organization_id, "names": list(names)}):
-        found[row.workflow_id, row.journey_id, row.version_id].append((row.id, row.contact_id, row.cancelled, row.leaving))
+        found[row.workflow_id, row.journey_id, row.version_id].append(StartingEntry(row.id, row.contact_id, row.cancelled, row.leaving))
     return {name: StartingRuns(journey_id, version_id, runs) for (name, journey_id, version_id), runs in found.items()}
 
 

@@ -125,7 +125,7 @@ def _plan(old: Old, wanted: ReplayOptions, versions: "_Versions", chain: Sequenc
         return Refusal(old, code)
     original, version = versions.original(old), versions.chosen(old)
     definition = versions.definition(version)
-    step_id = wanted.from_step or old.step_id or definition.start
+    step_id = (old.step_id or definition.start) if wanted.from_step is None else wanted.from_step
     if step_id not in definition.steps:
         return Refusal(old, UNKNOWN_STEP, version, original, step_id, sorted(definition.steps))
     if not wanted.strict and (unknown := sorted(wanted.resend - definition.steps.keys())):

@@ -1,6 +1,7 @@
 """What lifting the pause of a journey or campaign would do: who is overdue, who would be left out and why; and leaving those out.
 
 Those who are left out are marked in the transaction that lifts the pause: the last check before a send refuses them from that moment on.
+Likewise those who waited to enter and are not to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,9 @@ from sqlalchemy import text
 
 from models.domain.connection import BROKEN_REASONS
 from models.domain.journey.definition import Definition, SendStep, WaitForStep, WaitStep
-from models.domain.journey.entry import SegmentTrigger
+from models.domain.journey.entry import SegmentTrigger, Trigger
 from models.domain.journey.interpreter import PAUSES
-from models.store import outbox
+from models.store import entries, journey_versions, outbox
 from models.store.outbox import OutboxMessage
 from models.store.segment_sql import compile_rule
 from models.store.selection import fitting
@@ -149,6 +150,23 @@ async def leave_out(
         told += [OutboxMessage(run_id, "exit", {"reason": rule.reason}) for run_id in marked]
     await outbox.add(session, told)
     return found
+
+
+async def count_unfit_entries(session: OrganizationSession, journey_id: UUID, now: datetime) -> int:
+    """How many of those who wait to enter the journey by a segment `refuse_unfit_entries` would refuse now."""
+    return await entries.count_unfit(session, journey_id, await _triggers(session, journey_id), now)
+
+
+async def refuse_unfit_entries(session: OrganizationSession, journey_id: UUID, now: datetime) -> int:
+    """Those who wait to enter by a segment that they do not fit any more (or, one that they are to have left, fit again) are refused; how
+    many. Belongs into the transaction that lifts the pause, after that: it holds the journey's row then. Safe to repeat."""
+    return await entries.refuse_unfit(session, journey_id, await _triggers(session, journey_id), now)
+
+
+async def _triggers(session: OrganizationSession, journey_id: UUID) -> Sequence[Trigger]:
+    """Of the newest version, by which those who wait would enter."""
+    newest = await journey_versions.find_newest(session, journey_id)
+    return () if newest is None else Definition.model_validate(newest.definition).entry.triggers
 
 
 async def to_tell(session: OrganizationSession, workflow_ids: Sequence[str]) -> dict[str, list[tuple[UUID, str]]]:

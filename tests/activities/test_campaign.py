@@ -7,6 +7,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
+from activities import campaign
 from activities.campaign import CampaignActivities
 from activities.contracts.campaign import AudiencePages, CampaignRef, PageRange
 from activities.contracts.control import Control, ControlledKind, ControlPage, ControlTargets
@@ -143,6 +144,25 @@ async def test_each_page_gets_its_workflow_once(world: World, temporal: Client) 
     assert (state.step_id, state.phase, state.visit, state.visits, state.sequence) == ("news", "active", 1, {}, 0)
     description = await temporal.get_workflow_handle(_page(world, 1)).describe()
     assert {pair.key.name for pair in description.typed_search_attributes} >= {"OrganizationId", "JourneyId", "VersionId", "CampaignId"}
+
+
+async def test_a_page_that_has_begun_is_not_started_even_if_temporal_has_forgotten_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The campaign's workflow may begin anew after so long. Runs of a page whose workflow was lost have begun, too."""
+    await crowd(world, 25)
+    await world.campaign(page_size=10)
+    audience, forgetful = await snapshot(world), FakeTemporal()
+
+    async def nothing_to_tell(*_: Any) -> None:
+        pass
+
+    monkeypatch.setattr(campaign, "tell_missed_words", nothing_to_tell)
+    await world.sql("UPDATE runs SET sequence = 1, status = 'completed' WHERE id = (SELECT id FROM runs WHERE page = 0 LIMIT 1)")
+    await world.sql("UPDATE runs SET sequence = 1, status = 'needs_attention', reason = 'workflow_lost' WHERE page = 1")
+    pages = PageRange(scope=audience.scope, first=0, end=3)
+    await ActivityEnvironment().run(campaigns(world, cast(Client, forgetful)).start_pages, pages)
+    assert list(forgetful.started) == [_page(world, 2)]
 
 
 async def test_a_pause_that_falls_between_reading_the_flags_and_starting_is_signalled(

@@ -1,12 +1,16 @@
 """Who enters when, and which events count: routing with a database, and no workflows."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
 
-from models.store import entries
+from activities.contracts.control import Control, ControlledKind
+from activities.control import ControlActivities
+from models.store import entries, resumptions
 from models.store.entries import Proposal
 from models.tables.base import new_id, utc_now
 from tests.activities.journeys import Journeys
@@ -187,6 +191,86 @@ async def test_who_waits_by_a_segment_enters_if_the_newest_version_is_still_abou
 
     assert sorted(await entered(same)) == sorted([one, both])
     assert (await entered(changed), await entered(other), await entered(turned)) == ([both], [], [])
+
+
+# --- Checked again at the end of a pause --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unheard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is there to be poked: `route` looks instead."""
+
+    async def poke(*_: object) -> None: ...
+
+    monkeypatch.setattr("activities.control.poke", poke)
+
+
+async def resume_and_look(journeys: Journeys, journey: UUID, *, recheck_entry: bool = True) -> int:
+    """How many the dialog says would be refused, before the pause is lifted in this manner."""
+    async with journeys.world.database.organization(journeys.world.organization_id) as session:
+        unfit = await resumptions.count_unfit_entries(session, journey, utc_now())
+    control = Control(
+        organization_id=journeys.world.organization_id,
+        kind=ControlledKind.JOURNEY,
+        id=journey,
+        command="resume",
+        recheck_entry=recheck_entry,
+    )
+    activities = ControlActivities(journeys.world.database, cast(Client, None))
+    for _ in range(2):  # safe to run twice
+        await ActivityEnvironment().run(activities.apply_control, control)
+    await journeys.route()
+    return unfit
+
+
+@pytest.mark.parametrize("recheck_entry", [True, False])
+@pytest.mark.usefixtures("unheard")
+async def test_who_waits_by_a_segment_that_it_does_not_fit_any_more_enters_only_if_that_is_not_checked_again(
+    journeys: Journeys, recheck_entry: bool
+) -> None:
+    fits = {"kind": "segment_entered", "segment_id": SEGMENT, "rule": {"tag": "vip"}}
+    left = {"kind": "segment_left", "segment_id": str(new_id()), "rule": {"tag": "trial"}}
+    journey = await journeys.publish({"entry": {"triggers": [ORDERED, fits, left]}})
+    stays, goes, orders = await journeys.contact(), await journeys.contact(), await journeys.contact()
+    away, back = await journeys.contact(tags=["trial"]), await journeys.contact(tags=["trial"])
+    await journeys.route()
+    await journeys.pause(journey)
+    for contact, tags in ((stays, ["vip"]), (goes, ["vip"]), (away, []), (back, [])):
+        await journeys.tag(contact, *tags)
+    await journeys.say(orders, "ordered", {"order": "7"})
+    await journeys.route()
+    await journeys.tag(goes)
+    await journeys.tag(back, "trial")
+    assert await resume_and_look(journeys, journey, recheck_entry=recheck_entry) == 2
+    refused = {goes, back} if recheck_entry else set()
+    assert {run["contact_id"] for run in await journeys.runs(journey)} == {stays, goes, orders, away, back} - refused
+    entered = await journeys.world.sql("SELECT contact_id, outcome, reason FROM entries WHERE journey_id = :id", id=journey)
+    assert {(row["contact_id"], row["reason"]) for row in entered if row["outcome"] == "refused"} == {
+        (contact, "no_longer_fits") for contact in refused
+    }
+    details = await journeys.world.sql("SELECT details FROM audit_entries WHERE action = 'journey.runs_left_out'")
+    assert [row["details"] for row in details] == ([{"entries_no_longer_fit": 2}] if recheck_entry else [])
+
+
+@pytest.mark.usefixtures("unheard")
+async def test_who_waits_is_checked_again_by_the_newest_versions_rule_of_its_segment(journeys: Journeys) -> None:
+    def fits(rule: dict[str, Any], segment: str = SEGMENT) -> dict[str, Any]:
+        return {"entry": {"triggers": [{"kind": "segment_entered", "segment_id": segment, "rule": rule}]}}
+
+    changed, other = await journeys.publish(fits({"tag": "vip"})), await journeys.publish(fits({"tag": "vip"}))
+    vip, gold = await journeys.contact(), await journeys.contact()
+    for journey in (changed, other):
+        await journeys.pause(journey)
+    for contact in (vip, gold):
+        await journeys.tag(contact, "vip")
+    await journeys.route()
+    await journeys.tag(gold, "gold")
+    await journeys.publish(fits({"tag": "gold"}), changed)
+    await journeys.publish(fits({"tag": "gold"}, str(new_id())), other)
+    assert [await resume_and_look(journeys, journey) for journey in (changed, other)] == [1, 0]
+    assert [run["contact_id"] for run in await journeys.runs(changed)] == [gold]
+    assert sorted(await journeys.outcomes(changed), key=str) == [("entered", None), ("refused", "no_longer_fits")]
+    assert await journeys.outcomes(other) == [("refused", "trigger_gone")] * 2
 
 
 async def test_the_hour_of_a_version_that_is_not_the_newest_holds_nobody(journeys: Journeys) -> None:

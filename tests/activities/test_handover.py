@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
 
@@ -358,9 +359,12 @@ def moves(handing: Handing, board: Switchboard, page_size: int) -> MoveActivitie
     return MoveActivities(handing.world.database, settings, cast(Client, board))
 
 
-async def tell(handing: Handing, board: Switchboard, after: str | None = None, page_size: int = 2) -> str | None:
+async def tell(handing: Handing, board: Switchboard, after: str | None = None, page_size: int = 2, by: str = "first") -> str | None:
+    """`by`: the Temporal run of the plan's workflow."""
     plan = PlanRef(organization_id=handing.world.organization_id, plan_id=handing.plan_id, passes=7)
-    told = await ActivityEnvironment().run(moves(handing, board, page_size).tell_moves, PlanPage(plan=plan, after=after))
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, workflow_run_id=by)
+    told = await environment.run(moves(handing, board, page_size).tell_moves, PlanPage(plan=plan, after=after))
     return told.after
 
 
@@ -369,8 +373,17 @@ async def test_every_workflow_with_runs_there_is_told_once_per_pass(handing: Han
     after = await tell(handing, board)
     assert after == names[1]
     assert await tell(handing, board, after) is None
-    assert [(name, id) for name, _, id in board.told] == [(name, f"{handing.plan_id}/7/{name}") for name in names]
+    assert [(name, id) for name, _, id in board.told] == [(name, f"{handing.plan_id}/first/7/{name}") for name in names]
     assert {(order.version_id, order.choices["news"].step_id) for _, order, _ in board.told} == {(handing.version_id, "receipt")}
+
+
+async def test_a_plan_that_begins_anew_is_not_taken_for_what_was_said_before(handing: Handing) -> None:
+    """It counts its passes anew, and a workflow answers a word that it has heard without obeying it again."""
+    board = Switchboard()
+    for by in ("first", "first", "second"):
+        await tell(handing, board, page_size=10, by=by)
+    said = [id for name, _, id in board.told if name == f"test/{handing.runs[0]}"]
+    assert said[0] == said[1] != said[2]
 
 
 @pytest.mark.parametrize("silence", [WorkflowUpdateRPCTimeoutOrCancelledError(), RPCError("slow", RPCStatusCode.DEADLINE_EXCEEDED, b"")])

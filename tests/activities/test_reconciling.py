@@ -68,7 +68,7 @@ class Temporal:
 async def judged(rows: Carried, answers: Mapping[str, Sequence[Examined]], organization_id: UUID = ACME) -> Found:
     temporal, found, nobody = Temporal(answers), Found(), cast(Any, None)
     seen = await temporal.examine(rows.workflow_id)
-    await ReconcilingActivities(nobody, nobody)._judge_rows(organization_id, rows, seen, cast(Observer, temporal), found)
+    await ReconcilingActivities(nobody, nobody, "nowhere")._judge_rows(organization_id, rows, seen, cast(Observer, temporal), found)
     return found
 
 

@@ -151,17 +151,31 @@ async def test_a_unique_name_taken_meanwhile_is_409(app: FastAPI, client: AsyncC
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "path"),
     [
-        rb'{"name": "a\u0000b", "scopes": ["organization.read"]}',
-        rb'{"name": "a\ud800", "scopes": ["organization.read"]}',
-        rb'{"name": "a", "scopes": NaN}',
-        rb'{"name": "a", "scopes": [1, -Infinity]}',
+        (rb'{"name": "a\u0000b", "scopes": ["organization.read"]}', "name"),
+        (rb'{"name": "a\ud800", "scopes": ["organization.read"]}', "name"),
+        (rb'{"name": "a", "scopes": NaN}', "scopes"),
+        (rb'{"name": "a", "scopes": [1, -Infinity], "more": NaN}', "scopes[1]"),
+        (rb'{"name": {"first": 1, "a\u0000b": 2}}', "name"),
+        (rb'{"a\udfff": 1}', "body"),
+        (rb'[{"name": "a"}, {"name": "\u0000"}]', "[1].name"),
+        (rb'"\u0000"', "body"),
     ],
 )
-async def test_what_cannot_be_stored_is_refused_before_anything_reads_it(alice: Person, body: bytes) -> None:
+async def test_what_cannot_be_stored_is_refused_before_anything_reads_it(alice: Person, body: bytes, path: str) -> None:
     found = await alice.client.post("/v1/api-keys", content=body, headers={"Content-Type": "application/json"})
-    assert (found.status_code, found.json()["errors"][0]["code"]) == (422, "unstorable")
+    [problem] = found.json()["errors"]
+    assert (found.status_code, problem["code"], problem["path"]) == (422, "unstorable", path)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [(b'{"name":' + b"9" * 5000 + b"}", "number_too_long"), (b'{"name": "\xff"}', "not_utf8"), (b"[" * 100_000, "too_deep")],
+)
+async def test_a_body_that_cannot_be_read_says_what_is_wrong_with_it(alice: Person, body: bytes, code: str) -> None:
+    found = await alice.client.post("/v1/api-keys", content=body, headers={"Content-Type": "application/json"})
+    assert (found.status_code, [(each["path"], each["code"]) for each in found.json()["errors"]]) == (400, [("body", code)])
 
 
 @pytest.mark.parametrize("name", [r"a\\u0000b", "NaN", r"\ud83d\ude00", "Infinity"])

@@ -112,6 +112,12 @@ async def test_what_makes_no_sense_is_refused(command: Command, tmp_path: Path) 
             await command(*arguments)
 
 
+@pytest.mark.parametrize("more", [("--sample", "3"), ("--start", START), ("--contacts", "who.json"), ("--until", "P1D")])
+async def test_what_a_case_says_itself_cannot_be_said_beside_it(command: Command, more: tuple[str, str]) -> None:
+    with pytest.raises(Unusable, match=more[0]):
+        await command("--cases", *more)
+
+
 async def test_what_the_api_refuses_is_told_in_plain_text_and_gives_2(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,7 +67,7 @@ async def reconciler(stack: Stack, patience: Patience = HASTE, client: Client | 
     database = stack.services.database
     client = client or stack.temporal.client
     activities: list[Any] = [
-        *ReconcilingActivities(database, client, patience).methods(),
+        *ReconcilingActivities(database, client, stack.settings.task_queue, patience).methods(),
         *RecordsActivities(database, client, patience).methods(),
         *ArchivingActivities(database, client).methods(),
     ]

@@ -130,7 +130,7 @@ async def test_cancelling_a_journey_ends_everybody_in_it_and_it_can_be_entered_a
             await acme.until_campaign(campaign_id, "cancelled")
             again = await acme.start_run(journey, people[0])
             await acme.until_run(again, "waiting")
-            await acme.call("PUT", f"/runs/{again}/cancellation")
+            await acme.call("PUT", f"/runs/{again}/cancellation", {"reason": "asked by phone"})
     assert sum((await acme.mails()).values()) == 7
 
 
@@ -182,7 +182,7 @@ async def test_a_failing_message_parks_its_run_and_retry_sends_it_once_mended(st
         run = (await acme.every("/runs", campaign_id=campaign_id, status="needs_attention"))[0]
         assert "contact.first_name" in run["reason"]
         await acme.call("PATCH", f"/contacts/{nameless}", {"first_name": "Nora"})
-        await acme.call("PUT", f"/runs/{run['id']}/retry")
+        await acme.call("PUT", f"/runs/{run['id']}/retry", {"reason": "asked by phone"})
         await acme.until_campaign(campaign_id)
     assert set((await acme.mails()).values()) == {2}
 
@@ -279,7 +279,7 @@ async def test_a_run_paused_or_cancelled_while_its_message_waits_for_the_rate_is
         waiting = [run for run in await acme.every("/runs", campaign_id=campaign_id) if await acme.address(run) not in mailed]
         paused, cancelled = waiting[-1], waiting[-2]  # the last in the queue: tens of seconds from their slots
         await acme.call("PUT", f"/runs/{paused['id']}/pause")
-        await acme.call("PUT", f"/runs/{cancelled['id']}/cancellation")
+        await acme.call("PUT", f"/runs/{cancelled['id']}/cancellation", {"reason": "asked by phone"})
         await acme.until_run(cancelled["id"], "cancelled")
         await acme.call("PATCH", f"/connections/{connection['id']}", {"rate_per_second": 50})
         await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"].get("completed", 0) == 4)

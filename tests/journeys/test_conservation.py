@@ -35,7 +35,7 @@ async def cancelled(acme: Organization, run_id: str) -> None:
     """A busy machine may answer 503: then the word is repeated, as clients do."""
 
     async def say() -> Document:
-        answer = await acme.client.put(f"/v1/runs/{run_id}/cancellation", headers={"Idempotency-Key": "once"})
+        answer = await acme.client.put(f"/v1/runs/{run_id}/cancellation", json={"reason": "left us"}, headers={"Idempotency-Key": "once"})
         return {"status": answer.status_code}
 
     await acme.until(say, lambda answer: answer["status"] == 200)

@@ -206,7 +206,7 @@ async def freeze(stack: Stack) -> Frozen:
             lambda: acme.get("/deliveries", campaign_id=campaign_id, state="accepted"), lambda found: len(found["items"]) == 10
         )
         [parked] = await acme.every("/runs", campaign_id=campaign_id, status="needs_attention")
-        await acme.call("PUT", f"/runs/{parked['id']}/retry")
+        await acme.call("PUT", f"/runs/{parked['id']}/retry", {"reason": "asked by phone"})
         in_the_end = await acme.until_campaign(campaign_id)
     return Frozen(acme, stuck, campaign, mails, in_the_end, await acme.mails())
 

@@ -8,13 +8,16 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 from sqlalchemy import text
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import WorkflowHandle
+from temporalio.testing import ActivityEnvironment
 from temporalio.worker import Worker
 
+from activities.contracts.campaign import CampaignRef
 from activities.contracts.control import Control, ControlledKind
 from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.contracts.payload import Scope
@@ -28,6 +31,7 @@ from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 from tests.journeys.reconciler import HASTE, Reconciler, as_owner, reconciler, starting_on
 from tests.journeys.test_operating import carry_out
+from worker import Parts
 
 LONG: Document = {"pause": {"kind": "wait", "duration": "P30D", "next": None}}
 FOR_EVER: Document = {"until": {"kind": "wait_for", "events": [{"event": "never_sent", "next": None}]}}
@@ -138,7 +142,7 @@ async def test_a_wait_that_nothing_can_end_any_more(stack: Stack, acme: Organiza
         found = await looking.finding(acme, "wait_without_event")
         assert found["severity"] == "problem" and "nothing can end it" in found["cause"] and "closed: 1" in found["cause"]
         assert "/cancellation" in found["action"] and found["details"]["run_ids"] == [run["id"]]
-        await acme.call("PUT", f"/runs/{run['id']}/cancellation")
+        await acme.call("PUT", f"/runs/{run['id']}/cancellation", {"reason": "asked by phone"})
         await looking.finding(acme, "wait_without_event", open=False)
 
 
@@ -204,7 +208,7 @@ async def test_a_workflow_that_was_terminated_leaves_runs_that_say_so(stack: Sta
         assert (lost["reason"], lost["step_id"], lost["wake_at"]) == ("workflow_lost", "pause", None)
         last = (await acme.timeline(run["id"]))[-1]
         assert last["kind"] == "parked" and "the workflow that carried it is gone" in last["sentence"]
-        again = await acme.client.put(f"/v1/runs/{run['id']}/retry")
+        again = await acme.client.put(f"/v1/runs/{run['id']}/retry", json={"reason": "asked by phone"})
         assert again.status_code == 409 and "Replay it" in again.json()["detail"]
         seen = (await looking.finding(acme, "workflow_closed"))["seen"]
         assert seen > found["seen"]  # it stays while its runs do
@@ -290,3 +294,146 @@ async def test_conservation_that_differs(stack: Stack, acme: Organization, looki
         assert found["details"]["difference"] == -1 and not (await acme.get("/conservation"))["holds"]
         await sql(stack, acme, "DELETE FROM runs WHERE id = :id", id=invented)
         await looking.finding(acme, "conservation", open=False)
+
+
+async def test_a_campaign_whose_workflow_was_terminated_goes_on_and_starts_nobody_twice(
+    stack: Stack, acme: Organization, looking: Reconciler
+) -> None:
+    """While its runs wait: nobody would ever have called it completed."""
+    await acme.contacts(4)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("pause", LONG)
+            campaign_id = await acme.launch(journey, page_size=2)
+            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"waiting": 4})
+            await terminate_campaign(stack, acme, campaign_id)
+            await looking.look()
+            done = await carry_out(acme, "cancel", {"journey_id": journey})
+            ended = await acme.until_campaign(campaign_id)
+        runs = await acme.every("/runs", journey_id=journey)
+        told = [[entry["kind"] for entry in await acme.timeline(run["id"]) if entry["source"] == "event"] for run in runs]
+    assert (done["progress"]["done"], ended["progress"]["runs"]) == (4, {"cancelled": 4})
+    assert told == [["entered", "waiting", "cancelled"]] * 4
+    assert await acme.every("/findings") == []
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_a_campaign_whose_workflow_was_terminated_before_its_pages_were_started_starts_them(
+    stack: Stack, acme: Organization, looking: Reconciler, taken: bool
+) -> None:
+    """`taken`: its audience is, since so long ago that the runs would be given up, were it not for the campaign."""
+    await acme.contacts(4)
+    journey = await acme.publish("pause", LONG)
+    campaign_id = await acme.launch(journey, page_size=2)  # nobody works yet
+    await terminate_campaign(stack, acme, campaign_id)
+    if taken:
+        parts = Parts.build(stack.services.temporal, stack.services.database, stack.settings)
+        [snapshot] = [each for each in parts.records if each.__name__ == "snapshot_audience"]
+        await ActivityEnvironment().run(snapshot, CampaignRef(organization_id=acme.id, campaign_id=UUID(campaign_id)))
+        await parts.close()
+        await sql(stack, acme, "UPDATE runs SET created_at = created_at - interval '1 hour', updated_at = updated_at - interval '1 hour'")
+    with stack.temporal.with_time_skipping_disabled():
+        await looking.look()
+        async with stack.working():
+            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"waiting": 4})
+    assert await acme.every("/findings", kind="workflow_closed") == []
+    runs = await acme.every("/runs", journey_id=journey)
+    assert [(await acme.timeline(run["id"]))[0]["kind"] for run in runs] == ["entered"] * 4
+
+
+async def terminate_campaign(stack: Stack, acme: Organization, campaign_id: str) -> None:
+    """And visibility, which lags behind, knows of it."""
+    name = workflow_id.campaign(acme.id, UUID(campaign_id))
+    await stack.temporal.client.get_workflow_handle(name).terminate("by mistake")
+
+    async def look() -> Document:
+        listed = stack.temporal.client.list_workflows(f"WorkflowId = '{name}' AND ExecutionStatus = 'Running'")
+        return {"running": [each.id async for each in listed]}
+
+    await acme.until(look, lambda found: found["running"] == [])
+
+
+async def test_a_campaign_whose_workflow_fails_again_and_again_is_found_and_goes_on_once_mended(
+    stack: Stack, acme: Organization, looking: Reconciler
+) -> None:
+    await acme.contacts(2)
+    journey = await acme.publish("pause", LONG)
+    campaign_id = await acme.launch(journey)  # nobody works yet
+    await sql(stack, acme, """UPDATE campaigns SET segment_rule = '{"nonsense": true}' WHERE organization_id = :o""")
+    with stack.temporal.with_time_skipping_disabled():
+        async with stack.working():
+            found = await looking.finding(acme, "workflow_closed")
+            await sql(stack, acme, "UPDATE campaigns SET segment_rule = NULL WHERE organization_id = :o")
+
+            async def look() -> Document:
+                await looking.look()
+                return await acme.campaign(campaign_id)
+
+            await acme.until(look, lambda seen: seen["progress"]["runs"] == {"waiting": 2})
+            await looking.finding(acme, "workflow_closed", open=False)
+    assert "The workflow of a campaign failed at" in found["cause"] and f"/v1/campaigns/{campaign_id}/cancellation" in found["action"]
+    assert found["subject"]["id"] == workflow_id.campaign(acme.id, UUID(campaign_id))
+
+
+@pytest.mark.parametrize("subject", ["journeys", "campaigns"])
+async def test_runs_that_were_not_told_of_a_resumption_hear_of_it(
+    stack: Stack, acme: Organization, looking: Reconciler, subject: str
+) -> None:
+    """The control workflow was terminated after it had lifted the pause. Asking again does nothing: nothing is paused any more."""
+    path, campaign_id = await paused(stack, acme, subject)
+    table = path.split("/")[1]
+    await sql(stack, acme, f"UPDATE {table} SET paused_at = NULL WHERE organization_id = :o")
+    await acme.call("DELETE", f"{path}/pause")
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await looking.look()
+            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"waiting": 2, "paused": 1})
+
+
+async def test_runs_that_were_not_told_of_their_campaigns_cancellation_hear_of_it(
+    stack: Stack, acme: Organization, looking: Reconciler
+) -> None:
+    _, campaign_id = await paused(stack, acme, "campaigns")
+    cancelled = "UPDATE campaigns SET cancelled_at = now() - interval '1 hour', status = 'cancelled' WHERE organization_id = :o"
+    await sql(stack, acme, cancelled)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await looking.look()
+            ended = await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["finished_at"] is not None)
+    assert (ended["status"], ended["progress"]["runs"]) == ("cancelled", {"cancelled": 3})
+
+
+async def test_while_somebody_tells_them_nobody_else_does(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    """A resumption that spreads them must not be overtaken."""
+    path, campaign_id = await paused(stack, acme, "journeys")
+    await acme.post(f"{path}/resumptions", {"spread": "PT1H"})  # nobody works
+    await sql(stack, acme, "UPDATE journeys SET paused_at = NULL WHERE organization_id = :o")
+    await looking.look()
+    pages = [run["workflow_id"] for run in await acme.every("/runs", campaign_id=campaign_id)]
+    told = [await signals(stack, name) for name in set(pages)]
+    assert told == [["pause"]] * 2
+
+
+async def signals(stack: Stack, name: str) -> list[str]:
+    handle = stack.temporal.client.get_workflow_handle(name)
+    events = [event.workflow_execution_signaled_event_attributes async for event in handle.fetch_history_events()]
+    payloads = [each.input.payloads for each in events if each.signal_name == "control"]
+    return [(await stack.temporal.client.data_converter.decode(each, [Control]))[0].command for each in payloads]
+
+
+async def paused(stack: Stack, acme: Organization, subject: str) -> tuple[str, str]:
+    """Three runs of a campaign in two pages, paused for an hour with all; one of them by itself, too. Where to speak to the subject, and
+    the campaign."""
+    await acme.contacts(3)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("pause", LONG)
+            campaign_id = await acme.launch(journey, page_size=2)
+            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"waiting": 3})
+            path = f"/journeys/{journey}" if subject == "journeys" else f"/campaigns/{campaign_id}"
+            await acme.call("PUT", f"{path}/pause", {"reason": "wrong price"})
+            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"paused": 3})
+            itself = (await acme.every("/runs", campaign_id=campaign_id))[0]["id"]
+            await acme.call("PUT", f"/runs/{itself}/pause", {"reason": "asked by phone"})
+    await sql(stack, acme, "UPDATE runs SET updated_at = updated_at - interval '1 hour' WHERE organization_id = :o")
+    return path, campaign_id

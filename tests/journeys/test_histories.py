@@ -97,7 +97,7 @@ async def test_every_workflow_that_carried_a_run_is_archived_once(stack: Stack, 
             await execute(acme, plan, choice("pause", "move", "pause"))
             moved = await acme.until(lambda: acme.run(run["id"]), lambda found: found["workflow_id"] != run["workflow_id"])
             await acme.until_run(run["id"], "waiting")
-        await acme.call("PUT", f"/runs/{run['id']}/cancellation")
+        await acme.call("PUT", f"/runs/{run['id']}/cancellation", {"reason": "asked by phone"})
         found = await archived(acme, looking, run["id"], 2)
         assert {each["workflow_id"]: each["status"] for each in found} == {
             run["workflow_id"]: "completed",
@@ -114,7 +114,7 @@ async def test_a_history_that_no_sweep_could_see_is_a_finding(stack: Stack, acme
     async with stack.working():
         run = await waiting_run(stack, acme)
         await looking.look()
-        await acme.call("PUT", f"/runs/{run['id']}/cancellation")
+        await acme.call("PUT", f"/runs/{run['id']}/cancellation", {"reason": "asked by phone"})
         await forgotten(stack, acme, run)
         found = await looking.finding(acme, "history_missing")
     assert found["subject"]["id"] == run["workflow_id"] and "Temporal has forgotten it" in found["cause"]

@@ -7,11 +7,20 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from activities.contracts.operations import OPERATION_WORKFLOW, OperationRef
+import pytest
+from sqlalchemy import text
+from temporalio.testing import ActivityEnvironment
+
+from activities import operations
+from activities.contracts.operations import OPERATION_WORKFLOW, OperationPage, OperationRef
+from activities.operations import OperationActivities
+from api.commands import run_operations
+from models.store import run_operations as run_operations_store
 from models.tables.base import new_id
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 
+REASON = "asked by the customer"
 WAITS: Document = {
     "long": {"kind": "wait", "duration": "P30D", "next": "short"},
     "short": {"kind": "wait", "duration": "P1D", "next": "end"},
@@ -26,7 +35,7 @@ async def preview(acme: Organization, command: str, filter: Document, **more: An
 async def carry_out(acme: Organization, command: str, filter: Document, **more: Any) -> Document:
     """Previewed, executed and completed."""
     seen = await preview(acme, command, filter, **more)
-    await acme.post("/run-operations", {"preview_id": seen["id"], "reason": "asked by the customer"})
+    await acme.post("/run-operations", {"preview_id": seen["id"], "reason": REASON})
     return await completed(acme, seen["id"])
 
 
@@ -105,8 +114,8 @@ async def test_what_happened_to_runs_meanwhile_is_a_result_of_its_own(stack: Sta
     await stack.services.temporal.get_workflow_handle(f"{acme.id}/run-operation/{seen['id']}").terminate("stands aside")
     async with stack.working():
         with stack.temporal.with_time_skipping_disabled():
-            await acme.call("PUT", f"/runs/{left}/skip")
-            await acme.call("PUT", f"/runs/{over}/cancellation")
+            await acme.call("PUT", f"/runs/{left}/skip", {"reason": "asked by phone"})
+            await acme.call("PUT", f"/runs/{over}/cancellation", {"reason": "asked by phone"})
             revision = (await acme.get(f"/journeys/{journey}"))["revision"]
             draft = {"start": "long", "steps": {**WAITS, "short": {**WAITS["short"], "duration": "P2D"}}}
             await acme.call("PATCH", f"/journeys/{journey}/draft", {"draft": draft}, headers={"If-Match": f'"{revision}"'})
@@ -150,6 +159,77 @@ async def test_a_paused_run_that_jumps_or_skips_is_on_record_where_it_has_arrive
             await acme.call("PUT", f"{path}/execution", {"fingerprint": plan["fingerprint"], "choices": choices})
             await acme.until(lambda: acme.get(path), lambda found: found["status"] == "completed")
             await standing(acme, journey, {("paused", "long"): 2})
+
+
+JUMP: Document = {"arguments": {"to_step": "short"}}
+
+
+@pytest.mark.parametrize("way", ["upkeep", "execution"])
+async def test_an_operation_whose_workflow_was_terminated_begins_anew_and_tells_nobody_twice(
+    stack: Stack, acme: Organization, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Of three pages one is settled, and one has been told and is not on record. Whoever asks, the operation is carried out."""
+    seen = await stuck(stack, acme, monkeypatch, told_in_vain=True)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            if way == "execution":
+                await acme.post("/run-operations", {"preview_id": seen["id"], "reason": REASON})
+            else:
+                await overdue(stack, acme)
+                assert await run_operations.start_missing_workflows(stack.services, acme.id, lambda: None) == 1
+            done = await completed(acme, seen["id"])
+            runs = await standing(acme, seen["filter"]["journey_id"], {("waiting", "short"): 6})
+            told = [await kinds(acme, run["id"]) for run in runs]
+    assert done["progress"] == {"pending": 0, "done": 6, "unchanged": 0, "failed": 0, "left_alone": 0}
+    assert told == [["entered", "waiting", "jumped", "waiting"]] * 6
+
+
+async def test_an_operation_whose_workflow_was_terminated_can_be_cancelled(
+    stack: Stack, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = await stuck(stack, acme, monkeypatch, told_in_vain=False)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await acme.call("PUT", f"/run-operations/{seen['id']}/cancellation", {"reason": "a mistake"})
+            done = await completed(acme, seen["id"])
+            await standing(acme, seen["filter"]["journey_id"], {("waiting", "short"): 2, ("waiting", "long"): 4})
+    assert (done["status"], done["progress"]) == ("cancelled", {"pending": 0, "done": 2, "unchanged": 0, "failed": 0, "left_alone": 4})
+
+
+async def stuck(stack: Stack, acme: Organization, monkeypatch: pytest.MonkeyPatch, *, told_in_vain: bool) -> Document:
+    """An operation in three pages of two runs, whose workflow was terminated after the first; `told_in_vain`: when the second had been
+    told, before that was on record."""
+    monkeypatch.setattr(operations, "RUNS_AT_ONCE", 2)
+    await acme.contacts(6)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("long", WAITS)
+            await acme.launch(journey, page_size=2)
+            await standing(acme, journey, {("waiting", "long"): 6})
+    with stack.temporal.with_time_skipping_disabled():
+        seen = await preview(acme, "jump", {"journey_id": journey}, **JUMP)
+        await acme.post("/run-operations", {"preview_id": seen["id"], "reason": REASON})  # nobody works yet
+    await stack.services.temporal.get_workflow_handle(f"{acme.id}/run-operation/{seen['id']}").terminate("by mistake")
+    told = OperationActivities(stack.services.database, stack.services.temporal)
+    ref = OperationRef(organization_id=acme.id, operation_id=UUID(seen["id"]), command="jump")
+    async with stack.working():
+        first = await ActivityEnvironment().run(told.control_page, OperationPage(operation=ref))
+        if told_in_vain:
+            with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+                patched.setattr(run_operations_store, "settle", refuse)
+                await ActivityEnvironment().run(told.control_page, OperationPage(operation=ref, after=first.after or 0))
+    found = await acme.get(f"/run-operations/{seen['id']}")
+    assert (found["status"], found["progress"]["done"], found["progress"]["pending"]) == ("running", 2, 4)
+    return found
+
+
+async def refuse(*_: Any) -> None:
+    raise ConnectionError
+
+
+async def overdue(stack: Stack, acme: Organization) -> None:
+    async with stack.services.database.organization(acme.id) as session:
+        await session.execute(text("UPDATE run_operations SET executed_at = executed_at - interval '11 seconds'"))
 
 
 async def move(acme: Organization, journey: str, expected: set[str]) -> None:
@@ -212,7 +292,7 @@ async def test_scenario_36_one_scheduled_step_of_one_contact_is_cancelled(stack:
             await acme.call("PUT", f"/runs/{spared}/steps/reminder/cancellation", why)
             await acme.call("PUT", f"/runs/{skipped}/skip", {"step_id": "pause", **why})
             await acme.until_run(skipped, "completed")
-            nobody = await acme.client.put(f"/v1/runs/{spared}/steps/nowhere/cancellation")
+            nobody = await acme.client.put(f"/v1/runs/{spared}/steps/nowhere/cancellation", json=why)
             assert (nobody.status_code, nobody.json()["errors"][0]["code"]) == (422, "unknown_step")
         for run in (spared, other):
             handle = stack.temporal.client.get_workflow_handle((await acme.run(run))["workflow_id"])

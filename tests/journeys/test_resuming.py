@@ -222,6 +222,32 @@ async def test_resuming_drops_what_is_overdue_and_whoever_no_longer_fits(stack: 
     assert [entry["details"] for entry in entries] == [{"overdue": 1, "no_longer_fits": 1}]
 
 
+async def test_who_came_to_fit_a_segment_in_the_pause_and_no_longer_does_at_its_end_does_not_enter(
+    stack: Stack, acme: Organization
+) -> None:
+    segment = (await acme.post("/segments", {"name": "VIP", "rule": {"tag": "vip"}}))["id"]
+    stays, goes = await acme.contacts(2)
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            entry = {"triggers": [{"kind": "segment_entered", "segment_id": segment}]}
+            journey = await acme.publish("end", {"end": {"kind": "exit", "reason": "went_on"}}, entry=entry)
+            await pause(acme, journey)
+            for contact in (stays, goes):
+                await acme.call("PATCH", f"/contacts/{contact}", {"tags": ["vip"]})
+            await acme.until(lambda: acme.get("/entries", journey_id=journey), lambda found: len(found["items"]) == 2)
+            await acme.call("PATCH", f"/contacts/{goes}", {"tags": []})
+            numbers = await acme.get(f"/journeys/{journey}/resumption")
+            await resume(acme, journey, recheck_entry=True)
+            [run] = await standing(acme, journey, {("exited", "end"): 1})
+            entries = await acme.every("/entries", journey_id=journey)
+    assert (numbers["entries_waiting"], numbers["entries_no_longer_fit"], numbers["no_longer_fit"]) == (2, 1, 0)
+    assert run["contact_id"] == stays
+    assert {(each["contact_id"], each["outcome"], each["reason"]) for each in entries} == {
+        (stays, "entered", None),
+        (goes, "refused", "no_longer_fits"),
+    }
+
+
 async def test_paused_runs_stand_still_and_then_go_on_from_where_they_were(stack: Stack, acme: Organization) -> None:
     """A moment that comes in the pause is not waited for again; an awaited event and a review are kept until the pause is over."""
     contacts = [await acme.contact(tags=[tag]) for tag in ("timed", "paying", "new")]

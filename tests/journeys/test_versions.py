@@ -6,6 +6,9 @@ from collections import Counter
 from datetime import timedelta
 from time import perf_counter
 
+from sqlalchemy import text
+
+from api.commands import publish_plans
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 
@@ -156,6 +159,35 @@ async def test_scenario_35_two_editors(stack: Stack, acme: Organization) -> None
     assert kept == [FIRST, SECOND, won["steps"], FIRST]
     blind = await acme.client.patch(f"{path}/draft", json={"draft": drafts[1]})
     assert blind.status_code == 412
+
+
+async def test_a_plan_whose_workflow_was_terminated_begins_anew_and_lets_the_next_one_follow(stack: Stack, acme: Organization) -> None:
+    movers = await acme.contacts(2, tags=["movers"])
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("which", FIRST)
+            runs = [await acme.start_run(journey, who) for who in movers]
+            await standing(acme, journey, {("waiting", "long"): 2})
+    await save(acme, journey, SECOND)
+    plan = await acme.post(f"/journeys/{journey}/publish-plans", None)
+    path = f"/journeys/{journey}/publish-plans/{plan['id']}"
+    with stack.temporal.with_time_skipping_disabled():
+        body = {"fingerprint": plan["fingerprint"], "choices": [choice("long", "move", "long")]}
+        await acme.call("PUT", f"{path}/execution", body)  # nobody works, so nobody is told
+    await stack.services.temporal.get_workflow_handle(f"{acme.id}/publish-plan/{plan['id']}").terminate("by mistake")
+    async with stack.services.database.organization(acme.id) as session:
+        await session.execute(text("UPDATE publish_plans SET executed_at = executed_at - interval '11 seconds'"))
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            assert await publish_plans.start_missing_workflows(stack.services, acme.id, lambda: None) == 1
+            done = await acme.until(lambda: acme.get(path), lambda found: found["status"] == "completed")
+            await standing(acme, journey, {("waiting", "long"): 2})
+            await save(acme, journey, FIRST)
+            back = await execute(acme, await acme.post(f"/journeys/{journey}/publish-plans", None), choice("long", "exit", version=2))
+            await standing(acme, journey, {("exited", "long"): 2})
+    assert [each["progress"][name] for each, name in ((done, "moved"), (back, "exited"))] == [2, 2]
+    for run in runs:
+        assert [entry["kind"] for entry in await acme.timeline(run) if entry["source"] == "event"].count("moved") == 1
 
 
 async def test_a_plan_for_all_waiting_runs_ends_each_where_it_says(stack: Stack, acme: Organization) -> None:

@@ -18,6 +18,18 @@ def _written_duration(value: object) -> object:
     raise PydanticCustomError("malformed_duration", "Write a duration as ISO 8601 does, such as PT15M or P3D")
 
 
+def written_offset(value: object) -> object:
+    """A number is one of seconds; yes and no are numbers to Python only."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    try:
+        return _written_duration(value)
+    except PydanticCustomError:
+        raise PydanticCustomError(
+            "malformed_duration", "Write a duration as ISO 8601 does, such as PT15M or P3D, or give a number of seconds"
+        ) from None
+
+
 def _written_moment(value: object) -> object:
     if isinstance(value, datetime) or (isinstance(value, str) and _MOMENT.fullmatch(value)):
         return value

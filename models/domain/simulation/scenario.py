@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from models.domain.contact import Malformed, normalize_attributes, normalize_tags
 from models.domain.errors import Problem
@@ -29,7 +29,7 @@ TopicKey = Annotated[str, StringConstraints(max_length=63)]
 Attributes = Annotated[dict[str, Any], Field(max_length=200)]
 # So far from the calendar's ends that nothing which is reckoned from it leaves the calendar.
 Moment = Annotated[written.Moment, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2999, 12, 31, tzinfo=UTC))]
-Offset = Annotated[timedelta, Field(ge=timedelta(0), le=LONGEST)]
+Offset = Annotated[timedelta, Field(ge=timedelta(0), le=LONGEST), BeforeValidator(written.written_offset)]
 Outcome = Literal["accepted", "bounced", "opted_out", "content_refused", "gave_up", "unknown"]
 
 

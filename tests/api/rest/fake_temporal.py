@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from temporalio.client import ScheduleAlreadyRunningError, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -33,10 +34,12 @@ async def nothing() -> None:
 
 @dataclass
 class FakeTemporal:
-    """`fault` is raised by every call; `hears` keeps what was said although the answer is lost; `phase` and `changed` are
-    what every run answers; `meanwhile` happens while a workflow starts, too early to be signalled to it."""
+    """`fault` is raised by every call; `terminated` are closed, as if by somebody from outside; `hears` keeps what was said although the
+    answer is lost; `phase` and `changed` are what every run answers; `meanwhile` happens while a workflow starts, too early to be
+    signalled to it."""
 
     started: dict[str, Started] = field(default_factory=dict)
+    terminated: set[str] = field(default_factory=set)
     told: list[Told] = field(default_factory=list)
     fault: Exception | None = None
     hears: bool = False
@@ -66,7 +69,7 @@ class FakeTemporal:
         if argument is None:
             word = options["start_signal_args"][0]
             argument, options["id"] = word, f"{options['id']}/{word.request_id}"
-        elif options["id"] in self.started and "start_signal" not in options:
+        elif options["id"] in self.started and "start_signal" not in options and not self._may_restart(options):
             raise WorkflowAlreadyStartedError(options["id"], workflow)
         attributes = {pair.key.name: pair.value for pair in options["search_attributes"]}
         # As the wire would: what cannot be serialized fails here.
@@ -75,6 +78,9 @@ class FakeTemporal:
         self.started[options["id"]] = Started(workflow, copy, options["task_queue"], attributes)
         if self.fault is not None:
             raise self.fault
+
+    def _may_restart(self, options: dict[str, Any]) -> bool:
+        return options["id"] in self.terminated and options["id_reuse_policy"] is WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
 
     async def create_schedule(self, name: str, schedule: Any, **options: Any) -> None:
         if self.fault is not None and not self.hears:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -118,6 +119,10 @@ async def test_upkeep_starts_the_workflow_of_a_braking_that_has_none(
     await ActivityEnvironment().run(UpkeepActivities(services).start_missing_workflows, Upkeep())
     started = temporal.started[f"{alice.organization_id}/braking/{braking_id}"]
     assert (started.workflow, started.argument.braking_id) == ("BrakingWorkflow", braking_id)
+    temporal.started[f"{alice.organization_id}/braking/{braking_id}"] = replace(started, task_queue="before it was terminated")
+    temporal.terminated = {f"{alice.organization_id}/braking/{braking_id}"}
+    assert await brakings.start_missing_workflows(services, alice.organization_id, lambda: None) == 1
+    assert temporal.started[f"{alice.organization_id}/braking/{braking_id}"] == started
     async with database.organization(alice.organization_id) as session:
         await session.execute(text("UPDATE brakings SET finished_at = now()"))
     assert await brakings.start_missing_workflows(services, alice.organization_id, lambda: None) == 0

@@ -128,6 +128,25 @@ async def test_a_preview_writes_nothing_and_says_what_would_happen(
     assert await actions(alice, database, run["id"]) == ["run.started"]
 
 
+async def test_a_preview_takes_the_body_of_the_replay(alice: Person, run: dict[str, Any]) -> None:
+    path, body = f"/v1/runs/{run['id']}/replays/preview", {"from_step": "pause", "version": "current"}
+    without = await alice.client.post(path, json=body)
+    of_the_replay = body | {"reason": "the mail server was down", "version_id": str(uuid4())}  # whichever: nothing is bound to it here
+    full = await alice.client.post(path, json=of_the_replay)
+    assert (full.status_code, full.json()) == (200, without.json())
+    assert (await alice.client.post(path, json=body | {"reasons": "x"})).status_code == 422
+
+
+@pytest.mark.parametrize("route", ["replays", "replays/preview"])
+async def test_an_empty_step_to_begin_at_is_no_step(alice: Person, run: dict[str, Any], route: str) -> None:
+    answer = await alice.client.post(f"/v1/runs/{run['id']}/{route}", json={"from_step": "", "reason": "x"})
+    assert (answer.status_code, answer.json()["errors"][0]["path"], answer.json()["errors"][0]["code"]) == (
+        422,
+        "from_step",
+        "unknown_step",
+    )
+
+
 @pytest.mark.parametrize("status", ["active", "waiting", "held", "paused"])
 async def test_a_run_that_is_under_way_is_not_replayed(alice: Person, run: dict[str, Any], database: Database, status: str) -> None:
     await project(database, alice, run["id"], status=status)

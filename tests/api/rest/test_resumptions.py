@@ -170,6 +170,14 @@ async def test_a_manner_out_of_range_says_where(alice: Person, journey: str, wro
     assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, path)
 
 
+@pytest.mark.parametrize("kind", ["journeys", "campaigns"])
+async def test_a_duration_is_asked_for_in_the_same_words_where_it_stands_in_the_address(alice: Person, journey: str, kind: str) -> None:
+    answer = await alice.client.get(f"/v1/{kind}/{journey}/resumption", params={"drop_older_than": "5"})
+    posted = await alice.client.post(f"/v1/{kind}/{journey}/resumptions", json={"drop_older_than": "5"})
+    [asked], [said] = answer.json()["errors"], posted.json()["errors"]
+    assert (answer.status_code, asked["path"]) == (422, "query.drop_older_than") and asked["message"] == said["message"]
+
+
 async def test_it_needs_a_login_and_is_nobody_elses(alice: Person, charlie: Person, app: FastAPI, journey: str) -> None:
     for method, path in (("GET", f"/v1/journeys/{journey}/resumption"), ("POST", f"/v1/journeys/{journey}/resumptions")):
         async with anonymous(app) as nobody:

@@ -245,6 +245,28 @@ async def test_runs_are_found_by_what_they_are(
     assert (await alice.client.get("/v1/runs?status=dancing")).status_code == 422
 
 
+WHY = {"reason": "asked by phone"}
+
+
+@pytest.mark.parametrize("path", ["jump", "skip", "retry", "cancellation", "steps/pause/cancellation"])
+async def test_what_is_done_to_a_run_for_good_needs_a_reason(alice: Person, run: dict[str, Any], temporal: FakeTemporal, path: str) -> None:
+    meant: dict[str, Any] = {"step_id": "pause"} if path == "jump" else {}
+    bodies: list[dict[str, Any] | None] = [meant, meant | {"reason": None}, meant | {"reason": " "}]
+    for body in bodies if meant else [*bodies, None]:
+        answer = await alice.client.put(f"/v1/runs/{run['id']}/{path}", json=body)
+        assert (answer.status_code, [each["path"] for each in answer.json()["errors"]]) == (422, ["reason"]), body
+    assert temporal.told == []
+    assert (await alice.client.put(f"/v1/runs/{run['id']}/{path}", json=meant | WHY)).status_code == 200
+    assert temporal.told[0].control.reason == WHY["reason"]
+
+
+async def test_a_word_without_any_body_is_told_what_belongs_into_it(alice: Person, run: dict[str, Any]) -> None:
+    [problem] = (await alice.client.put(f"/v1/runs/{run['id']}/skip")).json()["errors"]
+    assert '{"reason": ' in problem["message"]
+    operation = (await alice.client.get("/v1/openapi.json")).json()["paths"]["/v1/runs/{run_id}/skip"]["put"]
+    assert operation["requestBody"]["required"] is True
+
+
 @pytest.mark.parametrize(
     ("method", "path", "command", "phase"),
     [
@@ -259,7 +281,8 @@ async def test_a_command_reaches_the_runs_workflow(
     alice: Person, run: dict[str, Any], temporal: FakeTemporal, method: str, path: str, command: str, phase: str
 ) -> None:
     temporal.phase = phase
-    answer = await alice.client.request(method, f"/v1/runs/{run['id']}/{path}", headers={"Idempotency-Key": "k1"})
+    body = WHY if method == "PUT" else None
+    answer = await alice.client.request(method, f"/v1/runs/{run['id']}/{path}", headers={"Idempotency-Key": "k1"}, json=body)
     assert (answer.status_code, answer.json()["status"], answer.json()["changed"]) == (200, phase, True)
     [told] = temporal.told
     assert (told.workflow_id, told.control.command) == (run["workflow_id"], command)
@@ -270,21 +293,21 @@ async def test_a_command_reaches_the_runs_workflow(
 
 async def test_a_skip_names_the_step_that_was_seen(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
     path = f"/v1/runs/{run['id']}/skip"
-    await alice.client.put(path)
-    await alice.client.put(path, json={"step_id": "pause", "visit": 2, "reason": "asked by phone"})
+    await alice.client.put(path, json=WHY)
+    await alice.client.put(path, json={"step_id": "pause", "visit": 2, **WHY})
     assert [dict(told.control.places) for told in temporal.told] == [
         {run["id"]: Place(step_id="welcome")},
         {run["id"]: Place(step_id="pause", visit=2)},
     ]
     temporal.changed, temporal.why = False, "moved_on"
-    late = await alice.client.put(path, json={"step_id": "pause"})
+    late = await alice.client.put(path, json={"step_id": "pause", **WHY})
     assert late.status_code == 409 and "stands at welcome now" in late.json()["detail"]
 
 
 async def test_a_jump_names_a_step_of_the_runs_version(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
     path = f"/v1/runs/{run['id']}/jump"
     assert (await alice.client.put(path, json={"step_id": "pause", "reason": "again"})).status_code == 200
-    unknown = await alice.client.put(path, json={"step_id": "nowhere"})
+    unknown = await alice.client.put(path, json={"step_id": "nowhere", **WHY})
     assert unknown.status_code == 422
     [problem] = unknown.json()["errors"]
     assert (problem["path"], problem["message"]) == ("step_id", "The steps of the run's version are pause, welcome.")
@@ -295,11 +318,12 @@ async def test_a_jump_names_a_step_of_the_runs_version(alice: Person, run: dict[
 async def test_a_step_ahead_is_cancelled_and_restored(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
     path = f"/v1/runs/{run['id']}/steps/pause/cancellation"
     for method in ("PUT", "DELETE"):
-        assert (await alice.client.request(method, path)).status_code == 200
+        assert (await alice.client.request(method, path, json=WHY if method == "PUT" else None)).status_code == 200
     assert [(told.control.command, told.control.to_step) for told in temporal.told] == [("cancel_step", "pause"), ("restore_step", "pause")]
     temporal.changed, temporal.why = False, "already"
-    assert (await alice.client.put(path)).json()["changed"] is False
-    assert (await alice.client.put(f"/v1/runs/{run['id']}/steps/nowhere/cancellation")).status_code == 422
+    assert (await alice.client.put(path, json=WHY)).json()["changed"] is False
+    unknown = await alice.client.put(f"/v1/runs/{run['id']}/steps/nowhere/cancellation", json=WHY)
+    assert (unknown.status_code, unknown.json()["errors"][0]["code"]) == (422, "unknown_step")
 
 
 async def test_what_is_taken_back_has_a_reason_too(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
@@ -393,9 +417,9 @@ async def test_another_reason_is_another_word(alice: Person, run: dict[str, Any]
 async def test_a_key_for_another_word_is_refused(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
     path, key = f"/v1/runs/{run['id']}", {"Idempotency-Key": "daily"}
     for _ in range(2):
-        assert (await alice.client.put(f"{path}/jump", json={"step_id": "pause"}, headers=key)).status_code == 200
+        assert (await alice.client.put(f"{path}/jump", json={"step_id": "pause", **WHY}, headers=key)).status_code == 200
     for answer in (
-        await alice.client.put(f"{path}/jump", json={"step_id": "welcome"}, headers=key),
+        await alice.client.put(f"{path}/jump", json={"step_id": "welcome", **WHY}, headers=key),
         await alice.client.put(f"{path}/jump", json={"step_id": "pause", "reason": "x"}, headers=key),
         await alice.client.put(f"{path}/pause", headers=key),
         await alice.client.post("/v1/topics", json={"key": "news", "name": "News"}, headers=key),
@@ -409,13 +433,13 @@ async def test_a_word_that_is_refused_uses_up_no_key_and_one_that_is_not_answere
 ) -> None:
     path, key = f"/v1/runs/{run['id']}", {"Idempotency-Key": "daily"}
     temporal.phase, temporal.changed = "waiting", False
-    assert (await alice.client.put(f"{path}/retry", headers=key)).status_code == 409
+    assert (await alice.client.put(f"{path}/retry", json=WHY, headers=key)).status_code == 409
     temporal.silent()
-    assert (await alice.client.put(f"{path}/jump", json={"step_id": "pause"}, headers=key)).status_code == 503
+    assert (await alice.client.put(f"{path}/jump", json={"step_id": "pause", **WHY}, headers=key)).status_code == 503
     temporal.back()
     temporal.changed = True
-    assert (await alice.client.put(f"{path}/jump", json={"step_id": "welcome"}, headers=key)).status_code == 422
-    assert (await alice.client.put(f"{path}/jump", json={"step_id": "pause"}, headers=key)).status_code == 200
+    assert (await alice.client.put(f"{path}/jump", json={"step_id": "welcome", **WHY}, headers=key)).status_code == 422
+    assert (await alice.client.put(f"{path}/jump", json={"step_id": "pause", **WHY}, headers=key)).status_code == 200
 
 
 async def test_a_skip_that_is_repeated_under_its_key_is_the_same_word_wherever_the_run_has_come(
@@ -423,7 +447,7 @@ async def test_a_skip_that_is_repeated_under_its_key_is_the_same_word_wherever_t
 ) -> None:
     for step in ("welcome", "pause"):
         await project(database, alice, run["id"], step_id=step)
-        await alice.client.put(f"/v1/runs/{run['id']}/skip", headers={"Idempotency-Key": "once"})
+        await alice.client.put(f"/v1/runs/{run['id']}/skip", json=WHY, headers={"Idempotency-Key": "once"})
     assert len({told.update_id for told in temporal.told}) == 1
 
 
@@ -432,7 +456,7 @@ async def test_a_skip_that_named_the_wrong_step_does_not_answer_for_the_right_on
 ) -> None:
     path = f"/v1/runs/{run['id']}/skip"
     for body in ({"step_id": "pause", "visit": 1}, {"step_id": "welcome", "visit": 2}, {"step_id": "welcome"}, {}, {}):
-        await alice.client.put(path, json=body)
+        await alice.client.put(path, json=body | WHY)
     ids = [told.update_id for told in temporal.told]
     assert len(set(ids)) == 3 and ids[2] == ids[3] == ids[4]
 
@@ -456,15 +480,16 @@ async def test_a_command_that_changes_nothing_is_fine_when_it_is_so_already(
     alice: Person, run: dict[str, Any], temporal: FakeTemporal, method: str, path: str, phase: str, status: int
 ) -> None:
     temporal.phase, temporal.changed = phase, False
-    assert (await alice.client.request(method, f"/v1/runs/{run['id']}/{path}")).status_code == status
+    body = WHY if method == "PUT" else None
+    assert (await alice.client.request(method, f"/v1/runs/{run['id']}/{path}", json=body)).status_code == status
 
 
 async def test_a_finished_run_obeys_nobody(alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database) -> None:
     await project(database, alice, run["id"], status="cancelled", sequence=5)
     assert (await alice.client.put(f"/v1/runs/{run['id']}/pause")).status_code == 409
-    assert (await alice.client.put(f"/v1/runs/{run['id']}/cancellation")).json()["changed"] is False
+    assert (await alice.client.put(f"/v1/runs/{run['id']}/cancellation", json=WHY)).json()["changed"] is False
     await project(database, alice, run["id"], status="completed")
-    assert (await alice.client.put(f"/v1/runs/{run['id']}/cancellation")).status_code == 409
+    assert (await alice.client.put(f"/v1/runs/{run['id']}/cancellation", json=WHY)).status_code == 409
     assert temporal.told == []
 
 
@@ -498,6 +523,17 @@ async def test_a_run_that_leaves_its_workflow_meanwhile(
 
     monkeypatch.setattr(words, "control_runs", finish_meanwhile)
     assert (await alice.client.put(f"/v1/runs/{run['id']}/pause")).status_code == answer
+
+
+async def test_who_hears_of_no_workflow_is_told_in_words_what_may_be_so(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database
+) -> None:
+    """As between the moment at which somebody terminates the workflow and the reconciler's next round."""
+    await project(database, alice, run["id"], sequence=3)
+    temporal.refusing("NotFound")
+    answer = await alice.client.put(f"/v1/runs/{run['id']}/steps/pause/cancellation", json=WHY)
+    detail = answer.json()["detail"]
+    assert (answer.status_code, "cannot cancel a step just now" in detail, "a minute" in detail) == (503, True, True)
 
 
 async def test_a_command_starts_the_workflow_that_is_missing(
@@ -579,9 +615,9 @@ async def test_another_organization_sees_404(charlie: Person, run: dict[str, Any
         await client.get(f"{path}/timeline"),
         await client.put(f"{path}/pause"),
         await client.delete(f"{path}/pause"),
-        await client.put(f"{path}/cancellation"),
-        await client.put(f"{path}/retry"),
-        await client.put(f"{path}/skip"),
+        await client.put(f"{path}/cancellation", json=WHY),
+        await client.put(f"{path}/retry", json=WHY),
+        await client.put(f"{path}/skip", json=WHY),
     ]
     assert [answer.status_code for answer in answers] == [404] * len(answers)
     assert (await client.get("/v1/runs")).json()["items"] == []

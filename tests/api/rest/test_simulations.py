@@ -131,6 +131,8 @@ async def test_bad_input_is_refused_with_its_place(alice: Person, around: Surrou
 
     assert await refused(contacts=[]) == [("body", "value_error")]
     assert await refused(script=[{"after": "P1D"}]) == [("script[0]", "one_of")]
+    for after in ("3600", "1 day", True, None):
+        assert await refused(script=[{"after": after, "event": {"name": "x"}}]) == [("script[0].after", "malformed_duration")]
     assert await refused(script=[{"after": "-P1D", "event": {"name": "x"}}]) == [("script[0].after", "greater_than_equal")]
     assert await refused(until="P1D", script=[{"after": "P3D", "event": {"name": "x"}}]) == [("script[0].after", "after_end")]
     assert await refused(sends={"pause": "bounced"}) == [("sends.pause", "unknown_step")]

@@ -24,6 +24,12 @@ SEEN: list[tuple[Kind, dict[str, Any], str, str]] = [
     (Kind.ROW_WITHOUT_WORKFLOW, {"why": "nobody_starts", "since": AT}, "nothing will start it", "replays"),
     (Kind.ROW_WITHOUT_WORKFLOW, {"why": "hand_over"}, "moved by a publish plan", "by itself"),
     (Kind.ROW_WITHOUT_WORKFLOW, {"why": "gone"}, "not in Temporal any more", "replays"),
+    (
+        Kind.WORKFLOW_CLOSED,
+        {"status": "failed", "closed_at": AT, "campaign_id": "c"},
+        "of a campaign failed at 25 Nov 2026 12:00:00 UTC",
+        "PUT /v1/campaigns/c/cancellation",
+    ),
     (Kind.WORKFLOW_WITHOUT_ROW, {"finished": False}, "no run which the database knows", "temporal workflow terminate --workflow-id x"),
     (Kind.WORKFLOW_WITHOUT_ROW, {"finished": True}, "all its runs are finished", "Backup"),
     (Kind.VOLUME_FELL, {"measure": "entries", "hours": 6, "least": 12, "usual": 20}, "Nobody has entered", "GET /v1/entries"),
