@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from api.commands.routing import poke_if_listening
 from api.dependencies import Caller
 from models.domain.errors import Invalid, Problem
+from models.domain.segment_values import at_zone
 from models.store import consents, topics
 from models.store.consents import NewConsent, Status
 from models.store.session import OrganizationSession
@@ -62,7 +63,7 @@ async def _resolve(
         prefix = "" if single else f"[{index}]."
         problems.extend(Problem(f"{prefix}{name}", code, message) for name, code, message in wrong)
         if topic is not None:
-            lines.append(_line(caller, line, topic.id, min(line.occurred_at or now, now)))
+            lines.append(_line(caller, line, topic.id, at_zone(min(line.occurred_at or now, now), UTC)))
     if problems:
         raise Invalid(problems)
     return lines
