@@ -269,3 +269,26 @@ async def test_scenario_22_deliveries_of_a_hidden_event_stay_out_of_lists(stack:
     assert sum((await acme.mails()).values()) == 1
     assert await acme.every("/deliveries") == []
     assert len(await acme.every("/deliveries", hidden=True)) == 1
+
+
+async def test_dates_at_the_calendars_ends_keep_nobody_else_waiting(stack: Stack, acme: Organization) -> None:
+    """Other systems write 0001-01-01 for "nothing", and 9999-12-31 for "never"."""
+    await acme.call("PATCH", "/organization", {"attribute_schema": {"renews_on": {"type": "date"}}})
+    usual = [await acme.contact(attributes={"renews_on": "2020-11-01"}) for _ in range(3)]
+    empty = await acme.contact(attributes={"renews_on": "0001-01-01"})
+    never = await acme.contact(attributes={"renews_on": "9999-12-31"}, timezone="Pacific/Pago_Pago")
+    late = {"kind": "wait", "date": {"field": "attributes.renews_on", "offset": "P1D"}, "spread": "P7D", "next": "early"}
+    early = {"kind": "wait", "date": {"field": "attributes.renews_on", "offset": "-P7D"}}
+    journey = await acme.publish("pause", {"pause": {"kind": "wait", "duration": "PT1S", "next": "late"}, "late": late, "early": early})
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await acme.launch(journey)
+            await runs_of(acme, journey, 4, "completed")
+            [waits] = [run for run in await acme.every("/runs", journey_id=journey) if run["status"] != "completed"]
+            assert (waits["contact_id"], waits["status"], waits["wake_at"][:10]) == (never, "waiting", "9999-12-31")
+            assert "9999" in (await acme.timeline(waits["id"]))[-1]["sentence"]
+            await acme.call("PATCH", f"/contacts/{never}", {"attributes": {"renews_on": "0001-01-01"}})
+            await acme.until_run(waits["id"], "completed")
+            runs = {run["contact_id"]: run["id"] for run in await acme.every("/runs", journey_id=journey)}
+    for contact in (*usual, empty):
+        assert [entry["kind"] for entry in await acme.timeline(runs[contact])].count("not_waited") == 2
