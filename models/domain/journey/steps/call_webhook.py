@@ -128,5 +128,10 @@ def _url(path: str, url: str) -> Iterator[Problem]:
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None and (parts.port or 1) > 0
     except ValueError:
         fine = False
-    if not fine or any(ord(character) <= 32 or ord(character) > 126 for character in url):
+    if fine and not url.isascii():
+        message = (
+            "Write a host's name in ASCII (punycode), such as xn--e1afmkfd.xn--p1ai, and anything else percent-encoded, such as %C3%A9."
+        )
+        yield Problem(path, "malformed_url", message)
+    elif not fine or any(ord(character) <= 32 or ord(character) > 126 for character in url):
         yield Problem(path, "malformed_url", "Give an http or https address without credentials, such as https://example.com/hook.")

@@ -49,7 +49,8 @@ class UpdateContactStep(EffectStep):
         the organization's now.
 
         Raises:
-            Refused: wrong_type:<key>, unknown_attribute:<key> (no longer in the schema), or no_variable:<name>: the run has none.
+            Refused: wrong_type:<key>, too_long:<key>, not_storable:<key>, unknown_attribute:<key> (no longer in the schema), or
+                no_variable:<name>: the run has none.
         """
         found: dict[str, Any] = {}
         for key, said in self.attributes.items():
@@ -58,8 +59,8 @@ class UpdateContactStep(EffectStep):
             try:
                 value = _value(said, variables)
                 found[key] = None if value is None else normalize_attribute(value, schema[key]["type"])
-            except Malformed:
-                raise Refused(f"wrong_type:{key}") from None
+            except Malformed as error:
+                raise Refused(f"{error.code}:{key}") from None
         return found
 
     def new_tags(self, tags: list[str]) -> list[str]:

@@ -90,12 +90,37 @@ def test_a_run_without_the_value_is_refused() -> None:
         made.new_attributes({}, FACTS.attributes or {})
 
 
+@pytest.mark.parametrize(("value", "reason"), [("x" * 4_001, "too_long:plan"), ("\x00", "not_storable:plan"), (1, "wrong_type:plan")])
+def test_a_value_that_does_not_fit_is_refused_for_what_is_wrong_with_it(value: Any, reason: str) -> None:
+    made: UpdateContactStep = step(kind="update_contact", attributes={"plan": {"run": "n"}})
+    with pytest.raises(Refused) as refused:
+        made.new_attributes({"n": value}, FACTS.attributes or {})
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("https://пример.рф/x", "punycode"),
+        ("https://example.com/é", "percent"),
+        ("https://a:b@example.com/é", "credentials"),
+        ("x", "http"),
+    ],
+)
+def test_an_address_is_refused_for_what_is_wrong_with_it(url: str, word: str) -> None:
+    [problem] = check({"start": "a", "steps": {"a": {"kind": "call_webhook", "url": url}}}, FACTS)
+    assert (problem.path, problem.code) == ("steps.a.url", "malformed_url") and word in problem.message
+
+
 @pytest.mark.parametrize(
     ("kind", "reason", "words"),
     [
         ("contact_updated", None, 'Changed the contact at "a"'),
         ("not_done", "wrong_type:plan", 'Did nothing at "a": the value for plan is not of the attribute\'s type'),
-        ("not_done", "webhook_answered_404", 'Did nothing at "a": webhook answered 404'),
+        ("not_done", "too_long:plan", 'Did nothing at "a": the value for plan is longer than an attribute\'s text may be'),
+        ("not_done", "body_too_large", 'Did nothing at "a": what would be said is too large'),
+        ("not_done", "webhook_answered_404", 'The call at "a" was not successful: the other system answered 404'),
+        ("not_done", "webhook_timeout", 'The call at "a" was not successful: the other system did not answer in time'),
         (
             "parked",
             "gave_up:webhook_answered_500",
