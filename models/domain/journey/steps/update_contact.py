@@ -9,7 +9,7 @@ from models.domain.contact import Malformed, normalize_attribute, normalize_tags
 from models.domain.errors import Problem
 from models.domain.journey.facts import Facts
 from models.domain.journey.steps.base import Name
-from models.domain.journey.steps.effect import EffectStep
+from models.domain.journey.steps.effect import EffectStep, printed_nowhere
 from models.domain.segment import run_reference
 
 MAX_CHANGES = 50
@@ -82,6 +82,7 @@ def _value(said: Any, variables: Mapping[str, Any]) -> Any:
 
 
 def _tag(path: str, tag: str) -> Iterator[Problem]:
+    yield from printed_nowhere(path, tag, 'Keep it in an attribute, which takes the run\'s value by {"run": "order_id"}.')
     try:
         if not normalize_tags([tag]):
             yield Problem(path, "empty", "A tag has at least one character.")

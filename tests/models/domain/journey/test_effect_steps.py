@@ -45,6 +45,12 @@ def test_the_headers_that_prove_who_called_are_ours_to_set() -> None:
         assert (f"steps.a.headers.{name}", "forbidden") in found(kind="call_webhook", url="https://example.com/", headers={name: "x"})
 
 
+def test_what_looks_like_a_template_in_a_header_is_refused_with_the_way_out() -> None:
+    hook = {"kind": "call_webhook", "url": "https://example.com/", "headers": {"X-Order": "{{ run.v }}", "Authorization": "Bearer {t}"}}
+    [problem] = check({"start": "a", "steps": {"a": hook}}, FACTS)
+    assert (problem.path, problem.code) == ("steps.a.headers.X-Order", "not_a_template") and "body" in problem.message
+
+
 @pytest.mark.parametrize("path", ["a.b", "a.0", "b", "a.-1", "a.1.x", "a.0.x"])
 def test_a_path_that_leads_nowhere_finds_nothing(path: str) -> None:
     made: CallWebhookStep = step(**HOOK, save={"x": {"path": path, "type": "string"}})
@@ -64,6 +70,8 @@ def test_a_path_goes_by_keys_and_indexes() -> None:
         ({"attributes": {"renews_on": "soon"}}, ("steps.a.attributes.renews_on", "wrong_type")),
         ({"attributes": {"color": "red"}}, ("steps.a.attributes.color", "unknown_attribute")),
         ({"add_tags": ["  "]}, ("steps.a.add_tags[0]", "empty")),
+        ({"add_tags": ["{{ run.v }}"]}, ("steps.a.add_tags[0]", "not_a_template")),
+        ({"remove_tags": ["{% if run.v %}x{% endif %}"]}, ("steps.a.remove_tags[0]", "not_a_template")),
         ({"add_tags": ["a;b"]}, ("steps.a.add_tags[0]", "tag_character")),
         ({"remove_tags": ["x" * 65]}, ("steps.a.remove_tags[0]", "tag_too_long")),
         ({}, ("steps.a", "wrong_number")),
