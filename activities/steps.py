@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from activities.apart import answered_apart
 from activities.clock import Clock
 from activities.contracts.steps import StepAnswer, StepVisit, VisitBatch
 from activities.effects.effect import Answers, Effect, EffectTools, Work
@@ -48,9 +50,22 @@ class StepActivities:
             steps = {visit.step_id: definition.step(visit.step_id, StepModel) for visit in batch.visits}
             await self._keep(batch, definition)
             for kind, visits in _by_kind(batch.visits, steps).items():
-                answers |= await self._effect(kind).perform(Work(batch.scope, batch.now, clock, visits, steps))
+                answers |= await self._perform(kind, Work(batch.scope, batch.now, clock, visits, steps))
             await self._wake_routing(batch.scope.organization_id)
         return [answers[visit.run_id] for visit in batch.visits]
+
+    async def _perform(self, kind: str, work: Work) -> Answers:
+        """What is one transaction is done apart from the run for which it cannot be done. Kinds that speak to others' servers see to
+        that themselves: asked again for some, they would not wait for as long as those servers want."""
+        effect = self._effect(kind)
+        if work.steps[work.visits[0].step_id].slow:
+            return await effect.perform(work)
+
+        async def ask(visits: Sequence[StepVisit]) -> list[StepAnswer]:
+            done = await effect.perform(replace(work, visits=visits))
+            return [done[visit.run_id] for visit in visits]
+
+        return {answer.run_id: answer for answer in await answered_apart(work.visits, ask)}
 
     async def _keep(self, batch: VisitBatch, definition: Definition) -> None:
         """What the runs that these replay have done is settled, so that it is not done again."""

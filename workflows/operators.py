@@ -85,6 +85,8 @@ class Operators:
             return "unknown_step"
         if control.command == "resume" and self.trips.held_by:
             return f"paused_with_{self.trips.held_by[0]}"
+        if control.command in ("approve", "reject") and trip.state.approved is not None:
+            return "already"
         return "wrong_phase" if control.command in ("retry", "approve", "reject") else "already"
 
     def _obey(self, trip: Trip, control: RunControl) -> bool:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid5
 from weakref import WeakValueDictionary
 
+from activities.apart import lies_with_some, step_failed
 from activities.contracts.sending import MAXIMUM_TRIES
 from activities.contracts.steps import StepAnswer, StepVisit
 from activities.effects.effect import (
@@ -138,12 +139,15 @@ class CallWebhook:
             return _refused(call, CONTACT_GONE)
         try:
             body = _body(work, call, call.recipient)
+            return self._heard(work, call, await self._post(work, call, body))
         except Unsendable as unprintable:
             return _failed(call, unprintable.reason)
-        try:
-            return self._heard(work, call, await self._post(work, call, body))
         except CallFailed as failure:
             return _failed(call, failure.reason) if failure.permanent else _again(work, call, failure.reason)
+        except Exception as error:  # raised, it would have all that answered "later" called again at once, and for ever
+            if leaving() or not lies_with_some(error):
+                raise
+            return _failed(call, step_failed(call.visit.run_id, error))
 
     async def _post(self, work: Work, call: _Call, body: bytes) -> Reply:
         organization_id = work.scope.organization_id

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from api.commands.routing import poke_if_listening
 from api.dependencies import Caller
 from models.domain.errors import Invalid, Problem
+from models.domain.segment_values import at_zone
 from models.store import consents, topics
 from models.store.consents import NewConsent, Status
 from models.store.session import OrganizationSession
@@ -84,7 +85,7 @@ def _check(line: StatedConsent, now: datetime, stranger: bool, topic: topics.Top
 
 def _stated(line: StatedConsent, now: datetime) -> datetime | None:
     """When it was said, if the request says so."""
-    return None if line.occurred_at is None or line.occurred_at >= now else line.occurred_at
+    return None if line.occurred_at is None or line.occurred_at >= now else at_zone(line.occurred_at, UTC)
 
 
 def _line(caller: Caller, line: StatedConsent, topic_id: UUID, occurred_at: datetime | None) -> NewConsent:

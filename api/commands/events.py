@@ -14,6 +14,7 @@ from models.addresses import normalize_email
 from models.domain.contact import Malformed, normalize_text
 from models.domain.errors import Invalid, Problem
 from models.domain.journey.draft import storable
+from models.domain.segment_values import at_zone
 from models.store import events
 from models.store.events import Accepted, NewEvent
 
@@ -89,7 +90,7 @@ def _checked(event: SaidEvent, path: str, now: datetime, problems: list[Problem]
         email=_normal("email", event.email, path, problems),
         properties=event.properties,
         hidden=event.hidden,
-        occurred_at=min(event.occurred_at or now, now),
+        occurred_at=at_zone(min(event.occurred_at or now, now), UTC),
     )
 
 

@@ -425,7 +425,8 @@ def _judged(run: Run, command: Command, answer: RunControlled) -> Controlled:
     if command == "cancel":  # asked for before, and still waiting for what is in flight
         return Controlled(run, answer.phase, changed=False)
     if command in ("approve", "reject"):
-        raise Conflict("The run does not wait for a review.")
+        decided = answer.why == "already"
+        raise Conflict("The run's review is decided already." if decided else "The run does not wait for a review.")
     if answer.why == "moved_on":
         here = answer.step_id or run.step_id
         raise Conflict(f"The run has left that step; it stands at {here} now. Say again what is meant, with that step.")

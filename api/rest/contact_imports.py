@@ -14,6 +14,7 @@ from models.contact_file.form import Encoding
 from models.domain.contact import COUNTRIES
 from models.domain.errors import Invalid, NotAllowed, Problem
 from models.domain.phrases import json_path, plain_message
+from models.domain.segment_values import at_zone
 from models.store import contact_imports
 from models.tables.contacts import ContactImport
 
@@ -134,7 +135,7 @@ def _read_options(given: str) -> ImportOptions:
 
 
 def _moment(given: date | datetime) -> datetime:
-    return given if isinstance(given, datetime) else datetime(given.year, given.month, given.day, tzinfo=UTC)
+    return at_zone(given, UTC) if isinstance(given, datetime) else datetime(given.year, given.month, given.day, tzinfo=UTC)
 
 
 @router.get("")

@@ -7,13 +7,14 @@ import math
 import re
 from calendar import monthrange
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal
 
 ValueType = Literal["string", "number", "integer", "boolean", "date", "datetime", "strings"]
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 LATEST = datetime.max.replace(tzinfo=UTC)
+_MIDDLE = 5_000  # a moment that has no place on a clock lies at the calendar's one end or at its other
 MAX_TEXT = 1_000
 MAX_CHOICES = 1_000
 
@@ -133,13 +134,32 @@ def _check_duration(value: Any) -> tuple[str, str] | None:
 
 
 def parse_moment(value: str) -> datetime | None:
-    """The moment that ISO 8601 text means (a date: its midnight UTC), or None when it is not one."""
+    """The moment that ISO 8601 text means (a date: its midnight UTC), or None when it is not one. What its zone carries beyond the
+    calendar's ends is the end (year 1 or 9999)."""
     try:
         if re.match(DATE, value):
             return datetime.fromisoformat(value).replace(tzinfo=UTC)
-        return datetime.fromisoformat(value).astimezone(UTC) if re.match(DATE_TIME, value) else None
-    except (ValueError, OverflowError):
+        moment = datetime.fromisoformat(value) if re.match(DATE_TIME, value) else None
+    except ValueError:
         return None
+    return None if moment is None else at_zone(moment, UTC)
+
+
+def at_zone(moment: datetime, zone: tzinfo) -> datetime:
+    """The (aware) moment by the clock of the zone; where that has no such year, the calendar's end by that clock."""
+    try:
+        return moment.astimezone(zone)
+    except (ValueError, OverflowError):
+        return (EARLIEST if moment.year < _MIDDLE else LATEST).replace(tzinfo=zone)
+
+
+def moved(moment: datetime, by: timedelta) -> datetime:
+    """`moment + by`. Beyond the calendar's ends it is the end: contacts carry dates that other systems write for "never" and
+    "nothing", and a sum that raises would do so for ever."""
+    try:
+        return moment + by
+    except OverflowError:
+        return LATEST if by > timedelta(0) else EARLIEST
 
 
 def resolve_moment(value: Any, now: datetime) -> datetime:

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from models.domain.journey.steps.wait import WEEKDAYS, UntilDate, UntilTime, WaitStep
 from models.domain.quiet_hours import ChosenZone, choose_zone
-from models.domain.segment_values import DATE, parse_moment
+from models.domain.segment_values import DATE, moved, parse_moment
 
 SHARED_INSTANT = 5  # seconds: retries are moved to a common instant, so that the runs of a batch share one timer
 DAYS_AHEAD = 15  # a weekday comes again within seven; a skipped day (the date line) or two more
@@ -91,16 +91,20 @@ def local_instant(day: date, at: time, zone: ZoneInfo) -> datetime:
 
 
 def date_moment(wanted: UntilDate, value: Any, zone: ZoneInfo) -> datetime | None:
-    """The moment that the field's value means, moved by the offset; None when it means none."""
+    """The moment that the field's value means, moved by the offset; None when it means none. Never raises, whatever the value: what
+    would lie beyond the calendar's ends is the end, and so has passed, or is as far ahead as can be."""
     moment = parse_moment(value) if isinstance(value, str) else None
     if moment is None:
         return None
     dated = re.match(DATE, value) is not None
     if not dated and wanted.time is None:
-        return moment + wanted.offset
-    day = date.fromisoformat(value) if dated else moment.astimezone(zone).date()
+        return moved(moment, wanted.offset)
     days, rest = divmod(wanted.offset, timedelta(days=1))
-    return local_instant(day + timedelta(days=days), time.fromisoformat(wanted.time or "00:00"), zone) + rest
+    try:
+        day = date.fromisoformat(value) if dated else moment.astimezone(zone).date()
+        return local_instant(day + timedelta(days=days), time.fromisoformat(wanted.time or "00:00"), zone) + rest
+    except (ValueError, OverflowError):  # within a day or so of the calendar's ends there is no clock at the place
+        return moved(moment, wanted.offset)
 
 
 def shared_instant(at: datetime) -> datetime:

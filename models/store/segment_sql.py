@@ -29,7 +29,7 @@ from models.domain.segment import (
     parse_rule,
     run_reference,
 )
-from models.domain.segment_values import DATE, DATE_TIME, resolve_moment, shift
+from models.domain.segment_values import DATE, DATE_TIME, EARLIEST, LATEST, resolve_moment, shift
 
 # Text that is compared without regard to case is compared in one case, so that an index on it serves.
 _FOLDED = {"email": "c.email_key", "country": "c.country", "locale": "lower(c.locale)"}
@@ -174,10 +174,12 @@ class _Compiler:
         """The moment a JSON string means, NULL when it means none; never an error, whatever the string."""
         text = f"({document} #>> '{{}}')"
         date, date_time = self.bind(DATE, "text"), self.bind(DATE_TIME, "text")
+        ends = self.bind(EARLIEST, "timestamptz"), self.bind(LATEST, "timestamptz")  # as models.domain.segment_values.parse_moment
         return (
             f"CASE WHEN COALESCE(jsonb_typeof({document}), '') <> 'string' THEN NULL"
             f" WHEN {text} ~ {date} AND pg_input_is_valid({text}, 'date') THEN CAST({text} AS date)::timestamp AT TIME ZONE 'UTC'"
-            f" WHEN {text} ~ {date_time} AND pg_input_is_valid({text}, 'timestamptz') THEN CAST({text} AS timestamptz) END"
+            f" WHEN {text} ~ {date_time} AND pg_input_is_valid({text}, 'timestamptz')"
+            f" THEN greatest({ends[0]}, least({ends[1]}, CAST({text} AS timestamptz))) END"
         )
 
     def text_test(self, operator: str, value: str, text: str) -> str:

@@ -177,3 +177,12 @@ async def test_a_fault_is_named_as_it_was_sent_alone_or_in_a_list(alice: Person)
         for body, prefix in ((wrong, ""), ([wrong], "[0].")):
             answer = await alice.client.post("/v1/consents", json=body)
             assert (answer.status_code, [error["path"] for error in answer.json()["errors"]]) == (422, [prefix + name for name in names])
+
+
+async def test_a_moment_before_the_first_year_is_on_record_as_that(alice: Person) -> None:
+    """The database would store the year before the first, and no check could read the contact's consents again."""
+    contact_id, _ = await prepare(alice)
+    line = LINE | {"contact_id": contact_id, "topic": "news", "status": "granted", "occurred_at": "0001-01-01T00:00:00+14:00"}
+    assert (answer := await alice.client.post("/v1/consents", json=line)).status_code == 201, answer.text
+    [found] = (await alice.client.get(f"/v1/contacts/{contact_id}/consents")).json()["items"]
+    assert found["occurred_at"] == "0001-01-01T00:00:00Z"

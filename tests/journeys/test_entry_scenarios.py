@@ -34,9 +34,9 @@ async def test_scenario_01_the_same_event_twice_starts_one_run(stack: Stack, acm
     topic = await acme.topic()
     contact = await acme.contact()
     await acme.consent([contact], topic)
-    trigger = {"kind": "event", "event": "appointment booked", "key": "appointment_id"}
+    trigger = {"kind": "event", "event": "appointment booked", "key": "appointmentId"}
     journey = await reminder(acme, topic, triggers=[trigger], again="once")
-    booked = {"id": "booking-1", "name": "appointment booked", "contact_id": contact, "properties": {"appointment_id": "A1"}}
+    booked = {"id": "booking-1", "name": "appointment booked", "contact_id": contact, "properties": {"appointmentId": "A1"}}
     async with stack.working():
         answers = [await acme.post("/events", booked) for _ in range(2)]
         again = await acme.post("/events", booked | {"id": "booking-1b"})  # said anew by the other system

@@ -227,3 +227,19 @@ async def test_scenario_33_what_is_not_published_executes_nothing_keeps_its_sche
         await to(stack, acme, campaign, at + timedelta(hours=6))
         assert (await acme.until_campaign(campaign))["progress"]["runs"] == {"completed": 1}
     assert sum((await acme.mails()).values()) == 1
+
+
+async def test_a_second_reviewer_of_a_paused_run_hears_that_it_is_decided(stack: Stack, acme: Organization) -> None:
+    contact = await acme.contact()
+    steps = {"look": {"kind": "review", "approved": "good", "rejected": None}, "good": {"kind": "exit", "reason": "good"}}
+    journey = await acme.publish("look", steps)
+    async with stack.working():
+        run = await acme.start_run(journey, contact)
+        await acme.until_run(run, "waiting")
+        await acme.call("PUT", f"/runs/{run}/pause", {})
+        await acme.call("PUT", f"/runs/{run}/review", {"decision": "approved"})
+        second = await acme.client.put(f"/v1/runs/{run}/review", json={"decision": "rejected"})
+        assert (second.status_code, second.json()["detail"]) == (409, "The run's review is decided already.")
+        await acme.call("DELETE", f"/runs/{run}/pause")
+        ended = await acme.until_run(run, "exited")
+    assert ended["reason"] == "good"

@@ -286,7 +286,7 @@ async def test_an_event_that_comes_after_its_wait_was_skipped_ends_the_next_one(
         with stack.temporal.with_time_skipping_disabled():
             run = await acme.start_run(journey, contact)
             await acme.until_run(run, "waiting")
-            await acme.call("PUT", f"/runs/{run}/skip")
+            await acme.call("PUT", f"/runs/{run}/skip", {"reason": "paid by post"})
             held = await acme.until_run(run, "held")
             await acme.post("/events", {"name": "paid", "contact_id": contact})
             await all_routed(acme)
@@ -295,3 +295,26 @@ async def test_an_event_that_comes_after_its_wait_was_skipped_ends_the_next_one(
             await acme.until_run(run, "exited")
     assert await kinds(acme, run) == ["entered", "waiting", "skipped", "held", "woke", "sent", "matched", "exited"]
     assert list((await acme.mails()).values()) == [1]
+
+
+async def test_dates_at_the_calendars_ends_keep_nobody_else_waiting(stack: Stack, acme: Organization) -> None:
+    """Other systems write 0001-01-01 for "nothing", and 9999-12-31 for "never"."""
+    await acme.call("PATCH", "/organization", {"attribute_schema": {"renews_on": {"type": "date"}}})
+    usual = [await acme.contact(attributes={"renews_on": "2020-11-01"}) for _ in range(3)]
+    empty = await acme.contact(attributes={"renews_on": "0001-01-01"})
+    never = await acme.contact(attributes={"renews_on": "9999-12-31"}, timezone="Pacific/Pago_Pago")
+    late = {"kind": "wait", "date": {"field": "attributes.renews_on", "offset": "P1D"}, "spread": "P7D", "next": "early"}
+    early = {"kind": "wait", "date": {"field": "attributes.renews_on", "offset": "-P7D"}}
+    journey = await acme.publish("pause", {"pause": {"kind": "wait", "duration": "PT1S", "next": "late"}, "late": late, "early": early})
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await acme.launch(journey)
+            await runs_of(acme, journey, 4, "completed")
+            [waits] = [run for run in await acme.every("/runs", journey_id=journey) if run["status"] != "completed"]
+            assert (waits["contact_id"], waits["status"], waits["wake_at"][:10]) == (never, "waiting", "9999-12-31")
+            assert "9999" in (await acme.timeline(waits["id"]))[-1]["sentence"]
+            await acme.call("PATCH", f"/contacts/{never}", {"attributes": {"renews_on": "0001-01-01"}})
+            await acme.until_run(waits["id"], "completed")
+            runs = {run["contact_id"]: run["id"] for run in await acme.every("/runs", journey_id=journey)}
+    for contact in (*usual, empty):
+        assert [entry["kind"] for entry in await acme.timeline(runs[contact])].count("not_waited") == 2

@@ -106,6 +106,8 @@ def _start(definition: Definition) -> Iterator[Problem]:
 
 
 def _end(definition: Definition, facts: Facts) -> Iterator[Problem]:
+    if definition.at_end == "exit" and definition.ends_at is None:
+        yield Problem("at_end", "unused", "Only a journey that ends has somebody leave then; say when by ends_at, or remove it.")
     if facts.now is not None and definition.has_ended(facts.now):
         yield Problem("ends_at", "in_the_past", "This has passed already, so that nobody could enter; choose a later time, or remove it.")
 

@@ -11,13 +11,14 @@ from pydantic import Field, StrictBool, StrictInt
 from models.domain.errors import Problem
 from models.domain.journey.facts import Facts
 from models.domain.journey.rule import rule_problems
-from models.domain.journey.steps.base import Code, EventName, Model, VariableName, duration_problems
+from models.domain.journey.steps.base import Code, EventName, Model, duration_problems
 from models.domain.journey.written import Duration
 
 MAX_TRIGGERS = 20
 MAX_KEY = 200  # characters
 MAX_LED = 10  # entries of one contact with one key in an hour that journeys and segments lead to
 LEADING = ("journey", "segment")  # what one journey does may lead into another, and that one's back into it: without end
+PropertyName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]  # as in rules: other systems name them
 Again = Literal["once", "after_exit", "every_time"]
 
 
@@ -28,7 +29,7 @@ class EventTrigger(Model):
     kind: Literal["event"] = "event"
     event: EventName
     where: dict[str, Any] | None = None
-    key: VariableName | None = None
+    key: PropertyName | None = None
     hidden: StrictBool = False  # its runs' deliveries stay out of lists, unless asked for
 
 
@@ -81,6 +82,8 @@ def policy_problems(entry: EntryRules, exits: tuple[ExitRule, ...], goals: tuple
         yield from _trigger(f"entry.triggers[{index}]", trigger, facts)
     if entry.cool_down is not None:
         yield from duration_problems("entry.cool_down", entry.cool_down, "A cool-down")
+        if entry.again == "once":
+            yield Problem("entry.cool_down", "unused", 'With again "once" nobody enters a second time, however late; remove it.')
     for kind, rules in (("exits", exits), ("goals", goals)):
         if len({rule.name for rule in rules}) < len(rules):
             yield Problem(kind, "same_name", "Give each a name of its own.")

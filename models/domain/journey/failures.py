@@ -59,7 +59,7 @@ _CLASSES = {
     ),
     FailureClass.DATA: frozenset(
         {
-            *("missing_value", "no_address", "contact_gone", "wrong_type", "no_variable", "too_many_tags"),
+            *("missing_value", "no_address", "contact_gone", "wrong_type", "too_long", "not_storable", "no_variable", "too_many_tags"),
             *("address_invalid", "address_refused", "address_needs_smtputf8", "recipient_permanent", "recipient_refused", "opted_out"),
             *("mailbox_unknown", "mailbox_disabled", "mailbox_full", "mailbox_moved", "domain_unknown", "domain_refuses_mail", "no_route"),
         }

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from models.domain.segment_values import at_zone
+
 THIS_TOPIC = "this topic"  # one whose name is not known
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -54,9 +56,9 @@ class Happening:
 
 def moment(at: datetime, zone: str | None = None) -> str:
     """`24 Nov 2026 08:00 UTC`, or `24 Nov 2026 08:00 in Europe/Berlin`; with seconds where there are any. `at` is aware."""
-    local, suffix = at.astimezone(UTC), "UTC"
+    local, suffix = at_zone(at, UTC), "UTC"
     if zone is not None and zone != "UTC":
         with suppress(KeyError, ValueError, OSError):  # no such zone: ZoneInfoNotFoundError is a KeyError
-            local, suffix = at.astimezone(ZoneInfo(zone)), f"in {zone}"
+            local, suffix = at_zone(at, ZoneInfo(zone)), f"in {zone}"
     clock = f"{local:%H:%M:%S}" if local.second else f"{local:%H:%M}"
     return f"{local.day} {MONTHS[local.month - 1]} {local.year} {clock} {suffix}"

@@ -19,6 +19,8 @@ def reason_words(happening: Happening) -> str | None:
     if unclear := _UNCLEAR.fullmatch(code):
         return f"it may or may not have been sent: the mail server answered {unclear['code']}; it is never sent again by itself"
     name, _, rest = code.partition(":")
+    if heard := _HEARD.fullmatch(code):
+        return f"the other system answered {heard['status']}"
     if code.startswith("gave_up:webhook_"):
         name, rest = "gave_up:webhook", rest.removeprefix("webhook_").replace("_", " ")
     if name in _WITH_DETAIL and rest:
@@ -219,10 +221,13 @@ _WITH_DETAIL = {
     "gave_up": "it could not be sent after many tries ({}); it was certainly not sent",
     "gave_up:webhook": "the other system could not be told after many tries ({}); it may have heard one of them",
     "wrong_type": "the value for {} is not of the attribute's type",
+    "too_long": "the value for {} is longer than an attribute's text may be",
+    "not_storable": "the value for {} holds characters that cannot be stored",
     "unknown_attribute": "the organization has no attribute {} any more",
     "no_variable": "the run has no value {}",
 }
 _ANSWERED = re.compile(r"(?P<phase>connect|tls|auth|mail|rcpt|data|body)(_unexpected)?_(?P<code>[0-9]{3})")
+_HEARD = re.compile(r"webhook_answered_(?P<status>[0-9]{3})")
 _UNCLEAR = re.compile(r"answer_(?P<code>[0-9]{3})")
 _PHASES = {
     "connect": "when we connected",

@@ -170,7 +170,12 @@ def _called_webhook(happening: Happening) -> str:
     return f"Called the webhook of {happening.names.step(happening.step_id)}{f', which answered {status}' if status else ''}"
 
 
+_CALLED = ("webhook_", "gave_up:webhook_", "step_failed:")  # the other system may have heard of it
+
+
 def _not_done(happening: Happening) -> str:
+    if (happening.reason or "").startswith(_CALLED):
+        return f"The call{_at_step(happening)} was not successful{_because(happening)}"
     return f"Did nothing{_at_step(happening)}{_because(happening)}"
 
 
@@ -301,7 +306,7 @@ _TELLERS: Mapping[str, Callable[[Happening], str]] = {
     "unsubscribed": lambda happening: f"Unsubscribed the contact from {topic(happening)}{_at_step(happening)}",
     "called_webhook": _called_webhook,
     "team_notified": lambda happening: f"Told the team{_at_step(happening)}",
-    "entered_journey": lambda happening: f"Entered the contact into another journey{_at_step(happening)}",
+    "entered_journey": lambda happening: f"Asked another journey to take the contact in{_at_step(happening)}",
     "not_done": _not_done,
     "review_asked": _review_asked,
     "review_approved": _by("Approved", at_step=True),

@@ -166,3 +166,11 @@ async def test_a_strangers_large_body_is_not_read(cast: Cast) -> None:
 @pytest.mark.parametrize("name", ["", "a" * 201, "line\nbreak"])
 async def test_a_name_is_one_line(alice: Person, name: str) -> None:
     assert [path for path, _ in await problems(alice, ORDER | {"name": name})] == ["name"]
+
+
+async def test_a_time_before_the_first_year_is_stored_as_that(alice: Person) -> None:
+    """The database would store the year before the first, which nobody could read again."""
+    answer = await alice.client.post("/v1/events", json=ORDER | {"occurred_at": "0001-01-01T00:00:00+14:00"})
+    assert answer.status_code == 202, answer.text
+    [event] = (await alice.client.get("/v1/events")).json()["items"]
+    assert event["occurred_at"] == "0001-01-01T00:00:00Z"

@@ -183,3 +183,20 @@ async def test_null_equals_nothing_not_even_null(database: Database, organizatio
 def test_the_events_that_a_rule_asks_about_are_found_at_any_depth() -> None:
     inner = {"event": {"name": "opened", "where": {"not": {"event": {"name": "paid"}}}}}
     assert events_asked({"any": [{"tag": "vip"}, {"not": {"all": [inner]}}]}) == {"opened", "paid"}
+
+
+async def test_both_read_dates_at_the_ends_of_the_calendar_alike(database: Database, organization_id: UUID) -> None:
+    """Other systems write them for "nothing" and "never"; the database's calendar is longer than ours, and no rule raises in either."""
+    values = ["0000-01-01", "0001-01-01", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00"]
+    values += ["9999-12-31", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-14:00"]
+    bounds = ["0001-01-01", "9999-12-31T23:59:59.999999Z", {"ago": "P9999Y"}, {"ahead": "P9999Y"}, {"ago": "P1D"}]
+    rules = [{"field": "attributes.due", "is": operator, "value": bound} for operator in ("before", "after") for bound in bounds]
+    rules += [
+        {"field": "attributes.due", "is": operator, "value": duration}
+        for operator in ("within_last", "not_within_last", "within_next")
+        for duration in ("P7D", "P9999Y")
+    ]
+    people = [{**PERSON, "attributes": {"due": value}, "events": [], "entry": 0} for value in values]
+    expected = [[holds(rule, subject(person, new_id()), NOW) for person in people] for rule in rules]
+    assert await select(database, organization_id, people, rules) == expected
+    assert any(map(any, expected)) and not all(map(all, expected))

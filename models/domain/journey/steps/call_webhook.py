@@ -12,7 +12,7 @@ from models.domain.errors import Problem
 from models.domain.journey.facts import Facts
 from models.domain.journey.run import RunState
 from models.domain.journey.steps.base import Answer, Exits, Go, Model, Outcome, StepId, VariableName
-from models.domain.journey.steps.effect import EffectStep
+from models.domain.journey.steps.effect import EffectStep, printed_nowhere
 from models.domain.journey.written import Duration
 
 ValueType = Literal["string", "number", "integer", "boolean"]
@@ -85,6 +85,7 @@ class CallWebhookStep(EffectStep):
         for name, value in self.headers.items():
             if name.lower() in FORBIDDEN_HEADERS:
                 yield Problem(f"{path}.headers.{name}", "forbidden", "This header is ours to set.")
+            yield from printed_nowhere(f"{path}.headers.{name}", value, "Say it in the body, whose texts are templates.")
             if any(ord(character) < 32 or ord(character) > 126 for character in value):
                 yield Problem(f"{path}.headers.{name}", "malformed", "A header's value is printable ASCII.")
         if len(self.save) > MAX_SAVED:
@@ -128,5 +129,10 @@ def _url(path: str, url: str) -> Iterator[Problem]:
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None and (parts.port or 1) > 0
     except ValueError:
         fine = False
-    if not fine or any(ord(character) <= 32 or ord(character) > 126 for character in url):
+    if fine and not url.isascii():
+        message = (
+            "Write a host's name in ASCII (punycode), such as xn--e1afmkfd.xn--p1ai, and anything else percent-encoded, such as %C3%A9."
+        )
+        yield Problem(path, "malformed_url", message)
+    elif not fine or any(ord(character) <= 32 or ord(character) > 126 for character in url):
         yield Problem(path, "malformed_url", "Give an http or https address without credentials, such as https://example.com/hook.")

@@ -9,7 +9,7 @@ from models.domain.contact import Malformed, normalize_attribute, normalize_tags
 from models.domain.errors import Problem
 from models.domain.journey.facts import Facts
 from models.domain.journey.steps.base import Name
-from models.domain.journey.steps.effect import EffectStep
+from models.domain.journey.steps.effect import EffectStep, printed_nowhere
 from models.domain.segment import run_reference
 
 MAX_CHANGES = 50
@@ -49,7 +49,8 @@ class UpdateContactStep(EffectStep):
         the organization's now.
 
         Raises:
-            Refused: wrong_type:<key>, unknown_attribute:<key> (no longer in the schema), or no_variable:<name>: the run has none.
+            Refused: wrong_type:<key>, too_long:<key>, not_storable:<key>, unknown_attribute:<key> (no longer in the schema), or
+                no_variable:<name>: the run has none.
         """
         found: dict[str, Any] = {}
         for key, said in self.attributes.items():
@@ -58,8 +59,8 @@ class UpdateContactStep(EffectStep):
             try:
                 value = _value(said, variables)
                 found[key] = None if value is None else normalize_attribute(value, schema[key]["type"])
-            except Malformed:
-                raise Refused(f"wrong_type:{key}") from None
+            except Malformed as error:
+                raise Refused(f"{error.code}:{key}") from None
         return found
 
     def new_tags(self, tags: list[str]) -> list[str]:
@@ -81,6 +82,7 @@ def _value(said: Any, variables: Mapping[str, Any]) -> Any:
 
 
 def _tag(path: str, tag: str) -> Iterator[Problem]:
+    yield from printed_nowhere(path, tag, 'Keep it in an attribute, which takes the run\'s value by {"run": "order_id"}.')
     try:
         if not normalize_tags([tag]):
             yield Problem(path, "empty", "A tag has at least one character.")

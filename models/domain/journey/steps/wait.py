@@ -26,6 +26,7 @@ from models.domain.journey.steps.base import (
 )
 from models.domain.journey.written import Duration
 from models.domain.segment import Vocabulary, type_of_field
+from models.domain.segment_values import moved
 from models.domain.zones import zone_names
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -101,7 +102,7 @@ class WaitStep(StepModel):
     def answered(self, state: RunState, answer: Answer, now: datetime) -> Outcome:
         assert self.until is not None or self.date is not None
         if answer.until is not None:
-            return Rest(answer.until + self.delay(state), details=answer.details)
+            return Rest(moved(answer.until, self.delay(state)), details=answer.details)
         reason = answer.reason or "no_date"
         choice = "continue" if self.date is None else self.date.missing if reason == "no_date" else self.date.passed
         return Leave(reason) if choice == "exit" else Go(self.next, "not_waited", reason, answer.details)

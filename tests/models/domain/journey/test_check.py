@@ -106,6 +106,9 @@ def test_a_sound_journey_has_no_problems(journey: dict[str, Any]) -> None:
         ({**draft(a={"kind": "exit"}), "max_visits": True}, ("max_visits", "int_type")),
         ({**draft(a={"kind": "exit"}), "entry": {"maximum": "3"}}, ("entry.maximum", "int_type")),
         ({**draft(a={"kind": "exit"}), "entry": {"cool_down": 60}}, ("entry.cool_down", "malformed_duration")),
+        ({**draft(a={"kind": "exit"}), "entry": {"again": "once", "cool_down": "P1D"}}, ("entry.cool_down", "unused")),
+        ({**draft(a={"kind": "exit"}), "at_end": "exit"}, ("at_end", "unused")),
+        (draft(a={"kind": "exit", "reason": "replayed"}), ("steps.a.reason", "forbidden")),
         ({**draft(a={"kind": "exit"}), "ends_at": 1_577_836_800}, ("ends_at", "malformed_moment")),
         *((draft(a=until(zone)), ("steps.a.until.default_zone", "unknown_zone")) for zone in NO_ZONES),
         (draft(a=send(next="zz")), ("steps.a.next", "unknown_step")),
@@ -201,6 +204,17 @@ def test_a_rule_beside_a_triggers_segment_is_refused_as_nobody_would_obey_it() -
     journey = draft(a={"kind": "exit"})
     assert found({**journey, "entry": {"triggers": [{**trigger, "rule": None}]}}, facts) == []
     assert found({**journey, "entry": {"triggers": [{**trigger, "rule": {"tag": "old"}}]}}, facts) == [("entry.triggers[0].rule", "unused")]
+
+
+def test_a_trigger_may_take_any_property_of_the_event_for_its_key() -> None:
+    for key, problems in (("orderId", []), ("Order Nr.", []), ("", [("entry.triggers[0].key", "string_too_short")])):
+        trigger = {"kind": "event", "event": "ordered", "key": key}
+        assert found({**draft(a={"kind": "exit"}), "entry": {"triggers": [trigger]}}) == problems
+
+
+def test_what_a_journey_that_ends_or_takes_again_obeys_is_no_problem() -> None:
+    journey = {**draft(a={"kind": "exit"}), "ends_at": "2026-11-26T00:00:01Z", "at_end": "exit"}
+    assert found({**journey, "entry": {"again": "after_exit", "cool_down": "P1D"}}) == []
 
 
 def test_a_journey_that_has_ended_is_not_published() -> None:

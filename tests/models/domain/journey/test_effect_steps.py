@@ -45,6 +45,12 @@ def test_the_headers_that_prove_who_called_are_ours_to_set() -> None:
         assert (f"steps.a.headers.{name}", "forbidden") in found(kind="call_webhook", url="https://example.com/", headers={name: "x"})
 
 
+def test_what_looks_like_a_template_in_a_header_is_refused_with_the_way_out() -> None:
+    hook = {"kind": "call_webhook", "url": "https://example.com/", "headers": {"X-Order": "{{ run.v }}", "Authorization": "Bearer {t}"}}
+    [problem] = check({"start": "a", "steps": {"a": hook}}, FACTS)
+    assert (problem.path, problem.code) == ("steps.a.headers.X-Order", "not_a_template") and "body" in problem.message
+
+
 @pytest.mark.parametrize("path", ["a.b", "a.0", "b", "a.-1", "a.1.x", "a.0.x"])
 def test_a_path_that_leads_nowhere_finds_nothing(path: str) -> None:
     made: CallWebhookStep = step(**HOOK, save={"x": {"path": path, "type": "string"}})
@@ -64,6 +70,8 @@ def test_a_path_goes_by_keys_and_indexes() -> None:
         ({"attributes": {"renews_on": "soon"}}, ("steps.a.attributes.renews_on", "wrong_type")),
         ({"attributes": {"color": "red"}}, ("steps.a.attributes.color", "unknown_attribute")),
         ({"add_tags": ["  "]}, ("steps.a.add_tags[0]", "empty")),
+        ({"add_tags": ["{{ run.v }}"]}, ("steps.a.add_tags[0]", "not_a_template")),
+        ({"remove_tags": ["{% if run.v %}x{% endif %}"]}, ("steps.a.remove_tags[0]", "not_a_template")),
         ({"add_tags": ["a;b"]}, ("steps.a.add_tags[0]", "tag_character")),
         ({"remove_tags": ["x" * 65]}, ("steps.a.remove_tags[0]", "tag_too_long")),
         ({}, ("steps.a", "wrong_number")),
@@ -90,12 +98,37 @@ def test_a_run_without_the_value_is_refused() -> None:
         made.new_attributes({}, FACTS.attributes or {})
 
 
+@pytest.mark.parametrize(("value", "reason"), [("x" * 4_001, "too_long:plan"), ("\x00", "not_storable:plan"), (1, "wrong_type:plan")])
+def test_a_value_that_does_not_fit_is_refused_for_what_is_wrong_with_it(value: Any, reason: str) -> None:
+    made: UpdateContactStep = step(kind="update_contact", attributes={"plan": {"run": "n"}})
+    with pytest.raises(Refused) as refused:
+        made.new_attributes({"n": value}, FACTS.attributes or {})
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("https://пример.рф/x", "punycode"),
+        ("https://example.com/é", "percent"),
+        ("https://a:b@example.com/é", "credentials"),
+        ("x", "http"),
+    ],
+)
+def test_an_address_is_refused_for_what_is_wrong_with_it(url: str, word: str) -> None:
+    [problem] = check({"start": "a", "steps": {"a": {"kind": "call_webhook", "url": url}}}, FACTS)
+    assert (problem.path, problem.code) == ("steps.a.url", "malformed_url") and word in problem.message
+
+
 @pytest.mark.parametrize(
     ("kind", "reason", "words"),
     [
         ("contact_updated", None, 'Changed the contact at "a"'),
         ("not_done", "wrong_type:plan", 'Did nothing at "a": the value for plan is not of the attribute\'s type'),
-        ("not_done", "webhook_answered_404", 'Did nothing at "a": webhook answered 404'),
+        ("not_done", "too_long:plan", 'Did nothing at "a": the value for plan is longer than an attribute\'s text may be'),
+        ("not_done", "body_too_large", 'Did nothing at "a": what would be said is too large'),
+        ("not_done", "webhook_answered_404", 'The call at "a" was not successful: the other system answered 404'),
+        ("not_done", "webhook_timeout", 'The call at "a" was not successful: the other system did not answer in time'),
         (
             "parked",
             "gave_up:webhook_answered_500",

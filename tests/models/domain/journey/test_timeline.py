@@ -113,7 +113,7 @@ def say(kind: str, reason: str | None = None, **fields: Any) -> str:
         (say("unsubscribed", step_id="x"), 'Unsubscribed the contact from this topic at "x"'),
         (say("called_webhook", step_id="x", details={"status": 202}), 'Called the webhook of "x", which answered 202'),
         (say("team_notified", step_id="x"), 'Told the team at "x"'),
-        (say("entered_journey", step_id="x"), 'Entered the contact into another journey at "x"'),
+        (say("entered_journey", step_id="x"), 'Asked another journey to take the contact in at "x"'),
         (say("not_done", "under_way", step_id="x"), 'Did nothing at "x": the contact is under way in this journey already'),
         (
             say("skip_missed", step_id="y", details={"to": "x", "actor_kind": "user", "actor_id": "u1"}),
