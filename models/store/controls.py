@@ -10,7 +10,7 @@ from models.domain.audit import Actor, NewEntry
 from models.domain.connection import BROKEN_REASONS
 from models.domain.journey import workflow_id
 from models.domain.journey.run import FINISHED
-from models.store import audit, brakes
+from models.store import audit, brakes, occurrences
 from models.store.session import OrganizationSession
 
 Kind = Literal["campaign", "journey", "connection"]
@@ -50,6 +50,8 @@ async def apply(session: OrganizationSession, kind: Kind, subject_id: UUID, comm
         return True
     wanted = {"o": session.organization_id, "id": subject_id} | ({"pauses": pauses} if command == "resume" else {})
     changed = set((await session.execute(text(statement), wanted)).scalars())
+    if (kind, command) == ("campaign", "resume") and subject_id in changed:
+        await occurrences.void(session, subject_id)  # what was due in the pause is too late, even if its workflow has not looked yet
     in_force = bool(changed) or command == "cancel" or await _is_paused(session, kind, subject_id) is (command == "pause")
     if kind == "campaign" and command != "resume":
         changed |= set(await follow(session, subject_id))
