@@ -16,9 +16,10 @@ from models.domain.schedule import Recurring, Timing, read_timing, stored
 from models.store import audit
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
-from models.tables.journeys import Campaign, Journey, JourneyVersion
+from models.tables.journeys import Campaign, JourneyVersion
 
 PAUSED: Final = "campaign_paused"
+ARCHIVED: Final = "journey_archived"
 _COMPLETE = text(
     """
     UPDATE campaigns SET status = 'completed', started_at = coalesce(started_at, now()), finished_at = now()
@@ -36,8 +37,8 @@ _WAITING = text(
 async def make(session: OrganizationSession, parent_id: UUID, scheduled_at: datetime, now: datetime) -> list[Campaign]:
     """The occurrences of a recurring campaign on the day that begins at `scheduled_at` exist: campaigns that start at their moments,
     with the parent's version, rules and spread. Left out, on record, is what was missed for too long or comes after the journey's end; a
-    parent that is cancelled has none. Those of one that is paused are paused with it: whether a pause is over by then is known when
-    they are due.
+    parent that is cancelled has none. Those of one that is paused are paused with it: whether the pause is over by then, or the journey
+    restored, is known when they are due.
 
     Safe to repeat: (parent, nominal time) is unique. Appends to the audit chain: call it last in a transaction.
 
@@ -99,14 +100,10 @@ async def _why_not(session: OrganizationSession, parent: Campaign, nominal_at: d
     """A code; None: it may take place."""
     if nominal_at < missed_before:
         return "missed"
-    query = (
-        select(col(Journey.archived_at), col(JourneyVersion.definition))
-        .join(JourneyVersion, col(JourneyVersion.journey_id) == col(Journey.id))
-        .where(col(Journey.organization_id) == session.organization_id, col(JourneyVersion.id) == parent.version_id)
+    query = select(col(JourneyVersion.definition)).where(
+        col(JourneyVersion.organization_id) == session.organization_id, col(JourneyVersion.id) == parent.version_id
     )
-    archived_at, definition = (await session.execute(query)).one()
-    if archived_at is not None:
-        return "journey_archived"
+    definition = (await session.execute(query)).scalar_one()
     return "journey_ended" if Definition.model_validate(definition).has_ended(nominal_at) else None
 
 
@@ -174,7 +171,9 @@ async def void(session: OrganizationSession, parent_id: UUID, until: datetime | 
 
 _PARENT = text(
     """
-    SELECT p.id, p.paused_at, p.schedule, c.nominal_at FROM campaigns c JOIN campaigns p ON p.organization_id = :o AND p.id = c.parent_id
+    SELECT p.id, p.paused_at, p.schedule, c.nominal_at, j.archived_at
+    FROM campaigns c JOIN campaigns p ON p.organization_id = :o AND p.id = c.parent_id
+    JOIN journeys j ON j.organization_id = :o AND j.id = p.journey_id
     WHERE c.organization_id = :o AND c.id = :id FOR NO KEY UPDATE OF p
     """
 )
@@ -182,16 +181,16 @@ _PARENT = text(
 
 @dataclass(frozen=True)
 class Parent:
-    """Of an occurrence that is about to start."""
+    """Of an occurrence that is about to start. `stands`: why nothing of it starts now, a code."""
 
     id: UUID
-    paused: bool
+    stands: str | None
     nominal_at: datetime
     void_until: datetime | None
 
     def void_at(self, now: datetime) -> datetime | None:
         """Up to when what was due does not take place, seen at `now`."""
-        return now if self.paused else self.void_until
+        return self.void_until if self.stands is None else now
 
 
 async def lock_parent(session: OrganizationSession, campaign_id: UUID) -> Parent | None:
@@ -200,4 +199,5 @@ async def lock_parent(session: OrganizationSession, campaign_id: UUID) -> Parent
     found = (await session.execute(_PARENT, {"o": session.organization_id, "id": campaign_id})).one_or_none()
     if found is None:
         return None
-    return Parent(found.id, found.paused_at is not None, found.nominal_at, read_timing(found.schedule).void_until)
+    stands = PAUSED if found.paused_at is not None else ARCHIVED if found.archived_at is not None else None
+    return Parent(found.id, stands, found.nominal_at, read_timing(found.schedule).void_until)

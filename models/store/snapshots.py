@@ -107,9 +107,9 @@ async def snapshot(session: OrganizationSession, campaign_id: UUID, now: datetim
     id, each with its `starts_at` where it does not start at once. How many were left out, by reason, is on the campaign.
 
     Safe to repeat: a campaign whose audience is taken keeps it. A campaign cancelled before has no audience, and one
-    that selects nobody is completed. An occurrence that was due while its recurring campaign was paused does not take place: it is
-    cancelled. Of one by local time that others are still to come to, only those are left out whose time came meanwhile. Appends to
-    the audit chain: call it last in a transaction.
+    that selects nobody is completed. An occurrence that was due while its recurring campaign was paused, or is while its journey is
+    archived, does not take place: it is cancelled. Of one by local time that others are still to come to, only those are left out whose
+    time came meanwhile. Appends to the audit chain: call it last in a transaction.
 
     Raises:
         NotFound: no such campaign.
@@ -247,12 +247,12 @@ async def _taken(session: OrganizationSession, campaign_id: UUID, taken: Taken, 
         why = why_nobody(taken.contacts, taken.left_out)
         entries.append(NewEntry("campaign.completed", "campaign", str(campaign_id), details={"audience": 0, "reason": why}))
     if parent is not None:
-        entries += [occurrences.skipped(parent.id, parent.nominal_at, occurrences.PAUSED)] if skipped else []
+        entries += [occurrences.skipped(parent.id, parent.nominal_at, parent.stands or occurrences.PAUSED)] if skipped else []
         entries += await occurrences.complete_if_over(session, parent.id, parent.nominal_at)
     await audit.append(session, entries)
 
 
-ARCHIVED_LOOK = timedelta(hours=1)
+ARCHIVED_LOOK = timedelta(hours=1)  # restoring the journey wakes its campaigns; only where that word was lost do they wait for this
 _LEFT_OUT = text("UPDATE campaigns SET cancelled_at = now() WHERE organization_id = :o AND id = :id AND cancelled_at IS NULL")
 _PLAN = text(
     """
@@ -270,8 +270,8 @@ _PLANNED = text("UPDATE campaigns SET planned_at = now() WHERE organization_id =
 async def next_look(session: OrganizationSession, campaign_id: UUID, now: datetime) -> datetime | None:
     """When to look again whether the campaign starts, by its schedule and, for local times, by where its contacts are now; None: it
     starts. That of an archived journey does not start, and is looked at again until the journey is restored or the campaign cancelled.
-    An occurrence by local time does not start while its recurring campaign is paused, until it is over everywhere. That its workflow is
-    under way is on record. Safe to repeat.
+    An occurrence starts, if only to be left out; one by local time not while its recurring campaign is paused or the journey archived,
+    until it is over everywhere. That its workflow is under way is on record. Safe to repeat.
 
     Raises:
         NotFound: no such campaign.
@@ -295,10 +295,11 @@ async def _next_look(session: OrganizationSession, campaign: Any, now: datetime)
             look = at if at > now else None
         case AtLocalTime() as local:
             look = await _next_local_look(session, local, campaign, now)
-            if look is None and campaign.parent_paused and not local_over(local, now):
-                await occurrences.void(session, campaign.parent_id, now)  # whose time has come: others may have theirs after the pause
+            stands = campaign.parent_id is not None and (campaign.parent_paused or campaign.archived)
+            if look is None and stands and not local_over(local, now):
+                await occurrences.void(session, campaign.parent_id, now)  # whose time has come: others may have theirs later
                 return looks(local, now)
-    return now + ARCHIVED_LOOK if look is None and campaign.archived else look
+    return now + ARCHIVED_LOOK if look is None and campaign.archived and campaign.parent_id is None else look
 
 
 async def _next_local_look(session: OrganizationSession, local: AtLocalTime, campaign: Any, now: datetime) -> datetime | None:

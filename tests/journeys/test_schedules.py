@@ -406,14 +406,24 @@ async def test_a_recurring_campaign_opens_its_days_while_it_is_paused_too_and_no
 
 
 async def opened(stack: Stack, acme: Organization, parent: str, dawn: datetime, count: int, status: str) -> list[Document]:
-    """The occurrences of the day that begins at the dawn."""
+    """The occurrences of the day that begins at the dawn, whose workflows sleep."""
     days = stack.temporal.client.get_schedule_handle(recurring_id(acme.id, UUID(parent)))
     await days.backfill(ScheduleBackfill(dawn - timedelta(hours=2), dawn + timedelta(hours=12), overlap=ScheduleOverlapPolicy.ALLOW_ALL))
     page = await acme.until(
         lambda: acme.get("/campaigns", parent_id=parent),
         lambda found: [one["status"] for one in found["items"]] == [status] * count,
     )
-    return sorted(page["items"], key=lambda one: str(one["nominal_at"]))
+    made = sorted(page["items"], key=lambda one: str(one["nominal_at"]))
+    last = stack.temporal.client.get_workflow_handle(workflow_id.campaign(acme.id, UUID(made[-1]["id"])))  # started in their order
+
+    async def started() -> Document:
+        try:
+            return {"there": (await last.describe()).id}
+        except RPCError as error:
+            return {"gone": error.status is RPCStatusCode.NOT_FOUND}
+
+    await acme.until(started, lambda found: "there" in found)
+    return made
 
 
 async def skips(acme: Organization, parent: str) -> list[tuple[datetime, str]]:
@@ -466,6 +476,46 @@ async def test_by_each_recipients_clock_a_pause_takes_only_those_whose_time_come
     [at] = (await sent_at(acme, child["id"]))[who["new york"]]
     assert timedelta(0) <= at - instant(wall, "America/New_York") < MOMENT
     assert set((await acme.mails()).values()) == {1} and await skips(acme, parent) == []
+
+
+async def test_a_campaign_whose_time_came_while_its_journey_was_archived_starts_when_it_is_restored(
+    stack: Stack, acme: Organization
+) -> None:
+    topic = await acme.topic()
+    await tagged(acme, topic, "list", 2)
+    at = utc_now() + timedelta(days=1)
+    async with stack.working():
+        journey = await news(acme, topic)
+        campaign_id = await acme.launch(journey, schedule={"kind": "once", "at": at.isoformat()})
+        await acme.call("PUT", f"/journeys/{journey}/archive")
+        await to(stack, acme, campaign_id, at + MOMENT)
+        assert (await acme.campaign(campaign_id))["status"] == "scheduled"
+        await acme.call("DELETE", f"/journeys/{journey}/archive")
+        await acme.until_campaign(campaign_id)
+    assert list((await acme.mails()).values()) == [1, 1]
+
+
+async def test_of_an_archived_journeys_recurring_campaign_takes_place_what_is_due_after_the_restoration(
+    stack: Stack, acme: Organization
+) -> None:
+    topic = await acme.topic()
+    await tagged(acme, topic, "list", 2)
+    dawn = in_ten_days(0).replace(tzinfo=UTC)
+    rule = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9,17;COUNT=2", "zone": "UTC", "begins_at": dawn.isoformat()}
+    async with stack.working():
+        journey = await news(acme, topic)
+        with stack.temporal.with_time_skipping_disabled():
+            parent = await acme.launch(journey, schedule=rule)
+            await acme.call("PUT", f"/journeys/{journey}/archive")
+            morning, evening = await opened(stack, acme, parent, dawn, 2, "scheduled")
+        await to(stack, acme, morning["id"], dawn + timedelta(hours=9) + MOMENT)
+        await acme.until_campaign(morning["id"], "cancelled")
+        await acme.call("DELETE", f"/journeys/{journey}/archive")
+        await to(stack, acme, evening["id"], dawn + timedelta(hours=17) + MOMENT)
+        await acme.until_campaign(evening["id"])
+    assert (await acme.campaign(parent))["status"] == "completed"
+    assert await skips(acme, parent) == [(dawn + timedelta(hours=9), "journey_archived")]
+    assert list((await acme.mails()).values()) == [1, 1]
 
 
 async def test_a_campaign_over_24_zones_reaches_everybody_once_at_their_local_time(stack: Stack, acme: Organization) -> None:

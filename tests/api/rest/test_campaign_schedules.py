@@ -252,6 +252,25 @@ async def test_a_repeated_launch_finds_a_campaign_that_was_paused_and_resumed_me
     assert again["id"] == first["id"] and again["schedule"] == first["schedule"]
 
 
+async def test_restoring_a_journey_tells_its_waiting_campaigns_and_so_does_its_repetition(
+    alice: Person, journey: str, temporal: FakeTemporal
+) -> None:
+    path = f"/v1/journeys/{journey}/archive"
+    await alice.client.put(path)
+    assert (await alice.client.delete(path)).status_code == 200 and not told(temporal)  # there is none
+    await launch(alice, journey, schedule=ONCE)
+    await alice.client.put(path)
+    temporal.away()
+    assert (await alice.client.delete(path)).status_code == 503
+    temporal.back()
+    restored = await alice.client.delete(path)
+    assert (restored.status_code, restored.json()["archived_at"]) == (200, None) and len(told(temporal)) == 1
+
+
+def told(temporal: FakeTemporal) -> list[str]:
+    return [name for name in temporal.started if "/control/restored/" in name]
+
+
 async def occur(database: Database, person: Person, parent_id: str, moment: datetime) -> list[Campaign]:
     """As its schedule would have it, at the beginning of the moment's day in Tokyo."""
     dawn = datetime.combine(moment.astimezone(ZoneInfo("Asia/Tokyo")).date(), datetime.min.time(), UTC) - timedelta(hours=11)
