@@ -59,15 +59,13 @@ class ControlActivities:
         return in_force
 
     async def _tell_schedule(self, control: Control) -> None:
-        """A recurring campaign's Temporal schedule obeys. One that is not there (yet, or any more) does no harm: an occurrence asks
-        the campaign's row first."""
+        """A recurring campaign's Temporal schedule ends with it. A pause leaves it alone: the day's occurrences are made all the same, and
+        held. One that is not there (yet, or any more) does no harm: an occurrence asks the campaign's row first."""
         schedule = self.temporal.get_schedule_handle(workflow_id.campaign(control.organization_id, control.id))
         with ignoring_absence():
             match control.command:
-                case "pause":
-                    await schedule.pause(note="the campaign is paused")
                 case "resume":
-                    await schedule.unpause(note="the campaign is resumed")
+                    await schedule.unpause(note="the campaign is resumed")  # earlier releases paused it
                 case "cancel":
                     await schedule.delete()
         if control.command == "resume":

@@ -17,7 +17,6 @@ from temporalio.client import (
     SchedulePolicy,
     ScheduleRange,
     ScheduleSpec,
-    ScheduleState,
 )
 from temporalio.common import TypedSearchAttributes
 
@@ -52,9 +51,10 @@ async def _ensure(temporal: Client, name: str, workflow: str, argument: Payload,
 
 
 def recurring(
-    campaign: CampaignRef, schedule: Recurring, launched_at: datetime, paused: bool, task_queue: str, found_by: TypedSearchAttributes
+    campaign: CampaignRef, schedule: Recurring, launched_at: datetime, task_queue: str, found_by: TypedSearchAttributes
 ) -> Schedule:
-    """What starts an OccurrenceWorkflow shortly before each day on which the campaign is due begins in its zone."""
+    """What starts an OccurrenceWorkflow shortly before each day on which the campaign is due begins in its zone; also while the campaign
+    is paused, as the pause may be over before anything is due."""
     return Schedule(
         action=ScheduleActionStartWorkflow(
             OCCURRENCE_WORKFLOW,
@@ -70,7 +70,6 @@ def recurring(
             catchup_window=DAWN + schedule.missed_after,  # later none of the day's occurrences would take place; the default is a year
             pause_on_failure=False,
         ),
-        state=ScheduleState(paused=paused),
     )
 
 

@@ -17,6 +17,7 @@ class ControlledKind(StrEnum):
     CAMPAIGN = "campaign"
     JOURNEY = "journey"
     CONNECTION = "connection"  # only `resume`: it works again, and runs that were held for it ask now
+    RESTORED = "restored"  # a journey, only `resume`: it is no longer archived, and campaigns that wait for that look again
 
 
 class Control(Payload):

@@ -250,9 +250,8 @@ async def _create_schedule(services: Services, campaign: Campaign) -> None:
         return
     timing = read_timing(campaign.schedule)
     assert isinstance(timing.schedule, Recurring)
-    paused = campaign.paused_at is not None
     queue = services.settings.task_queue
-    wanted = recurring(_reference(campaign), timing.schedule, campaign.created_at, paused, queue, _found_by(campaign))
+    wanted = recurring(_reference(campaign), timing.schedule, campaign.created_at, queue, _found_by(campaign))
     await temporal.create_schedule(services, recurring_id(campaign.organization_id, campaign.id), wanted, first_days(campaign.created_at))
     async with services.database.organization(campaign.organization_id) as session:
         await campaigns.planned(session, campaign.id)

@@ -315,4 +315,6 @@ async def archive_journey(caller: Annotated[Caller, authorize("journeys.write")]
 
 @router.delete("/{journey_id}/archive")
 async def restore_journey(caller: Annotated[Caller, authorize("journeys.write")], journey_id: UUID, response: Response) -> JourneyView:
+    """The journey takes runs, campaigns and versions again. Campaigns whose time came meanwhile start now; what was due of recurring ones
+    does not take place any more. After a 503, repeat."""
     return await view(caller, await commands.set_archived(caller, journey_id, False), response)

@@ -139,10 +139,15 @@ KINDS = ("now", "once", "local", "recurring")
 
 
 class Timing(_Schedule):
-    """A schedule and over how long its runs are spread: what a campaign's row keeps."""
+    """A schedule and over how long its runs are spread: what a campaign's row keeps.
+
+    `void_until`, of a recurring campaign: what was due up to this moment and had not begun does not take place, as the campaign stood
+    still. Written where it is found out, and no part of what was asked for.
+    """
 
     schedule: Annotated[Schedule, Field(discriminator="kind")] = AtOnce()
     spread: timedelta | None = None
+    void_until: AwareDatetime | None = Field(default=None, exclude=True)
 
     @property
     def waits(self) -> bool:
@@ -346,6 +351,11 @@ def looks(schedule: AtLocalTime, now: datetime) -> datetime:
 def local_over(schedule: AtLocalTime, now: datetime) -> bool:
     """Whether it is later than `at` everywhere on Earth."""
     return now >= schedule.at.replace(tzinfo=UTC) - WESTERNMOST
+
+
+def has_passed(schedule: Once | AtLocalTime, moment: datetime) -> bool:
+    """Whether at the moment it has been `at` for everybody."""
+    return schedule.at <= moment if isinstance(schedule, Once) else local_over(schedule, moment)
 
 
 # --- What a designer should know ------------------------------------------------------------------------------------

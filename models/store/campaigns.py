@@ -75,7 +75,7 @@ async def find_same_launch(
             & (col(Campaign.name) == name)
             & (col(Campaign.version_id) == version_id)
             & same_segment
-            & (func.coalesce(col(Campaign.schedule), _json(None)) == _json(stored(timing)))
+            & (func.coalesce(col(Campaign.schedule), _json(None)).op("@>")(_json(stored(timing))))  # beside it, what pauses left
             & col(Campaign.parent_id).is_(None)
         )
     statement = select(Campaign).where(_mine(session), same).order_by(col(Campaign.id)).limit(1)

@@ -1,5 +1,5 @@
 """An operator's word about a whole campaign or journey: the flag that the last check before a send obeys, and whom to tell. And
-whom to tell that a connection works again."""
+whom to tell that a connection works again, or that a journey is no longer archived."""
 
 from typing import Any, Literal
 from uuid import UUID
@@ -10,10 +10,10 @@ from models.domain.audit import Actor, NewEntry
 from models.domain.connection import BROKEN_REASONS
 from models.domain.journey import workflow_id
 from models.domain.journey.run import FINISHED
-from models.store import audit, brakes
+from models.store import audit, brakes, occurrences
 from models.store.session import OrganizationSession
 
-Kind = Literal["campaign", "journey", "connection"]
+Kind = Literal["campaign", "journey", "connection", "restored"]
 
 _CHANGES = {
     ("campaign", "pause"): """UPDATE campaigns SET paused_at = now(), status = 'paused'
@@ -42,14 +42,17 @@ _PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 async def apply(session: OrganizationSession, kind: Kind, subject_id: UUID, command: str, actor: Actor, pauses: int | None = None) -> bool:
     """The flag is as commanded, with an audit entry where that changes anything. False: a later word stands against it.
 
-    A resume lifts only the pauses that it knew of (`pauses`, None: any). The moment of a journey's cancellation stands before
-    this is said (see `journeys.cancel_runs`), and a connection has no flag: that is said to their runs only. Safe to repeat.
+    A resume lifts only the pauses that it knew of (`pauses`, None: any). The moment of a journey's cancellation stands before this is
+    said (see `journeys.cancel_runs`), a connection has no flag, and a restored journey's is lifted already: that is said to workflows
+    only. Safe to repeat.
     """
     statement = _CHANGES.get((kind, command))
     if statement is None:
         return True
     wanted = {"o": session.organization_id, "id": subject_id} | ({"pauses": pauses} if command == "resume" else {})
     changed = set((await session.execute(text(statement), wanted)).scalars())
+    if (kind, command) == ("campaign", "resume") and subject_id in changed:
+        await occurrences.void(session, subject_id)  # what was due in the pause is too late, even if its workflow has not looked yet
     in_force = bool(changed) or command == "cancel" or await _is_paused(session, kind, subject_id) is (command == "pause")
     if kind == "campaign" and command != "resume":
         changed |= set(await follow(session, subject_id))
@@ -103,6 +106,9 @@ _CONCERNED = {
         UNION
         SELECT :prefix || c.id FROM campaigns c WHERE c.organization_id = :o AND (c.id = :id OR c.parent_id = :id)
           AND c.audience IS NULL AND c.finished_at IS NULL AND c.schedule #>> '{schedule,kind}' IN ('once', 'local')""",
+    # A journey's campaigns that sleep until they start, or until it is restored.
+    "restored": """SELECT :prefix || c.id AS workflow_id FROM campaigns c WHERE c.organization_id = :o AND c.journey_id = :id
+          AND c.audience IS NULL AND c.finished_at IS NULL AND c.schedule #>> '{schedule,kind}' IN ('once', 'local')""",
     # Held at a step that sends through it. Journeys first: there is an index by journey and status.
     "connection": """SELECT r.workflow_id FROM runs r
         WHERE r.organization_id = :o AND r.status = 'held' AND r.reason = ANY(CAST(:broken AS text[])) AND r.journey_id = ANY(ARRAY(
@@ -115,15 +121,15 @@ _CONCERNED = {
 
 async def concerned_workflows(session: OrganizationSession, kind: Kind, subject_id: UUID, after: str | None, limit: int) -> list[str]:
     """Up to `limit` ids of workflows that carry unfinished runs of the campaign (or its occurrences) or journey, that sleep until the
-    campaign starts, or that carry runs held for the connection; in order, beginning after `after`."""
+    campaign (or one of the restored journey's) starts, or that carry runs held for the connection; in order, beginning after `after`."""
     query = f"""SELECT DISTINCT found.workflow_id FROM ({_CONCERNED[kind]}) found
                 WHERE found.workflow_id > :after ORDER BY found.workflow_id LIMIT :limit"""
+    finished = {"finished": [str(phase) for phase in FINISHED]}
+    prefix = {"prefix": workflow_id.campaign(session.organization_id, subject_id).removesuffix(str(subject_id))}
     everything: dict[str, dict[str, Any]] = {
-        "journey": {"finished": [str(phase) for phase in FINISHED]},
-        "campaign": {
-            "finished": [str(phase) for phase in FINISHED],
-            "prefix": workflow_id.campaign(session.organization_id, subject_id).removesuffix(str(subject_id)),
-        },
+        "journey": finished,
+        "campaign": finished | prefix,
+        "restored": prefix,
         "connection": {"broken": sorted(BROKEN_REASONS)},
     }
     needed = everything[kind]

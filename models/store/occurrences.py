@@ -16,21 +16,29 @@ from models.domain.schedule import Recurring, Timing, read_timing, stored
 from models.store import audit
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
-from models.tables.journeys import Campaign, Journey, JourneyVersion
+from models.tables.journeys import Campaign, JourneyVersion
 
 PAUSED: Final = "campaign_paused"
+ARCHIVED: Final = "journey_archived"
 _COMPLETE = text(
     """
     UPDATE campaigns SET status = 'completed', started_at = coalesce(started_at, now()), finished_at = now()
     WHERE organization_id = :o AND id = :id AND status = 'scheduled' AND finished_at IS NULL RETURNING id
     """
 )
+_WAITING = text(
+    """
+    SELECT max(nominal_at) FROM campaigns
+    WHERE organization_id = :o AND parent_id = :id AND audience IS NULL AND cancelled_at IS NULL AND finished_at IS NULL
+    """
+)
 
 
 async def make(session: OrganizationSession, parent_id: UUID, scheduled_at: datetime, now: datetime) -> list[Campaign]:
     """The occurrences of a recurring campaign on the day that begins at `scheduled_at` exist: campaigns that start at their moments,
-    with the parent's version, rules and spread. Left out, on record, is what was missed for too long, and everything of a parent
-    that is paused or a journey that takes nobody; a parent that is cancelled has none.
+    with the parent's version, rules and spread. Left out, on record, is what was missed for too long or comes after the journey's end; a
+    parent that is cancelled has none. Those of one that is paused are paused with it: whether the pause is over by then, or the journey
+    restored, is known when they are due.
 
     Safe to repeat: (parent, nominal time) is unique. Appends to the audit chain: call it last in a transaction.
 
@@ -89,19 +97,13 @@ async def _locked(session: OrganizationSession, parent_id: UUID) -> Campaign:
 
 
 async def _why_not(session: OrganizationSession, parent: Campaign, nominal_at: datetime, missed_before: datetime) -> str | None:
-    """A code; None: it takes place."""
-    if parent.paused_at is not None:
-        return PAUSED
+    """A code; None: it may take place."""
     if nominal_at < missed_before:
         return "missed"
-    query = (
-        select(col(Journey.archived_at), col(JourneyVersion.definition))
-        .join(JourneyVersion, col(JourneyVersion.journey_id) == col(Journey.id))
-        .where(col(Journey.organization_id) == session.organization_id, col(JourneyVersion.id) == parent.version_id)
+    query = select(col(JourneyVersion.definition)).where(
+        col(JourneyVersion.organization_id) == session.organization_id, col(JourneyVersion.id) == parent.version_id
     )
-    archived_at, definition = (await session.execute(query)).one()
-    if archived_at is not None:
-        return "journey_archived"
+    definition = (await session.execute(query)).scalar_one()
     return "journey_ended" if Definition.model_validate(definition).has_ended(nominal_at) else None
 
 
@@ -121,7 +123,8 @@ async def _find_or_make(session: OrganizationSession, parent: Campaign, timing: 
         "on_error": parent.on_error,
         "parent_id": parent.id,
         "nominal_at": nominal_at,
-        "status": "scheduled",
+        "status": "scheduled" if parent.paused_at is None else "paused",
+        "paused_at": parent.paused_at,  # by which a resume knows it
         "created_by": parent.created_by,
     }
     made = (await session.scalars(insert(Campaign).values(**values).on_conflict_do_nothing().returning(Campaign))).one_or_none()
@@ -140,6 +143,9 @@ async def _is_over(session: OrganizationSession, parent: Campaign, after: dateti
     schedule = read_timing(parent.schedule).schedule
     if not isinstance(schedule, Recurring) or next(schedule.next_after(after, parent.created_at), None) is not None:
         return False
+    waiting = await session.scalar(_WAITING, {"o": session.organization_id, "id": parent.id})
+    if waiting is not None and next(schedule.next_after(waiting, parent.created_at), None) is None:
+        return False  # the last one has still to begin, and ends it then
     return await session.scalar(_COMPLETE, {"o": session.organization_id, "id": parent.id}) is not None
 
 
@@ -148,9 +154,26 @@ async def complete_if_over(session: OrganizationSession, parent_id: UUID, after:
     return [_completed(parent_id)] if await _is_over(session, await _locked(session, parent_id), after) else []
 
 
+_VOID = text(
+    """
+    UPDATE campaigns SET schedule = jsonb_set(schedule, '{void_until}', to_jsonb(
+      greatest(CAST(schedule ->> 'void_until' AS timestamptz), coalesce(CAST(:until AS timestamptz), clock_timestamp()))))
+    WHERE organization_id = :o AND id = :id AND schedule #>> '{schedule,kind}' = 'recurring'
+    """
+)
+
+
+async def void(session: OrganizationSession, parent_id: UUID, until: datetime | None = None) -> None:
+    """Of the recurring campaign nothing takes place that was due up to now (or `until`) and has not begun: it stood still. Safe to
+    repeat. Locks the parent: call it before an occurrence is locked."""
+    await session.execute(_VOID, {"o": session.organization_id, "id": parent_id, "until": until})
+
+
 _PARENT = text(
     """
-    SELECT p.id, p.paused_at, c.nominal_at FROM campaigns c JOIN campaigns p ON p.organization_id = :o AND p.id = c.parent_id
+    SELECT p.id, p.paused_at, p.schedule, c.nominal_at, j.archived_at
+    FROM campaigns c JOIN campaigns p ON p.organization_id = :o AND p.id = c.parent_id
+    JOIN journeys j ON j.organization_id = :o AND j.id = p.journey_id
     WHERE c.organization_id = :o AND c.id = :id FOR NO KEY UPDATE OF p
     """
 )
@@ -158,15 +181,23 @@ _PARENT = text(
 
 @dataclass(frozen=True)
 class Parent:
-    """Of an occurrence that is about to start."""
+    """Of an occurrence that is about to start. `stands`: why nothing of it starts now, a code."""
 
     id: UUID
-    paused: bool
+    stands: str | None
     nominal_at: datetime
+    void_until: datetime | None
+
+    def void_at(self, now: datetime) -> datetime | None:
+        """Up to when what was due does not take place, seen at `now`."""
+        return self.void_until if self.stands is None else now
 
 
 async def lock_parent(session: OrganizationSession, campaign_id: UUID) -> Parent | None:
     """The recurring campaign that this one is an occurrence of stands still until this transaction ends; None: it is none. Before
     the campaign itself is locked: a pause locks them in this order."""
     found = (await session.execute(_PARENT, {"o": session.organization_id, "id": campaign_id})).one_or_none()
-    return None if found is None else Parent(found.id, found.paused_at is not None, found.nominal_at)
+    if found is None:
+        return None
+    stands = PAUSED if found.paused_at is not None else ARCHIVED if found.archived_at is not None else None
+    return Parent(found.id, stands, found.nominal_at, read_timing(found.schedule).void_until)

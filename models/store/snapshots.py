@@ -22,6 +22,7 @@ from models.domain.schedule import (
     Once,
     Timing,
     common_start,
+    has_passed,
     local_over,
     local_starts,
     looks,
@@ -106,8 +107,9 @@ async def snapshot(session: OrganizationSession, campaign_id: UUID, now: datetim
     id, each with its `starts_at` where it does not start at once. How many were left out, by reason, is on the campaign.
 
     Safe to repeat: a campaign whose audience is taken keeps it. A campaign cancelled before has no audience, and one
-    that selects nobody is completed. An occurrence of a recurring campaign that is paused does not take place: it is
-    cancelled. Appends to the audit chain: call it last in a transaction.
+    that selects nobody is completed. An occurrence that was due while its recurring campaign was paused, or is while its journey is
+    archived, does not take place: it is cancelled. Of one by local time that others are still to come to, only those are left out whose
+    time came meanwhile. Appends to the audit chain: call it last in a transaction.
 
     Raises:
         NotFound: no such campaign.
@@ -121,11 +123,17 @@ async def snapshot(session: OrganizationSession, campaign_id: UUID, now: datetim
         raise NotFound("campaign", campaign_id)
     count = campaign["audience"]
     if count is None:
-        nobody = campaign["cancelled_at"] is not None or (parent is not None and parent.paused)
-        taken = Taken(0, {}, True) if nobody else await _take(session, campaign_id, dict(campaign))
-        await _taken(session, campaign_id, taken, parent)
+        void_until = None if parent is None else parent.void_at(campaign["now"])
+        skipped = campaign["cancelled_at"] is None and _is_void(read_timing(campaign["schedule"]), void_until)
+        nobody = campaign["cancelled_at"] is not None or skipped
+        taken = Taken(0, {}, True) if nobody else await _take(session, campaign_id, {**campaign, "void_until": void_until})
+        await _taken(session, campaign_id, taken, parent, skipped)
         count = taken.contacts
     return Snapshot(campaign["journey_id"], campaign["version_id"], count, ceil(count / campaign["page_size"]), campaign["on_error"])
+
+
+def _is_void(timing: Timing, void_until: datetime | None) -> bool:
+    return void_until is not None and isinstance(timing.schedule, Once | AtLocalTime) and has_passed(timing.schedule, void_until)
 
 
 @dataclass(frozen=True)
@@ -203,7 +211,10 @@ async def _places(session: OrganizationSession, timing: Timing, chosen: Selectio
         sql = {"places": "", "not_placed": "CAST(NULL AS text)", "base": "CAST(:starts_at AS timestamptz)"}
         return _Places(sql, {"starts_at": common_start(timing, campaign["now"])})
     zones = await _zones(session, chosen.fitting)
-    starts = local_starts(timing.schedule, zones, campaign["timezone"], campaign["now"], campaign["launched_at"])
+    not_before = campaign["launched_at"]
+    if campaign["void_until"] is not None:  # that moment included
+        not_before = max(not_before, campaign["void_until"] + timedelta(microseconds=1))
+    starts = local_starts(timing.schedule, zones, campaign["timezone"], campaign["now"], not_before)
     sql = {"places": _PLACES, "not_placed": _NOT_PLACED, "base": "z.starts_at"}
     places = starts.values()
     parameters = {"zones": list(starts), "starts": [each.at for each in places], "passed": [each.passed for each in places]}
@@ -215,8 +226,8 @@ async def _zones(session: OrganizationSession, fitting: CompiledRule) -> list[st
     return list((await session.execute(statement, {"o": session.organization_id, **fitting.parameters})).scalars())
 
 
-async def _taken(session: OrganizationSession, campaign_id: UUID, taken: Taken, parent: Parent | None) -> None:
-    if parent is not None and parent.paused:
+async def _taken(session: OrganizationSession, campaign_id: UUID, taken: Taken, parent: Parent | None, skipped: bool) -> None:
+    if skipped:
         await session.execute(_LEFT_OUT, {"o": session.organization_id, "id": campaign_id})
     parameters = {
         "o": session.organization_id,
@@ -236,19 +247,20 @@ async def _taken(session: OrganizationSession, campaign_id: UUID, taken: Taken, 
         why = why_nobody(taken.contacts, taken.left_out)
         entries.append(NewEntry("campaign.completed", "campaign", str(campaign_id), details={"audience": 0, "reason": why}))
     if parent is not None:
-        entries += [occurrences.skipped(parent.id, parent.nominal_at, occurrences.PAUSED)] if parent.paused else []
+        entries += [occurrences.skipped(parent.id, parent.nominal_at, parent.stands or occurrences.PAUSED)] if skipped else []
         entries += await occurrences.complete_if_over(session, parent.id, parent.nominal_at)
     await audit.append(session, entries)
 
 
-ARCHIVED_LOOK = timedelta(hours=1)
+ARCHIVED_LOOK = timedelta(hours=1)  # restoring the journey wakes its campaigns; only where that word was lost do they wait for this
 _LEFT_OUT = text("UPDATE campaigns SET cancelled_at = now() WHERE organization_id = :o AND id = :id AND cancelled_at IS NULL")
 _PLAN = text(
     """
     SELECT c.schedule, c.audience_at, c.audience, c.cancelled_at, c.planned_at, c.segment_rule, c.exclusion_rule, o.timezone,
-           j.archived_at IS NOT NULL AS archived
+           j.archived_at IS NOT NULL AS archived, p.id AS parent_id, p.paused_at IS NOT NULL AS parent_paused
     FROM campaigns c JOIN organizations o ON o.id = c.organization_id
     JOIN journeys j ON j.organization_id = c.organization_id AND j.id = c.journey_id
+    LEFT JOIN campaigns p ON p.organization_id = c.organization_id AND p.id = c.parent_id
     WHERE c.organization_id = :o AND c.id = :id
     """
 )
@@ -258,7 +270,8 @@ _PLANNED = text("UPDATE campaigns SET planned_at = now() WHERE organization_id =
 async def next_look(session: OrganizationSession, campaign_id: UUID, now: datetime) -> datetime | None:
     """When to look again whether the campaign starts, by its schedule and, for local times, by where its contacts are now; None: it
     starts. That of an archived journey does not start, and is looked at again until the journey is restored or the campaign cancelled.
-    That its workflow is under way is on record. Safe to repeat.
+    An occurrence starts, if only to be left out; one by local time not while its recurring campaign is paused or the journey archived,
+    until it is over everywhere. That its workflow is under way is on record. Safe to repeat.
 
     Raises:
         NotFound: no such campaign.
@@ -267,8 +280,13 @@ async def next_look(session: OrganizationSession, campaign_id: UUID, now: dateti
     campaign = (await session.execute(_PLAN, parameters)).one_or_none()
     if campaign is None:
         raise NotFound("campaign", campaign_id)
+    look = await _next_look(session, campaign, now)
     if campaign.planned_at is None:
         await session.execute(_PLANNED, parameters)
+    return look
+
+
+async def _next_look(session: OrganizationSession, campaign: Any, now: datetime) -> datetime | None:
     if campaign.cancelled_at is not None or campaign.audience is not None or campaign.audience_at == "launch":
         return None
     look: datetime | None = None
@@ -277,7 +295,11 @@ async def next_look(session: OrganizationSession, campaign_id: UUID, now: dateti
             look = at if at > now else None
         case AtLocalTime() as local:
             look = await _next_local_look(session, local, campaign, now)
-    return now + ARCHIVED_LOOK if look is None and campaign.archived else look
+            stands = campaign.parent_id is not None and (campaign.parent_paused or campaign.archived)
+            if look is None and stands and not local_over(local, now):
+                await occurrences.void(session, campaign.parent_id, now)  # whose time has come: others may have theirs later
+                return looks(local, now)
+    return now + ARCHIVED_LOOK if look is None and campaign.archived and campaign.parent_id is None else look
 
 
 async def _next_local_look(session: OrganizationSession, local: AtLocalTime, campaign: Any, now: datetime) -> datetime | None:

@@ -493,22 +493,46 @@ async def test_a_day_that_the_interval_leaves_out_makes_nothing_and_ends_nothing
     assert [len(made) for made in days] == [0, 1, 0, 1] and await skips(world) == []
     assert await world.one("SELECT status FROM campaigns WHERE id = :id", id=world.campaign_id) == "scheduled"
     assert await make(world, DAWN + timedelta(days=4), DAWN + timedelta(days=4)) == []
+    assert await world.one("SELECT status FROM campaigns WHERE id = :id", id=world.campaign_id) == "scheduled"  # the last has not begun
+    await world.sql("UPDATE campaigns SET audience = 0 WHERE parent_id = :id", id=world.campaign_id)
+    assert await make(world, DAWN + timedelta(days=4), DAWN + timedelta(days=4)) == []
     assert await world.one("SELECT status FROM campaigns WHERE id = :id", id=world.campaign_id) == "completed"
 
 
-@pytest.mark.parametrize(
-    ("change", "reasons"),
-    [
-        ("UPDATE campaigns SET paused_at = now(), status = 'paused'", ["campaign_paused"] * 2),
-        ("UPDATE campaigns SET cancelled_at = now(), status = 'cancelled'", []),
-        ("UPDATE journeys SET archived_at = now()", ["journey_archived"] * 2),
-    ],
-)
-async def test_what_is_paused_cancelled_or_archived_does_not_recur(world: World, change: str, reasons: list[str]) -> None:
+async def test_what_is_cancelled_does_not_recur(world: World) -> None:
     await recurring(world)
-    await world.sql(change)
+    await world.sql("UPDATE campaigns SET cancelled_at = now(), status = 'cancelled'")
     assert await make(world) == [] and await children(world) == []
-    assert await skips(world) == reasons
+    assert await skips(world) == []
+
+
+async def test_an_occurrence_that_is_due_while_its_journey_is_archived_does_not_take_place(world: World) -> None:
+    await people(world, [None])
+    await recurring(world)
+    await world.sql("UPDATE journeys SET archived_at = now()")
+    first, second = await make(world)
+    world.campaign_id = first
+    assert await look(world, NOW) is None and (await snapshot(world)).runs == 0
+    assert (await row(world))["status"] == "cancelled" and await skips(world) == ["journey_archived"]
+    await world.sql("UPDATE journeys SET archived_at = NULL")
+    world.campaign_id = second
+    evening = NOW + timedelta(hours=8)
+    assert await look(world, evening) is None and (await snapshot(world, evening)).runs == 1
+    assert await skips(world) == ["journey_archived"]
+
+
+async def test_by_each_recipients_clock_it_waits_for_the_restoration_and_leaves_out_whose_time_came_before(world: World) -> None:
+    _, in_berlin = await people(world, ["Asia/Tokyo", "Europe/Berlin"])
+    await world.campaign(timing=Timing(schedule=Recurring(rule="FREQ=DAILY;BYHOUR=9", zone="recipient")), status="scheduled")
+    await world.sql("UPDATE campaigns SET created_at = :at WHERE id = :id", at=NOW - timedelta(days=9), id=world.campaign_id)
+    dawn, tokyo = datetime(2027, 2, 28, 10, tzinfo=UTC), datetime(2027, 3, 1, tzinfo=UTC)
+    [world.campaign_id] = await make(world, dawn, dawn)
+    await world.sql("UPDATE journeys SET archived_at = now()")
+    assert await look(world, tokyo) == tokyo + timedelta(minutes=15)
+    await world.sql("UPDATE journeys SET archived_at = NULL")
+    a_minute_later = tokyo + timedelta(minutes=1)
+    assert await look(world, a_minute_later) is None and (await snapshot(world, a_minute_later)).runs == 1
+    assert await starts(world) == {in_berlin: NOW} and await skips(world) == []
 
 
 async def test_a_journey_that_ends_on_the_day_takes_only_what_comes_before(world: World) -> None:
@@ -537,7 +561,89 @@ async def test_an_occurrence_that_is_due_while_its_campaign_is_paused_does_not_t
         world.campaign_id = campaign_id
         await snapshot(world, (await row(world))["nominal_at"])
         assert (await row(world))["status"] == expected
-    assert bell.words == ["pause", "unpause"] and await skips(world) == ["campaign_paused"]
+    assert bell.words == ["unpause"] and await skips(world) == ["campaign_paused"]
+
+
+async def command(world: World, subject: UUID | None, word: str) -> None:
+    control = Control.model_validate({"organization_id": world.organization_id, "kind": "campaign", "id": subject, "command": word})
+    await ActivityEnvironment().run(ControlActivities(world.database, cast(Client, Bell())).apply_control, control)
+
+
+async def test_a_day_that_begins_in_a_pause_has_its_occurrences_held(world: World) -> None:
+    await recurring(world)
+    await command(world, world.campaign_id, "pause")
+    made = await make(world)
+    found = await children(world)
+    assert [child["id"] for child in found] == made and len(made) == 2 and await skips(world) == []
+    assert {(child["status"], child["paused_at"]) for child in found} == {("paused", (await row(world))["paused_at"])}
+    await command(world, world.campaign_id, "resume")
+    assert {(child["status"], child["paused_at"]) for child in await children(world)} == {("scheduled", None)}
+    await command(world, world.campaign_id, "pause")
+    assert {child["status"] for child in await children(world)} == {"paused"}
+    await command(world, world.campaign_id, "cancel")
+    assert {child["status"] for child in await children(world)} == {"cancelled"}
+
+
+@pytest.mark.parametrize("made_late", [False, True], ids=["a worker away over the pause", "a worker away since the dawn"])
+async def test_what_was_due_in_a_pause_that_is_over_does_not_take_place_either(world: World, made_late: bool) -> None:
+    """No worker looked while it was due."""
+    await people(world, [None])
+    now = utc_now()
+    due = (now - timedelta(minutes=30)).replace(second=0, microsecond=0)
+    schedule = Recurring(rule=f"FREQ=DAILY;BYHOUR={due.hour};BYMINUTE={due.minute}", zone="UTC")
+    await world.campaign(timing=Timing(schedule=schedule), status="scheduled")
+    await world.sql("UPDATE campaigns SET created_at = :at WHERE id = :id", at=now - timedelta(days=9), id=world.campaign_id)
+    dawn = datetime.combine(due.date(), datetime.min.time(), UTC) - timedelta(hours=2)
+    parent = world.campaign_id
+    made = [] if made_late else await make(world, dawn, dawn)
+    await command(world, parent, "pause")
+    await command(world, parent, "resume")
+    [world.campaign_id] = made or await make(world, dawn, now)
+    assert (await snapshot(world, now)).runs == 0 and (await row(world))["status"] == "cancelled"
+    assert await skips(world) == ["campaign_paused"]
+    world.campaign_id = parent
+    [later] = await make(world, dawn + timedelta(days=1), now)
+    world.campaign_id = later
+    assert (await snapshot(world, due + timedelta(days=1))).runs == 1
+
+
+async def test_by_each_recipients_clock_it_waits_for_the_end_of_the_pause_and_leaves_out_whose_time_came_in_it(world: World) -> None:
+    in_tokyo, in_berlin = await people(world, ["Asia/Tokyo", "Europe/Berlin"])
+    await world.campaign(timing=Timing(schedule=Recurring(rule="FREQ=DAILY;BYHOUR=9", zone="recipient")), status="scheduled")
+    await world.sql("UPDATE campaigns SET created_at = :at WHERE id = :id", at=NOW - timedelta(days=9), id=world.campaign_id)
+    parent, tokyo = world.campaign_id, datetime(2027, 3, 1, tzinfo=UTC)
+    first, second = [(await make(world, at, at))[0] for at in (datetime(2027, 2, day, 10, tzinfo=UTC) for day in (27, 28))]
+    await command(world, parent, "pause")
+    world.campaign_id = first  # it is over everywhere
+    over = tokyo - timedelta(hours=3)
+    assert await look(world, over - timedelta(minutes=1)) == over and await look(world, over) is None
+    assert (await snapshot(world, over)).runs == 0 and await skips(world) == ["campaign_paused"]
+    world.campaign_id = second
+    assert await look(world, tokyo) == tokyo + timedelta(minutes=15)
+    await command(world, parent, "resume")
+    a_minute_later = tokyo + timedelta(minutes=1)
+    assert await look(world, a_minute_later) is None and (await snapshot(world, a_minute_later)).runs == 1
+    assert await starts(world) == {in_berlin: NOW} and in_tokyo not in await starts(world)
+    assert (await row(world))["left_out"] == {"local_time_passed": 1} and len(await skips(world)) == 1
+
+
+async def test_a_campaign_is_not_completed_before_its_last_occurrence_has_begun(world: World) -> None:
+    """By the first clock on Earth it is due, but nobody's time has come."""
+    await people(world, ["Europe/Berlin"])
+    now = utc_now()
+    schedule = Recurring(rule="FREQ=DAILY;BYHOUR=9;COUNT=1", zone="recipient")
+    await world.campaign(timing=Timing(schedule=schedule), status="scheduled")
+    await world.sql("UPDATE campaigns SET created_at = :at WHERE id = :id", at=now - timedelta(days=9), id=world.campaign_id)
+    parent, nominal_at = world.campaign_id, next(schedule.next_after(now - timedelta(days=9), now - timedelta(days=9)))
+    dawn = nominal_at - timedelta(hours=9)
+    [child] = await make(world, dawn, dawn)
+    await command(world, parent, "pause")
+    await command(world, parent, "resume")
+    assert (await row(world))["status"] == "scheduled"
+    world.campaign_id = child
+    await snapshot(world, nominal_at + timedelta(hours=12))
+    world.campaign_id = parent
+    assert (await row(world))["status"] == "completed"
 
 
 async def test_a_pause_of_its_own_outlives_that_of_the_campaign(world: World) -> None:

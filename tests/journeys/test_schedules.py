@@ -378,7 +378,9 @@ async def test_what_is_due_on_the_day_of_the_launch_takes_place(stack: Stack, ac
     assert set((await acme.mails()).values()) == {1}
 
 
-async def test_a_recurring_campaign_is_paused_resumed_and_cancelled_with_its_schedule(stack: Stack, acme: Organization) -> None:
+async def test_a_recurring_campaign_opens_its_days_while_it_is_paused_too_and_none_once_it_is_cancelled(
+    stack: Stack, acme: Organization
+) -> None:
     topic = await acme.topic()
     await tagged(acme, topic, "list", 1)
     rule = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9", "zone": "Europe/Berlin", "begins_at": in_ten_days().isoformat() + "Z"}
@@ -394,13 +396,126 @@ async def test_a_recurring_campaign_is_paused_resumed_and_cancelled_with_its_sch
 
         assert await state() == {"paused": False}
         await acme.call("PUT", f"/campaigns/{parent}/pause")
-        await acme.until(state, lambda found: found == {"paused": True})
+        assert (await acme.campaign(parent))["status"] == "paused"
         await acme.call("DELETE", f"/campaigns/{parent}/pause")
-        await acme.until(state, lambda found: found == {"paused": False})
-        await acme.until_campaign(parent, "scheduled")
+        await acme.until_campaign(parent, "scheduled")  # by now the control workflow has obeyed both words
+        assert await state() == {"paused": False}
         await acme.call("PUT", f"/campaigns/{parent}/cancellation")
         await acme.until(state, lambda found: found == {"gone": True})
     assert (await acme.campaign(parent))["status"] == "cancelled"
+
+
+async def opened(stack: Stack, acme: Organization, parent: str, dawn: datetime, count: int, status: str) -> list[Document]:
+    """The occurrences of the day that begins at the dawn, whose workflows sleep."""
+    days = stack.temporal.client.get_schedule_handle(recurring_id(acme.id, UUID(parent)))
+    await days.backfill(ScheduleBackfill(dawn - timedelta(hours=2), dawn + timedelta(hours=12), overlap=ScheduleOverlapPolicy.ALLOW_ALL))
+    page = await acme.until(
+        lambda: acme.get("/campaigns", parent_id=parent),
+        lambda found: [one["status"] for one in found["items"]] == [status] * count,
+    )
+    made = sorted(page["items"], key=lambda one: str(one["nominal_at"]))
+    last = stack.temporal.client.get_workflow_handle(workflow_id.campaign(acme.id, UUID(made[-1]["id"])))  # started in their order
+
+    async def started() -> Document:
+        try:
+            return {"there": (await last.describe()).id}
+        except RPCError as error:
+            return {"gone": error.status is RPCStatusCode.NOT_FOUND}
+
+    await acme.until(started, lambda found: "there" in found)
+    return made
+
+
+async def skips(acme: Organization, parent: str) -> list[tuple[datetime, str]]:
+    """Which occurrences did not take place, and why."""
+    entries = await acme.every("/audit-entries", action="campaign.occurrence_skipped", subject_id=parent)
+    return [(datetime.fromisoformat(entry["details"]["nominal_at"]), entry["details"]["reason"]) for entry in entries]
+
+
+async def test_of_a_day_that_began_in_a_pause_takes_place_what_is_due_after_it(stack: Stack, acme: Organization) -> None:
+    topic = await acme.topic()
+    await tagged(acme, topic, "list", 2)
+    dawn = in_ten_days(0).replace(tzinfo=UTC)
+    rule = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9,13,17;COUNT=3", "zone": "UTC", "begins_at": dawn.isoformat()}
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            parent = await acme.launch(await news(acme, topic), schedule=rule)
+            await acme.call("PUT", f"/campaigns/{parent}/pause")
+            morning, noon, evening = await opened(stack, acme, parent, dawn, 3, "paused")
+        await acme.call("DELETE", f"/campaigns/{parent}/pause")
+        await acme.until_campaign(morning["id"], "scheduled")
+        await to(stack, acme, morning["id"], dawn + timedelta(hours=9) + MOMENT)
+        await acme.until_campaign(morning["id"])
+        await acme.call("PUT", f"/campaigns/{parent}/pause")
+        await to(stack, acme, noon["id"], dawn + timedelta(hours=13) + MOMENT)
+        await acme.until_campaign(noon["id"], "cancelled")
+        await acme.call("DELETE", f"/campaigns/{parent}/pause")
+        await acme.until_campaign(evening["id"], "scheduled")
+        await to(stack, acme, evening["id"], dawn + timedelta(hours=17) + MOMENT)
+        await acme.until_campaign(evening["id"])
+    assert (await acme.campaign(parent))["status"] == "completed"
+    assert await skips(acme, parent) == [(dawn + timedelta(hours=13), "campaign_paused")]
+    assert list((await acme.mails()).values()) == [2, 2]
+
+
+async def test_by_each_recipients_clock_a_pause_takes_only_those_whose_time_comes_in_it(stack: Stack, acme: Organization) -> None:
+    topic, wall = await acme.topic(), in_ten_days()
+    who = await people(acme, topic, {"berlin": "Europe/Berlin", "new york": "America/New_York"})
+    dawn = datetime.combine(wall.date(), time(), ZoneInfo("Pacific/Kiritimati"))
+    rule = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9;COUNT=1", "zone": "recipient", "begins_at": dawn.isoformat()}
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            parent = await acme.launch(await news(acme, topic), schedule=rule)
+            [child] = await opened(stack, acme, parent, dawn, 1, "scheduled")
+            await acme.call("PUT", f"/campaigns/{parent}/pause")
+            await to(stack, acme, child["id"], instant(wall, "Europe/Berlin") + MOMENT)
+            assert (await acme.campaign(child["id"]))["audience"] is None
+        await acme.call("DELETE", f"/campaigns/{parent}/pause")
+        ended = await acme.until_campaign(child["id"])
+    assert (ended["audience"], ended["progress"]["left_out"]) == (1, {"local_time_passed": 1})
+    [at] = (await sent_at(acme, child["id"]))[who["new york"]]
+    assert timedelta(0) <= at - instant(wall, "America/New_York") < MOMENT
+    assert set((await acme.mails()).values()) == {1} and await skips(acme, parent) == []
+
+
+async def test_a_campaign_whose_time_came_while_its_journey_was_archived_starts_when_it_is_restored(
+    stack: Stack, acme: Organization
+) -> None:
+    topic = await acme.topic()
+    await tagged(acme, topic, "list", 2)
+    at = utc_now() + timedelta(days=1)
+    async with stack.working():
+        journey = await news(acme, topic)
+        campaign_id = await acme.launch(journey, schedule={"kind": "once", "at": at.isoformat()})
+        await acme.call("PUT", f"/journeys/{journey}/archive")
+        await to(stack, acme, campaign_id, at + MOMENT)
+        assert (await acme.campaign(campaign_id))["status"] == "scheduled"
+        await acme.call("DELETE", f"/journeys/{journey}/archive")
+        await acme.until_campaign(campaign_id)
+    assert list((await acme.mails()).values()) == [1, 1]
+
+
+async def test_of_an_archived_journeys_recurring_campaign_takes_place_what_is_due_after_the_restoration(
+    stack: Stack, acme: Organization
+) -> None:
+    topic = await acme.topic()
+    await tagged(acme, topic, "list", 2)
+    dawn = in_ten_days(0).replace(tzinfo=UTC)
+    rule = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9,17;COUNT=2", "zone": "UTC", "begins_at": dawn.isoformat()}
+    async with stack.working():
+        journey = await news(acme, topic)
+        with stack.temporal.with_time_skipping_disabled():
+            parent = await acme.launch(journey, schedule=rule)
+            await acme.call("PUT", f"/journeys/{journey}/archive")
+            morning, evening = await opened(stack, acme, parent, dawn, 2, "scheduled")
+        await to(stack, acme, morning["id"], dawn + timedelta(hours=9) + MOMENT)
+        await acme.until_campaign(morning["id"], "cancelled")
+        await acme.call("DELETE", f"/journeys/{journey}/archive")
+        await to(stack, acme, evening["id"], dawn + timedelta(hours=17) + MOMENT)
+        await acme.until_campaign(evening["id"])
+    assert (await acme.campaign(parent))["status"] == "completed"
+    assert await skips(acme, parent) == [(dawn + timedelta(hours=9), "journey_archived")]
+    assert list((await acme.mails()).values()) == [1, 1]
 
 
 async def test_a_campaign_over_24_zones_reaches_everybody_once_at_their_local_time(stack: Stack, acme: Organization) -> None:

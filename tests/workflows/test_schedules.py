@@ -33,7 +33,8 @@ async def dawns(server: WorkflowEnvironment, schedule: Recurring) -> list[dateti
     """The times that the server itself finds in the schedule."""
     campaign = CampaignRef(organization_id=uuid4(), campaign_id=uuid4())
     name = recurring_id(campaign.organization_id, campaign.campaign_id)
-    wanted = recurring(campaign, schedule, LAUNCHED, True, "nobody", TypedSearchAttributes.empty)
+    wanted = recurring(campaign, schedule, LAUNCHED, "nobody", TypedSearchAttributes.empty)
+    wanted.state.paused = True
     handle = await server.client.create_schedule(name, wanted)
     begin, end = Timestamp(), Timestamp()
     begin.FromDatetime(LAUNCHED - DAWN)

@@ -242,6 +242,35 @@ async def test_a_schedule_whose_creation_was_lost_is_created_later(
     assert len(temporal.schedules) == 1
 
 
+async def test_a_repeated_launch_finds_a_campaign_that_was_paused_and_resumed_meanwhile(
+    alice: Person, journey: str, database: Database
+) -> None:
+    first = (await launch(alice, journey, schedule=DAILY)).json()
+    async with database.organization(alice.organization_id) as session:
+        await occurrences.void(session, UUID(first["id"]))
+    again = (await launch(alice, journey, schedule=DAILY)).json()
+    assert again["id"] == first["id"] and again["schedule"] == first["schedule"]
+
+
+async def test_restoring_a_journey_tells_its_waiting_campaigns_and_so_does_its_repetition(
+    alice: Person, journey: str, temporal: FakeTemporal
+) -> None:
+    path = f"/v1/journeys/{journey}/archive"
+    await alice.client.put(path)
+    assert (await alice.client.delete(path)).status_code == 200 and not told(temporal)  # there is none
+    await launch(alice, journey, schedule=ONCE)
+    await alice.client.put(path)
+    temporal.away()
+    assert (await alice.client.delete(path)).status_code == 503
+    temporal.back()
+    restored = await alice.client.delete(path)
+    assert (restored.status_code, restored.json()["archived_at"]) == (200, None) and len(told(temporal)) == 1
+
+
+def told(temporal: FakeTemporal) -> list[str]:
+    return [name for name in temporal.started if "/control/restored/" in name]
+
+
 async def occur(database: Database, person: Person, parent_id: str, moment: datetime) -> list[Campaign]:
     """As its schedule would have it, at the beginning of the moment's day in Tokyo."""
     dawn = datetime.combine(moment.astimezone(ZoneInfo("Asia/Tokyo")).date(), datetime.min.time(), UTC) - timedelta(hours=11)
@@ -267,7 +296,8 @@ async def test_the_occurrences_are_listed_and_follow_their_campaign(
     paused = [await read(alice, each) for each in (parent["id"], *children)]
     assert [each["status"] for each in paused] == ["paused"] * 3 and paused[0]["next_at"] == []
     assert paused[1]["paused_at"] == paused[0]["paused_at"] != paused[2]["paused_at"]
-    assert await occur(database, alice, parent["id"], second + timedelta(days=1)) == []  # not while it is paused
+    [held] = await occur(database, alice, parent["id"], second + timedelta(days=1))  # it may be resumed by then
+    assert (await read(alice, str(held.id)))["paused_at"] == paused[0]["paused_at"]
     await alice.client.put(f"{path}/cancellation")
     assert {(await read(alice, each))["status"] for each in (parent["id"], *children)} == {"cancelled"}
     assert await actions(alice, database, children[0]) == ["campaign.launched", "campaign.paused", "campaign.cancelled"]
