@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from models.domain.findings import LOST
+from models.store.journeys import CANCELLED_WITH
 from models.store.run_applicability import PAUSED_ITSELF
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
@@ -23,8 +24,8 @@ class Untold:
     parent_id: UUID | None
 
 
-# What is paused beneath no pause has not heard of a resumption; whoever goes on in a cancelled campaign, not of that. Runs that were paused
-# by themselves may be many, so nobody is asked about them where nothing was ever paused with all.
+# What is paused beneath no pause has not heard of a resumption; whoever goes on in a cancelled campaign or with a cancelled journey, not of
+# that. Runs that were paused by themselves may be many, so nobody is asked about them where nothing was ever paused with all.
 _UNTOLD = text(
     f"""
     WITH paused AS MATERIALIZED (
@@ -40,6 +41,12 @@ _UNTOLD = text(
       SELECT r.workflow_id, r.journey_id, r.version_id, r.campaign_id, campaign.parent_id
       FROM campaigns campaign JOIN runs r ON r.organization_id = :o AND r.campaign_id = campaign.id
       WHERE campaign.organization_id = :o AND campaign.finished_at IS NULL AND campaign.cancelled_at < CAST(:before AS timestamptz)
+        AND r.finished_at IS NULL AND r.updated_at < CAST(:before AS timestamptz) AND r.reason IS DISTINCT FROM :lost
+      UNION ALL
+      SELECT r.workflow_id, r.journey_id, r.version_id, r.campaign_id, campaign.parent_id
+      FROM journeys j JOIN runs r ON r.organization_id = :o AND r.journey_id = j.id
+      LEFT JOIN campaigns campaign ON campaign.organization_id = :o AND campaign.id = r.campaign_id
+      WHERE j.organization_id = :o AND j.runs_cancelled_at < CAST(:before AS timestamptz) AND {CANCELLED_WITH}
         AND r.finished_at IS NULL AND r.updated_at < CAST(:before AS timestamptz) AND r.reason IS DISTINCT FROM :lost)
     SELECT DISTINCT ON (workflow_id) * FROM untold ORDER BY workflow_id LIMIT :limit
     """

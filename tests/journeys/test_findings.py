@@ -403,6 +403,25 @@ async def test_runs_that_were_not_told_of_their_campaigns_cancellation_hear_of_i
     assert (ended["status"], ended["progress"]["runs"]) == ("cancelled", {"cancelled": 3})
 
 
+async def test_runs_that_were_not_told_of_their_journeys_cancellation_hear_of_it(
+    stack: Stack, acme: Organization, looking: Reconciler
+) -> None:
+    """The process that had written it down died before it told Temporal. Who came later is left alone."""
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("pause", LONG)
+            before, after = [await acme.start_run(journey, await acme.contact()) for _ in range(2)]
+            for run in (before, after):
+                await acme.until_run(run, "waiting")
+            await sql(stack, acme, "UPDATE runs SET updated_at = updated_at - interval '1 hour' WHERE organization_id = :o")
+            earlier = f"UPDATE runs SET created_at = created_at - interval '3 hours' WHERE organization_id = :o AND id = '{before}'"
+            await sql(stack, acme, earlier)
+            await sql(stack, acme, "UPDATE journeys SET runs_cancelled_at = now() - interval '2 hours' WHERE organization_id = :o")
+            await looking.look()
+            ended = await acme.until_run(before, "cancelled")
+            assert (ended["reason"], (await acme.run(after))["status"]) == ("journey_cancelled", "waiting")
+
+
 async def test_while_somebody_tells_them_nobody_else_does(stack: Stack, acme: Organization, looking: Reconciler) -> None:
     """A resumption that spreads them must not be overtaken."""
     path, campaign_id = await paused(stack, acme, "journeys")
