@@ -146,8 +146,8 @@ class ReconcilingActivities:
         return failed
 
     async def _tell_untold(self, organization_id: UUID, observer: Observer) -> None:
-        """Runs that have not heard of a resumption, or that their campaign or journey was cancelled, hear it, unless somebody is at it. They
-        go on at once, whatever the resumption had spread."""
+        """Runs that have not heard of a resumption, or that their campaign or journey was cancelled, hear it, unless somebody is at it.
+        They go on at once, whatever the resumption had spread."""
         async with self.database.organization(organization_id) as session:
             found = await untold.untold(session, self.patience.unstarted, EXAMINED_AT_MOST)
         tellers = {one.workflow_id: _tellers(organization_id, one) for one in found}
