@@ -77,7 +77,9 @@ class ControlActivities:
         """The next page of workflows that carry unfinished runs of the campaign or journey, or runs held for the connection. Reads only."""
         control = page.control
         async with heartbeating(), self.database.organization(control.organization_id) as session:
-            found = await controls.concerned_workflows(session, control.kind.value, control.id, page.after, WORKFLOWS_PER_PAGE)
+            found = await controls.concerned_workflows(
+                session, control.kind.value, control.id, page.after, WORKFLOWS_PER_PAGE, control.command
+            )
         return WorkflowPage(workflow_ids=found, after=found[-1] if len(found) == WORKFLOWS_PER_PAGE else None)
 
     @activity.defn(name="signal_workflows")

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -121,7 +121,7 @@ class ReconcilingActivities:
 
     async def _compare(self, organization_id: UUID, running: Landscape, observer: Observer) -> Reconciled:
         failed = await self._restart_campaigns(organization_id, running, observer)  # first: their pages may be missing only because of that
-        await self._tell_untold(organization_id, observer)
+        await self._tell_untold(organization_id, running.failing, observer)
         async with self.database.organization(organization_id) as session:
             suspects = await self._suspects(session, running)
         found = await self._look(organization_id, running, suspects, observer)
@@ -145,11 +145,12 @@ class ReconcilingActivities:
                 log.warning("reconciler: campaign %s was without its workflow, which begins anew", one.id)
         return failed
 
-    async def _tell_untold(self, organization_id: UUID, observer: Observer) -> None:
+    async def _tell_untold(self, organization_id: UUID, failing: Set[str], observer: Observer) -> None:
         """Runs that have not heard of a resumption, or that their campaign or journey was cancelled, hear it, unless somebody is at it.
-        They go on at once, whatever the resumption had spread."""
+        They go on at once, whatever the resumption had spread. Those whose workflow tasks fail only collect what they are told."""
         async with self.database.organization(organization_id) as session:
-            found = await untold.untold(session, self.patience.unstarted, EXAMINED_AT_MOST)
+            stale = await untold.untold(session, self.patience.unstarted, EXAMINED_AT_MOST)
+        found = [one for one in stale if one.workflow_id not in failing]
         tellers = {one.workflow_id: _tellers(organization_id, one) for one in found}
         seen = await _examine(observer, set().union(*tellers.values()))
         alone = [one for one in found if not any(seen[name].status in GOES_ON for name in tellers[one.workflow_id])]

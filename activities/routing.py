@@ -67,7 +67,7 @@ class RoutingActivities:
             contacts = sorted({event.contact_id for event in found} | set(changed))
             if routing.timed:
                 await round_.look_again(None)
-            elif contacts:
+            if contacts:
                 await round_.look_again(contacts)
             if changed:
                 await round_.reconsider(changed)
@@ -94,12 +94,14 @@ class RoutingActivities:
             if len(told) == len(waiting):
                 break
             after = waiting[-1].id
-            untold |= {message.workflow_id for message in waiting if message.id not in set(told)}
+            known = set(told)
+            untold |= {message.workflow_id for message in waiting if message.id not in known}
         return Routed(more=told_any, stuck=stuck)
 
 
-def _plans(definition: Definition) -> bool:
-    return any(isinstance(step, WaitStep) and step.planned for step in definition.steps.values())
+def _time_waits(definition: Definition) -> dict[str, bool]:
+    """The steps that wait for a time, and whether that depends on the contact."""
+    return {step_id: step.planned for step_id, step in definition.steps.items() if isinstance(step, WaitStep)}
 
 
 def _one_per_contact(found: Sequence[Unrouted]) -> list[list[Unrouted]]:
@@ -155,12 +157,11 @@ class _Round:
     async def reconsider(self, contacts: Sequence[UUID]) -> None:
         """Runs of these contacts, which have changed, ask again when their wait ends, if that is by the contact's clock or dates. Whoever
         may stand at such a wait is told: the row of a run says where it was a moment ago, and the end of its wait may be under way."""
-        planning = [
-            version_id
-            for version_id in await watched.versions_under_way(self.session, contacts)
-            if _plans(await self.versions.definition(self.session, version_id))
-        ]
-        runs = await watched.runs_under_way(self.session, contacts, planning) if planning else []
+        under_way = await watched.versions_under_way(self.session, contacts)
+        waits_of = {version_id: _time_waits(await self.versions.definition(self.session, version_id)) for version_id in under_way}
+        planning = [version_id for version_id, found in waits_of.items() if any(found.values())]
+        asleep = [(version_id, step_id) for version_id in planning for step_id, planned in waits_of[version_id].items() if not planned]
+        runs = await watched.runs_under_way(self.session, contacts, planning, asleep) if planning else []
         self.told += [OutboxMessage(run_id, "reconsider") for run_id in runs]
 
     async def enter(self) -> bool:

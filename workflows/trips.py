@@ -143,7 +143,7 @@ class Trips:
             beneath=change.phase if phase is Phase.PAUSED else None,
             occurred_at=workflow.now(),
             step_id=change.step_id,
-            at_step=None if phase in FINISHED or state.step_id == change.step_id else state.step_id,
+            at_step=state.step_id if phase is Phase.PAUSED and state.step_id != change.step_id else None,  # where it stands still
             visit=change.visit,
             wake_at=change.wake_at or (interpreter.turn_ahead(state, workflow.now()) if change.phase is Phase.ACTIVE else None),
             reason=change.reason,

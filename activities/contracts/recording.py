@@ -22,7 +22,7 @@ class Transition:
     occurred_at: datetime
     beneath: str | None = None  # while it is paused: the phase underneath
     step_id: str | None = None
-    at_step: str | None = None  # where the run stands after it, if that is another step than the one that it tells of
+    at_step: str | None = None  # while it is paused: where it stands after that, if that is another step than the one that this tells of
     visit: int | None = None
     wake_at: datetime | None = None
     reason: str | None = None

@@ -19,7 +19,7 @@ from models.domain.journey.check import check_definition, parse
 from models.domain.journey.content_hash import content_hash, freeze, stored, template_version_ids
 from models.domain.journey.definition import Definition
 from models.domain.journey.resumption import AT_ONCE, Manner
-from models.store import access, approvals, audit, campaigns, controls, journey_versions, journeys, runs, triggers
+from models.store import access, approvals, audit, campaigns, controls, journey_versions, journeys, occurrences, runs, triggers
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
 from models.tables.journeys import Journey, JourneyVersion
@@ -215,6 +215,8 @@ async def set_archived(caller: Caller, journey_id: UUID, archived: bool) -> Jour
         journey = await journeys.get(session, journey_id, lock=True)
         if (journey.archived_at is not None) is not archived:
             journey = await journeys.set_archived(session, journey_id, datetime.now(UTC) if archived else None)
+            if not archived:
+                await occurrences.void_of_journey(session, journey_id)  # also what no worker has looked at meanwhile
             await _append(session, caller, "journey.archived" if archived else "journey.restored", journey_id)
     if not archived:
         await _wake_campaigns(caller, journey_id)

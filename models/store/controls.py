@@ -11,6 +11,7 @@ from models.domain.connection import BROKEN_REASONS
 from models.domain.journey import workflow_id
 from models.domain.journey.run import FINISHED
 from models.store import audit, brakes, occurrences
+from models.store.journeys import CANCELLED_WITH
 from models.store.session import OrganizationSession
 
 Kind = Literal["campaign", "journey", "connection", "restored"]
@@ -96,7 +97,13 @@ async def _is_paused(session: OrganizationSession, kind: Kind, subject_id: UUID)
     return bool(await session.scalar(query, {"o": session.organization_id, "id": subject_id}))
 
 
+_CANCELLED = "cancelled"
 _CONCERNED = {
+    # A journey's cancellation, which may be said again later, is not about what came after it.
+    _CANCELLED: f"""SELECT r.workflow_id FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = :id
+        LEFT JOIN campaigns c ON c.organization_id = :o AND c.id = r.campaign_id
+        WHERE r.organization_id = :o AND r.journey_id = :id AND r.status <> ALL(CAST(:finished AS text[]))
+          AND (coalesce({CANCELLED_WITH}, FALSE) OR c.cancelled_at IS NOT NULL)""",
     "journey": """SELECT r.workflow_id FROM runs r
         WHERE r.organization_id = :o AND r.journey_id = :id AND r.status <> ALL(CAST(:finished AS text[]))""",
     # Its occurrences' too, and the workflows that sleep until they start.
@@ -119,19 +126,24 @@ _CONCERNED = {
 }
 
 
-async def concerned_workflows(session: OrganizationSession, kind: Kind, subject_id: UUID, after: str | None, limit: int) -> list[str]:
+async def concerned_workflows(
+    session: OrganizationSession, kind: Kind, subject_id: UUID, after: str | None, limit: int, command: str = "resume"
+) -> list[str]:
     """Up to `limit` ids of workflows that carry unfinished runs of the campaign (or its occurrences) or journey, that sleep until the
-    campaign (or one of the restored journey's) starts, or that carry runs held for the connection; in order, beginning after `after`."""
-    query = f"""SELECT DISTINCT found.workflow_id FROM ({_CONCERNED[kind]}) found
+    campaign (or one of the restored journey's) starts, or that carry runs held for the connection; in order, beginning after `after`.
+    With `cancel`, of a journey only those that its cancellation is about."""
+    concerned = _CANCELLED if (kind, command) == ("journey", "cancel") else kind
+    query = f"""SELECT DISTINCT found.workflow_id FROM ({_CONCERNED[concerned]}) found
                 WHERE found.workflow_id > :after ORDER BY found.workflow_id LIMIT :limit"""
     finished = {"finished": [str(phase) for phase in FINISHED]}
     prefix = {"prefix": workflow_id.campaign(session.organization_id, subject_id).removesuffix(str(subject_id))}
     everything: dict[str, dict[str, Any]] = {
         "journey": finished,
+        _CANCELLED: finished,
         "campaign": finished | prefix,
         "restored": prefix,
         "connection": {"broken": sorted(BROKEN_REASONS)},
     }
-    needed = everything[kind]
+    needed = everything[concerned]
     parameters = {"o": session.organization_id, "id": subject_id, "after": after or "", "limit": limit, **needed}
     return list((await session.execute(text(query), parameters)).scalars())

@@ -15,8 +15,14 @@ from models.store.session import OrganizationSession
 from models.tables.base import new_id
 from models.tables.journeys import Journey
 
-# Whether a run `r` has been cancelled with its journey `j`. Those of campaigns are cancelled with these, which is too late for replays.
-CANCELLED_WITH = "((r.campaign_id IS NULL OR r.replay_of IS NOT NULL) AND r.created_at <= j.runs_cancelled_at)"
+
+def cancelled_with(journey: str) -> str:
+    """Whether a run `r` has been cancelled with the journey of this name. Those of campaigns are cancelled with these, which is too late
+    for replays."""
+    return f"((r.campaign_id IS NULL OR r.replay_of IS NOT NULL) AND r.created_at <= {journey}.runs_cancelled_at)"
+
+
+CANCELLED_WITH = cancelled_with("j")
 
 
 async def create(

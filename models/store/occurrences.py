@@ -169,6 +169,22 @@ async def void(session: OrganizationSession, parent_id: UUID, until: datetime | 
     await session.execute(_VOID, {"o": session.organization_id, "id": parent_id, "until": until})
 
 
+_VOID_OF_JOURNEY = text(
+    """
+    UPDATE campaigns SET schedule = jsonb_set(schedule, '{void_until}', to_jsonb(
+      greatest(CAST(schedule ->> 'void_until' AS timestamptz), clock_timestamp())))
+    WHERE organization_id = :o AND id = ANY(ARRAY(
+      SELECT id FROM campaigns WHERE organization_id = :o AND journey_id = :journey_id AND finished_at IS NULL
+        AND schedule #>> '{schedule,kind}' = 'recurring' ORDER BY id FOR NO KEY UPDATE))
+    """
+)
+
+
+async def void_of_journey(session: OrganizationSession, journey_id: UUID) -> None:
+    """As `void`, of every recurring campaign of the journey: it was archived."""
+    await session.execute(_VOID_OF_JOURNEY, {"o": session.organization_id, "journey_id": journey_id})
+
+
 _PARENT = text(
     """
     SELECT p.id, p.paused_at, p.schedule, c.nominal_at, j.archived_at

@@ -13,6 +13,7 @@ from models.domain.journey.operations import UNKNOWN_RESEND, UNKNOWN_STEP
 from models.domain.journey.replay import Act, Ahead, Begun, Past, Standing, Trip, begin_at, forecast, worn_out
 from models.domain.journey.run import FINISHED, Phase
 from models.store import journey_versions, replay_chains
+from models.store.journeys import CANCELLED_WITH
 from models.store.run_applicability import LOST_PAUSED
 from models.store.session import OrganizationSession
 from models.tables.journeys import JourneyVersion
@@ -96,7 +97,7 @@ class Refusal:
 _LOAD = f"""
     SELECT r.id, r.journey_id, r.version_id, r.campaign_id, r.contact_id, r.status, r.step_id, coalesce(r.root_run_id, r.id) AS root_id,
       r.replayed_by, r.finished_at IS NULL AND r.exit_requested_at IS NOT NULL AS leaving,
-      r.finished_at IS NULL AND r.cancel_requested_at IS NOT NULL AS cancelling,
+      r.finished_at IS NULL AND (r.cancel_requested_at IS NOT NULL OR coalesce({CANCELLED_WITH}, FALSE)) AS cancelling,
       j.archived_at IS NOT NULL AS journey_archived, c.cancelled_at IS NOT NULL AS campaign_cancelled,
       coalesce({LOST_PAUSED}, FALSE) AS paused
     FROM runs r JOIN journeys j ON j.organization_id = :o AND j.id = r.journey_id
@@ -104,11 +105,23 @@ _LOAD = f"""
     WHERE r.organization_id = :o AND r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.id"""
 
 
+# In a statement of its own: the next one sees what whoever held these has committed.
+_LOCK_JOURNEYS = text(
+    """
+    SELECT j.id FROM journeys j WHERE j.organization_id = :o AND j.id IN (
+      SELECT r.journey_id FROM runs r WHERE r.organization_id = :o AND r.id = ANY(CAST(:ids AS uuid[])))
+    ORDER BY j.id FOR NO KEY UPDATE
+    """
+)
+
+
 async def load(session: OrganizationSession, run_ids: Sequence[UUID], *, lock: bool) -> list[Old]:
-    """The runs, by id. With `lock`, nobody else replays them before this transaction ends, and whoever is doing something for one of
-    them in a transaction of its own (see `effects.claim`) is waited for."""
-    query = text(f"{_LOAD} FOR UPDATE OF r" if lock else _LOAD)
-    rows = await session.execute(query, {"o": session.organization_id, "ids": list(run_ids)})
+    """The runs, by id. With `lock`, nobody else replays them before this transaction ends, nor cancels their journeys, and whoever is
+    doing something for one of them in a transaction of its own (see `effects.claim`) is waited for."""
+    wanted = {"o": session.organization_id, "ids": list(run_ids)}
+    if lock:
+        await session.execute(_LOCK_JOURNEYS, wanted)
+    rows = await session.execute(text(f"{_LOAD} FOR UPDATE OF r" if lock else _LOAD), wanted)
     return [Old(**row) for row in rows.mappings()]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from models.domain.findings import LOST
 from models.domain.journey.operations import OPERATIONS, UNKNOWN_RESEND, UNKNOWN_STEP, WRONG_PHASE
+from models.store.journeys import cancelled_with
 
 Case = tuple[str, str]  # a code, and when it applies
 
@@ -35,7 +36,7 @@ _COMMANDS: Mapping[str, tuple[Case, ...]] = {
         *_ONLY_WITH_ALL,
         ("run_paused", "r.status = 'paused'"),
         ("run_left", "r.finished_at IS NULL AND r.exit_requested_at IS NOT NULL"),
-        ("run_cancelled", "r.finished_at IS NULL AND r.cancel_requested_at IS NOT NULL"),
+        ("run_cancelled", f"r.finished_at IS NULL AND (r.cancel_requested_at IS NOT NULL OR coalesce({cancelled_with('journey')}, FALSE))"),
         ("journey_archived", "journey.archived_at IS NOT NULL"),
         ("campaign_cancelled", "campaign.cancelled_at IS NOT NULL"),
     ),

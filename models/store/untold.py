@@ -48,12 +48,12 @@ _UNTOLD = text(
       LEFT JOIN campaigns campaign ON campaign.organization_id = :o AND campaign.id = r.campaign_id
       WHERE j.organization_id = :o AND j.runs_cancelled_at < CAST(:before AS timestamptz) AND {CANCELLED_WITH}
         AND r.finished_at IS NULL AND r.updated_at < CAST(:before AS timestamptz) AND r.reason IS DISTINCT FROM :lost)
-    SELECT DISTINCT ON (workflow_id) * FROM untold ORDER BY workflow_id LIMIT :limit
+    SELECT * FROM (SELECT DISTINCT ON (workflow_id) * FROM untold ORDER BY workflow_id) some ORDER BY random() LIMIT :limit
     """
 )
 
 
 async def untold(session: OrganizationSession, longer_than: timedelta, limit: int) -> list[Untold]:
-    """Up to `limit` workflows with runs on which nothing has been recorded for longer than this."""
+    """Up to `limit` workflows, some by chance, with runs on which nothing has been recorded for longer than this."""
     wanted = {"o": session.organization_id, "before": utc_now() - longer_than, "limit": limit, "lost": LOST}
     return [Untold(*row) for row in await session.execute(_UNTOLD, wanted)]

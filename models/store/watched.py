@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 
 Place = tuple[UUID, str]  # version and step
@@ -25,12 +26,15 @@ _VERSIONS = text(
     WHERE organization_id = :o AND contact_id = ANY(CAST(:contacts AS uuid[])) AND finished_at IS NULL ORDER BY 1
     """
 )
+# The row of a run that rests for long where only the time ends that is to be believed: it is not just coming here.
 _RUNS = text(
     """
-    SELECT id FROM runs
-    WHERE organization_id = :o AND contact_id = ANY(CAST(:contacts AS uuid[])) AND version_id = ANY(CAST(:versions AS uuid[]))
-      AND finished_at IS NULL
-    ORDER BY id
+    SELECT r.id FROM runs r
+    WHERE r.organization_id = :o AND r.contact_id = ANY(CAST(:contacts AS uuid[])) AND r.version_id = ANY(CAST(:versions AS uuid[]))
+      AND r.finished_at IS NULL
+      AND NOT (r.status = 'waiting' AND r.wake_at > clock_timestamp() + interval '5 minutes' AND (r.version_id, r.step_id) IN (
+        SELECT p.version_id, p.step_id FROM jsonb_to_recordset(CAST(:asleep AS jsonb)) AS p(version_id uuid, step_id text)))
+    ORDER BY r.id
     """
 )
 
@@ -53,7 +57,11 @@ async def versions_under_way(session: OrganizationSession, contacts: Sequence[UU
     return list((await session.execute(_VERSIONS, {"o": session.organization_id, "contacts": list(contacts)})).scalars())
 
 
-async def runs_under_way(session: OrganizationSession, contacts: Sequence[UUID], versions: Sequence[UUID]) -> list[UUID]:
-    """The runs of these contacts on these versions, wherever they stand."""
-    wanted = {"o": session.organization_id, "contacts": list(contacts), "versions": list(versions)}
+async def runs_under_way(
+    session: OrganizationSession, contacts: Sequence[UUID], versions: Sequence[UUID], asleep: Sequence[Place]
+) -> list[UUID]:
+    """The runs of these contacts on these versions, wherever they stand, but for those that rest at one of the places `asleep`, which
+    nothing but the time ends, for some time still."""
+    rows = rowset([{"version_id": version_id, "step_id": step_id} for version_id, step_id in asleep])
+    wanted = {"o": session.organization_id, "contacts": list(contacts), "versions": list(versions), "asleep": rows}
     return list((await session.execute(_RUNS, wanted)).scalars())

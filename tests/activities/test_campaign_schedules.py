@@ -23,7 +23,7 @@ from activities.versions import Versions
 from models.domain.journey.entry import EntryRules, Past, refusal
 from models.domain.journey.run import FINISHED, Phase
 from models.domain.schedule import AtLocalTime, Once, Recurring, Schedule, Timing, local_instant, spread_delay
-from models.store import audience, entry_pace
+from models.store import audience, entry_pace, occurrences
 from models.tables.base import new_id, utc_now
 from tests.activities.world import World
 
@@ -533,6 +533,19 @@ async def test_by_each_recipients_clock_it_waits_for_the_restoration_and_leaves_
     a_minute_later = tokyo + timedelta(minutes=1)
     assert await look(world, a_minute_later) is None and (await snapshot(world, a_minute_later)).runs == 1
     assert await starts(world) == {in_berlin: NOW} and await skips(world) == []
+
+
+async def test_a_restoration_voids_what_was_due_before_it_of_every_recurring_campaign_of_the_journey(world: World) -> None:
+    """So that a worker which was away meanwhile does not start it late; what that does is tested with pauses."""
+    voided = "SELECT (schedule ->> 'void_until')::timestamptz BETWEEN now() - interval '1 minute' AND now() FROM campaigns WHERE id = :id"
+    await recurring(world)
+    first = world.campaign_id
+    await recurring(world)
+    [child, *_] = await make(world)
+    async with world.database.organization(world.organization_id) as session:
+        await occurrences.void_of_journey(session, world.journey_id)
+        await occurrences.void_of_journey(session, new_id())
+    assert [await world.one(voided, id=id) for id in (first, world.campaign_id, child)] == [True, True, None]
 
 
 async def test_a_journey_that_ends_on_the_day_takes_only_what_comes_before(world: World) -> None:

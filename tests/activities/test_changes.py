@@ -37,3 +37,15 @@ async def test_a_change_waits_neither_for_another_of_the_same_contact_nor_for_ro
             await another.execute(text("SET LOCAL lock_timeout = '1s'"))  # of a wait that would never end
             await changes.note(another, [contact, contact])
     assert await world.one("SELECT count(*) FROM contact_changes") == 3
+
+
+async def test_a_change_is_looked_at_also_in_the_look_that_the_time_brings(world: World) -> None:
+    """Upkeep wakes routing for what time brings; the change that nobody has told it of is taken there, and must not be lost."""
+    journeys = Journeys(world)
+    journey = await journeys.publish({"entry": {"triggers": [{"kind": "event", "event": "ordered"}]}, "exits": [CUSTOMER]})
+    contact = await journeys.contact()
+    await journeys.say(contact, "ordered")
+    await journeys.route()
+    await journeys.tag(contact, "customer")
+    await journeys.route(timed=True)
+    assert [run["exit_reason"] for run in await journeys.runs(journey)] == ["exit_rule:customer"]

@@ -59,3 +59,19 @@ async def test_an_event_changes_no_contact(journeys: Journeys) -> None:
     await journeys.say(contact, "opened")
     await journeys.route()
     assert await reconsidered(journeys) == []
+
+
+async def test_a_run_that_sleeps_elsewhere_for_long_is_left_alone(journeys: Journeys) -> None:
+    contact = await journeys.contact()
+    steps = {"wait": {"kind": "wait", "duration": "P30D", "next": "renewal"}, "renewal": RENEWAL, **LEAVE}
+    journey = await journeys.publish({"start": "wait", "steps": steps, "entry": {"triggers": [BOUGHT]}})
+    await journeys.say(contact, "bought")
+    await journeys.route()
+    [run] = await journeys.runs(journey)
+    await journeys.world.sql("UPDATE runs SET status = 'waiting', step_id = 'wait', wake_at = now() + interval '30 days'")
+    await reconsidered(journeys)
+    for wake_in, told in (("30 days", []), ("1 minute", [UUID(str(run["id"]))])):
+        await journeys.world.sql(f"UPDATE runs SET wake_at = now() + interval '{wake_in}'")
+        await journeys.tag(contact, wake_in)
+        await journeys.route()
+        assert await reconsidered(journeys) == told

@@ -7,6 +7,7 @@ from unittest.mock import AsyncMock
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from temporalio.testing import ActivityEnvironment
 
 from activities.consent import ConsentActivities
@@ -21,10 +22,11 @@ from models.domain.audit import Actor
 from models.domain.journey.operations import RunSelection
 from models.domain.journey.run import Phase
 from models.settings import Settings
-from models.store import audit, replay_plans, replays, run_operations, run_selection
+from models.store import audit, journeys, replay_plans, replays, run_operations, run_selection
 from models.store.replay_plans import Plan, Refusal, ReplayOptions
 from models.store.replays import Made
 from models.store.session import Database
+from models.tables.base import new_id
 from tests.activities.effects.world import EffectWorld, said
 from tests.activities.world import FakeProvider, World
 
@@ -262,6 +264,32 @@ async def test_a_run_that_is_ending_is_not_replayed_in_its_last_moment(world: Wo
     async with world.database.organization(world.organization_id) as session:
         [plan] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), ReplayOptions())
     assert isinstance(plan, Plan)  # somebody asks for exactly this
+
+
+async def test_a_replay_waits_for_the_cancellation_of_its_journey_that_is_not_committed_yet(world: World) -> None:
+    """Made before that is seen, it would count as one that came later, and send."""
+    run = await world.contact()
+    await world.sql("UPDATE runs SET status = 'needs_attention', step_id = 'news', campaign_id = NULL")
+
+    async def plan() -> Plan | Refusal:
+        async with world.database.organization(world.organization_id) as session:
+            [found] = await replay_plans.plan(session, await replay_plans.load(session, [run], lock=True), ReplayOptions())
+            return found
+
+    async with world.database.organization(world.organization_id) as session:
+        journey = await journeys.get(session, world.journey_id, lock=True)
+        await journeys.cancel_runs(session, journey, new_id())
+        planning = asyncio.ensure_future(plan())
+        waits = text("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))")
+        async with asyncio.timeout(60):
+            while not await session.scalar(waits):
+                assert not planning.done(), "it did not wait"
+                await asyncio.sleep(0.01)
+    refusal = await planning
+    assert isinstance(refusal, Refusal) and refusal.code == "run_cancelled"
+    async with world.database.organization(world.organization_id) as session:
+        counted = await run_selection.count(session, run_selection.RunQuery("replay", RunSelection(run_ids=[run]), {}))
+    assert [(each.why_not, each.runs) for each in counted] == [("run_cancelled", 1)]
 
 
 async def test_a_run_without_the_step_that_is_to_be_done_again_is_refused_also_when_its_turn_comes(world: World) -> None:

@@ -64,13 +64,15 @@ class Trip:
 def begin_at(chain: Sequence[Trip], step_id: str, looping: frozenset[str], *, named: bool = True) -> Begun:
     """With what a run begins that is to come to `step_id` once more as when the chain, newest run first, last did: so it meets what was
     done then. `looping`: of the version that it goes on. Steps that somebody has cancelled stay cancelled, but for `step_id` itself
-    if somebody has `named` it.
+    if somebody has `named` it. Where nobody has, the newest run stands there: perhaps, beneath a pause, without having begun there, and
+    then it has done nothing yet of this visit.
 
     A step that it can pass but that cannot be passed twice counts as not visited, whatever another version's order of steps was: what
     was done there is kept.
     """
     wanted = {step_id} if named else set()
-    for number, trip in enumerate(chain):
+    met = () if chain and not named and _stands_still(chain[0], step_id) else chain
+    for number, trip in enumerate(met):
         last = max((each for each in trip.arrivals if each.step_id == step_id), key=lambda each: each.sequence, default=None)
         if last is not None:
             before = _counts(trip, last.sequence)
@@ -83,6 +85,13 @@ def begin_at(chain: Sequence[Trip], step_id: str, looping: frozenset[str], *, na
     visits = {step: visits for step, visits in before.visits.items() if step in looping}
     skips = _skips(chain[:1], None) - wanted
     return Begun(_above(visits, before.visits_before), before.visits_before, tuple(sorted(skips)))
+
+
+def _stands_still(trip: Trip, step_id: str) -> bool:
+    """Whether the run has come to the step, and its record says nothing of that visit yet."""
+    newest = max(trip.arrivals, key=lambda each: each.sequence, default=None)
+    jumps = [each.sequence for each in trip.remarks if each.kind == "jumped"]
+    return newest is not None and (newest.step_id != step_id or newest.sequence <= max(jumps, default=-1))
 
 
 def _above(visits: Mapping[str, int], floor: int) -> dict[str, int]:

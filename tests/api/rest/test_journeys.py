@@ -9,6 +9,7 @@ from sqlmodel import col
 from temporalio.client import Client
 
 from api.dependencies import Services
+from models.store import controls
 from models.store.session import Database
 from models.tables.journeys import Journey
 from tests.api.conftest import Person
@@ -268,8 +269,15 @@ async def test_the_same_cancellation_said_again_is_about_none_who_came_after_it(
 ) -> None:
     journey = await acme.publish(alice, around)
     once = {"Idempotency-Key": "stop"}
+    start = {"contact_id": str(around.contact_id)}
+    before = (await alice.client.post(f"/v1/journeys/{journey}/runs", json=start)).json()["workflow_id"]
     assert (await alice.client.put(f"/v1/journeys/{journey}/cancellation", headers=once)).status_code == 202
     first = await cancelled_until(database, alice, journey)
+    after = (await alice.client.post(f"/v1/journeys/{journey}/runs", json=start)).json()["workflow_id"]
+    async with database.organization(alice.organization_id) as session:
+        told = await controls.concerned_workflows(session, "journey", UUID(journey), None, 10, "cancel")
+        everybody = await controls.concerned_workflows(session, "journey", UUID(journey), None, 10, "pause")
+    assert told == [before] and everybody == sorted([before, after])
     assert (await alice.client.put(f"/v1/journeys/{journey}/cancellation", headers=once)).status_code == 202
     assert await cancelled_until(database, alice, journey) == first
     assert (await alice.client.put(f"/v1/journeys/{journey}/cancellation")).status_code == 202

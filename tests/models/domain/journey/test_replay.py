@@ -99,6 +99,17 @@ def test_another_order_of_steps_repeats_nothing() -> None:
     assert visits_before([trip(("one", 1), ("two", 1), ("three", 1))], "three", LINE.looping) == {}
 
 
+def test_a_replay_from_where_a_run_stood_still_does_there_what_was_not_done_yet() -> None:
+    """Beneath a pause it had come to the message again, by its round or a jump; its record tells of that visit nothing yet."""
+    in_third_round = trip(*ROUNDS[:6])
+    assert begin_at([in_third_round], "mail", LOOP.looping, named=False).next_visit("mail") == 3
+    assert begin_at([in_third_round], "mail", LOOP.looping).next_visit("mail") == 2  # somebody wants it as it last was
+    jumped = trip(("one", 1), ("two", 1), remarks=(Remark("jumped", 25, "two"),))
+    for step_id in ("one", "two"):
+        assert begin_at([jumped], step_id, LINE.looping, named=False).next_visit(step_id) == 2
+    assert begin_at([trip(("one", 1), ("two", 1))], "two", LINE.looping, named=False).next_visit("two") == 1
+
+
 JUMPED = trip(("one", 1), ("two", 1), ("one", 2), ("two", 2), remarks=(Remark("jumped", 21, "one"),))
 
 
