@@ -48,7 +48,7 @@ _UNTOLD = text(
       LEFT JOIN campaigns campaign ON campaign.organization_id = :o AND campaign.id = r.campaign_id
       WHERE j.organization_id = :o AND j.runs_cancelled_at < CAST(:before AS timestamptz) AND {CANCELLED_WITH}
         AND r.finished_at IS NULL AND r.updated_at < CAST(:before AS timestamptz) AND r.reason IS DISTINCT FROM :lost)
-    SELECT * FROM (SELECT DISTINCT ON (workflow_id) * FROM untold ORDER BY workflow_id) some ORDER BY random() LIMIT :limit
+    SELECT * FROM (SELECT DISTINCT ON (workflow_id) * FROM untold ORDER BY workflow_id) one ORDER BY random() LIMIT :limit
     """
 )
 
