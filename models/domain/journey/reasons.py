@@ -118,6 +118,7 @@ _CLAUSES = {
     "too_many_failures": "too many of its messages failed for good, and somebody must look before it goes on",
     "first_failure": "a run failed for good, and the campaign was to pause at the first failure",
     "campaign_cancelled": "the campaign was cancelled",
+    "journey_cancelled": "the journey was cancelled",
     "workflow_cancelled": "the workflow that carried it was cancelled",
     "paused_before": "the run in whose place it goes on had been paused by itself",
     "workflow_lost": "the workflow that carried it is gone; it goes on only when somebody replays it",
