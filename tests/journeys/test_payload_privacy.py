@@ -15,13 +15,15 @@ import pytest_asyncio
 from httpx2 import ASGITransport
 from temporalio.api.common.v1 import Payload
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import WorkflowExecution
+from temporalio.client import WorkflowExecution, WorkflowHistory
 
 from activities.contracts.search_attributes import SEARCH_ATTRIBUTES
 from api.app import create_app
 from deploy.demo.api import PublicApi
 from deploy.demo.people import Person, read_file
 from deploy.demo.scene import set_scene
+from deploy.environment import ROOT
+from tests.histories.fingerprint import patches
 from tests.journeys.conftest import Stack
 from tests.journeys.histories import Kept, Wanted, leaves, read_kept, readable
 from tests.journeys.organization import Organization
@@ -132,15 +134,36 @@ async def test_no_personal_data_is_under_the_cipher(played: Played) -> None:
     assert not played.wanted.found_in(played.kept.sealed)
 
 
-async def test_only_search_attributes_are_unencrypted_and_they_are_ids(played: Played) -> None:
+async def test_only_search_attributes_and_patches_are_unencrypted_and_they_are_ids(played: Played) -> None:
     assert len(played.kept.ciphertexts) > 100
-    kinds = {payload.metadata["type"] for payload in played.kept.unencrypted}
+    assert not [payload for payload in played.kept.unencrypted if not _is_of_ids(payload)]
+    kinds = {payload.metadata["type"] for payload in played.kept.unencrypted if "type" in payload.metadata}
     assert kinds == {b"Keyword", b"KeywordList"}  # ours, and Temporal's own BuildIds
-    for payload in played.kept.unencrypted:
-        if payload.metadata["type"] == b"Keyword":
-            assert UUID(json.loads(payload.data)), payload
-        else:
-            assert all(build.startswith("unversioned") for build in json.loads(payload.data)), payload
+
+
+async def test_what_a_patch_leaves_in_a_history_is_its_id() -> None:
+    """Whether a run of the above meets one is chance: two writes of one trip's record have to overlap."""
+    recorded = WorkflowHistory.from_json("one", (ROOT / "tests/histories/waits_left_by_a_skip_and_a_jump.json").read_text())
+    marker = next(event for event in recorded.events if event.HasField("marker_recorded_event_attributes"))
+    upsert = next(event for event in recorded.events if event.HasField("upsert_workflow_search_attributes_event_attributes"))
+    payloads = [leaf for event in (marker, upsert) for leaf in leaves(event) if isinstance(leaf, Payload)]
+    assert len(payloads) == 2 and all(_is_of_ids(payload) for payload in payloads)
+    for data in (b'{"id":"ada@example.com","deprecated":false}', b'{"id":"2026-11-26-left-waits","of":"Ada"}', b'["Ada"]'):
+        assert not _is_of_ids(Payload(metadata=payloads[0].metadata, data=data))
+    assert not _is_of_ids(Payload(metadata=payloads[1].metadata, data=b'["2026-11-26-left-waits", "Ada"]'))
+
+
+def _is_of_ids(payload: Payload) -> bool:
+    """A search attribute of ours, Temporal's BuildIds or TemporalChangeVersion, or the marker of a patch of ours."""
+    value = json.loads(payload.data)
+    match payload.metadata.get("type"):
+        case b"Keyword":
+            return bool(UUID(value))
+        case b"KeywordList":
+            return all(one.startswith("unversioned") or one in patches() for one in value)
+        case None:
+            return isinstance(value, dict) and value.keys() == {"id", "deprecated"} and value["id"] in patches()
+    return False
 
 
 # --- the finder, without which the above would be worth nothing -----------------------------------------------------
