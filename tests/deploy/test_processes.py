@@ -73,7 +73,7 @@ async def test_parts_stop_one_after_the_other_in_the_given_order(tree: ProcessTr
     last_words = "import signal, sys, time\ndef end(*_): print('ended', time.time(), flush=True); sys.exit()\n"
     last_words += "signal.signal(signal.SIGTERM, end); print('up', flush=True); time.sleep(60)"
     for name in ("api", "worker"):
-        await tree.start(part(name, last_words))
+        await tree.start(part(name, last_words, stop_within=60))
         await until(lambda name=name: "up" in (state.logs / f"{name}.log").read_text())  # type: ignore[misc]
     await tree.stop([["worker"], ["api"]])
     worker, api = (float((state.logs / f"{name}.log").read_text().split()[-1]) for name in ("worker", "api"))

@@ -96,10 +96,19 @@ def check_ready(installation: dict[str, Any], state: Path) -> None:
         assert installation["temporal_ui"] in page.read().decode()
     assert (state / "secrets.json").stat().st_mode & 0o777 == 0o600
     assert (state / "installation.json").stat().st_mode & 0o777 == 0o600
-    findings = subprocess.run(
-        [sys.executable, ROOT / "leadstats.py", "doctor", "--state", state, "--json"], capture_output=True, text=True, check=False
-    )
-    assert [each for each in json.loads(findings.stdout)["findings"] if not each["ok"]] == []
+    assert found_by_doctor(state) == []
+
+
+def found_by_doctor(state: Path) -> list[dict[str, Any]]:
+    """What is wrong. On a busy machine it may ask again what did not answer soon enough."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        said = subprocess.run(
+            [sys.executable, ROOT / "leadstats.py", "doctor", "--state", state, "--json"], capture_output=True, text=True, check=False
+        )
+        wrong = [each for each in json.loads(said.stdout)["findings"] if not each["ok"]]
+        if time.monotonic() > deadline or not any(each["detail"].startswith("It did not answer within") for each in wrong):
+            return wrong
 
 
 def check_second_start(state: Path, first: dict[str, Any]) -> None:

@@ -5,15 +5,17 @@ contacts that it would do little else than replay: every workflow task replays.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 import pytest_asyncio
 from httpx2 import ASGITransport, AsyncClient
 from temporalio.testing import WorkflowEnvironment
 
+from api.commands import temporal
 from api.commands.organizations import create_organization
 from api.dependencies import Services
 from api.sandbox.server import serve
@@ -69,11 +71,20 @@ async def standing(own: Settings) -> AsyncIterator[Stack]:
     ready = asyncio.Event()
     sandbox = asyncio.create_task(serve(own, ready))
     await ready.wait()
-    async with temporal_server(own) as temporal:
-        yield Stack(own, Services(settings=own, database=database, temporal=temporal.client), temporal)
+    async with temporal_server(own) as server:
+        yield Stack(own, Services(settings=own, database=database, temporal=server.client), server)
     sandbox.cancel()
     await asyncio.gather(sandbox, return_exceptions=True)
     await database.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_api() -> Iterator[None]:
+    """A busy machine lets a word to a workflow wait for longer than a person would: the API answers 503 by then, and these tests do not
+    ask again. They are not about that; tests/api is."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(temporal, "PATIENCE", timedelta(seconds=60))
+        yield
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

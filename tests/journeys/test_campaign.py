@@ -4,12 +4,14 @@ import asyncio
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import pytest
 from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import text
 from temporalio.client import Client
 
 from activities.contracts.upkeep import Upkeep
 from api.app import create_app
+from api.commands import temporal
 from api.dependencies import Services
 from deploy.postgres import free_port
 from tests.journeys.conftest import Stack
@@ -74,13 +76,13 @@ async def test_a_paused_campaign_sends_nothing_and_loses_nobody(stack: Stack, ac
     people = await acme.contacts(30)
     await acme.consent(people, topic)
     connection = (await acme.get("/connections"))["items"][0]
-    await acme.call("PATCH", f"/connections/{connection['id']}", {"rate_per_second": 2})
+    await acme.call("PATCH", f"/connections/{connection['id']}", {"rate_per_second": 1})
     journey = await acme.send_wait_send(topic, "PT1S")
     async with stack.working():
         campaign_id = await acme.launch(journey, page_size=10)
         await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["deliveries"].get("accepted", 0) >= 3)
         await acme.call("PUT", f"/campaigns/{campaign_id}/pause", {"reason": "wrong price"})
-        await asyncio.sleep(3)
+        await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"].keys() <= {"paused", "completed"})
         before = sum((await acme.mails()).values())
         await asyncio.sleep(2)
         paused = await acme.campaign(campaign_id)
@@ -224,15 +226,19 @@ async def test_a_pause_and_a_resume_said_while_no_worker_runs_are_obeyed_in_orde
     assert set((await acme.mails()).values()) == {2}
 
 
-async def test_a_run_whose_workflow_was_never_started_is_started_by_upkeep(stack: Stack, acme: Organization) -> None:
+async def test_a_run_whose_workflow_was_never_started_is_started_by_upkeep(
+    stack: Stack, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
     topic = await acme.topic()
     contact = await acme.contact()
     await acme.consent([contact], topic)
     journey = await acme.send_wait_send(topic, "PT1S")
     away = await Client.connect(f"127.0.0.1:{free_port()}", lazy=True, plugins=[plugin(payload_keys(stack.settings))])
     lonely = create_app(Services(settings=stack.settings, database=stack.services.database, temporal=away))
-    async with AsyncClient(transport=ASGITransport(app=lonely), base_url="http://test", headers=acme.client.headers) as client:
-        answer = await client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": contact})
+    async with AsyncClient(transport=ASGITransport(app=lonely), base_url="http://test", headers=acme.client.headers, timeout=60) as client:
+        with monkeypatch.context() as hasty:
+            hasty.setattr(temporal, "PATIENCE", timedelta(seconds=1))
+            answer = await client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": contact})
     assert answer.status_code == 503 and answer.headers["Retry-After"]
     [run] = await acme.every("/runs", contact_id=contact)
     async with stack.services.database.organization(acme.id) as session:

@@ -24,7 +24,7 @@ from tests.journeys.worker_process import WorkerProcess, in_real_time, worker_pr
 from tests.receiver import Receiver, receiving
 
 LATE = 15_000  # ms: so much later the inbox says that it accepts a message; less than the 30 s after which that is in doubt
-MANY = 60
+MANY = 120
 RESTARTS = 4
 
 
@@ -239,7 +239,7 @@ async def restart(stack: Stack) -> Restarted:
     people = await acme.contacts(MANY)
     await acme.consent(people, topic)
     [connection] = (await acme.get("/connections"))["items"]
-    await acme.call("PATCH", f"/connections/{connection['id']}", {"rate_per_second": 1})  # it would last for a minute
+    await acme.call("PATCH", f"/connections/{connection['id']}", {"rate_per_second": 1})  # it would last for two minutes
     mail = {"kind": "send", "template_id": await acme.template(), "topic_id": topic}
     journey = await acme.publish("mail", {"mail": mail})
     chance, under_way = Random(42), MANY

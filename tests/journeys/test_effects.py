@@ -1,5 +1,6 @@
 """A journey whose steps do things: to the contact, to another system, to consent, to colleagues. Over real parts, on virtual time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from temporalio.client import WorkflowExecution
 
 from tests.journeys.conftest import Stack
 from tests.journeys.histories import read_kept
-from tests.journeys.organization import Document, Organization
+from tests.journeys.organization import PATIENCE, Document, Organization
 from tests.receiver import Received, Receiver, answering, receiving
 from workflows.connection import payload_keys
 from workflows.payloads import EncryptingCodec
@@ -125,8 +126,11 @@ async def test_a_run_goes_through_every_step_that_does_something(
 
 
 async def nothing_personal_in_the_history(stack: Stack, workflow_id: str, email: str) -> None:
-    query = f"WorkflowId = '{workflow_id}'"
-    workflows: list[WorkflowExecution] = [each async for each in stack.temporal.client.list_workflows(query)]
+    workflows: list[WorkflowExecution] = []
+    async with asyncio.timeout(PATIENCE):  # Temporal's lists lag a little behind
+        while not workflows:
+            workflows = [each async for each in stack.temporal.client.list_workflows(f"WorkflowId = '{workflow_id}'")]
+            await asyncio.sleep(0.05)
     kept = await read_kept(stack.temporal.client, workflows, EncryptingCodec(payload_keys(stack.settings)))
     everything = "\n".join([*kept.sealed, *kept.open])
     assert workflow_id in everything

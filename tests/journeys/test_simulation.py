@@ -3,20 +3,26 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 from tests.journeys.test_entry_scenarios import all_routed
 
 OPENS_AFTER, BUYS_AFTER = timedelta(hours=5), timedelta(days=1)
-PATIENCE = timedelta(seconds=60)  # what activities of a busy machine may take, all together; a simulation's take nothing
+PATIENCE = timedelta(minutes=10)  # what a busy machine may take, from the setting up on; a simulation takes nothing. Waits are longer
 DATED = ("morning", "remind")  # where a wait ends by the calendar and not by when it began
 LINK = re.compile(r"https?://\S+")
 
 
 async def prepared(acme: Organization, now: datetime) -> tuple[str, dict[str, str]]:
-    """A journey with every kind of surprise, and people who meet them."""
-    quiet = {"start": f"{now + timedelta(hours=2):%H:%M}", "end": f"{now + timedelta(hours=6):%H:%M}"}
+    """A journey with every kind of surprise, and people who meet them.
+
+    What is due by a clock on a wall is hours away from whatever else happens, on every day of the year: in quiet hours is, at the hours
+    that are chosen here, only the reminder of those in UTC. Berlin's clocks are up to two hours ahead, New York's four or five behind.
+    """
+    quiet = {"start": f"{now + timedelta(hours=2, minutes=30):%H:%M}", "end": f"{now + timedelta(hours=6):%H:%M}"}
+    morning = (now + OPENS_AFTER + timedelta(hours=4)).astimezone(ZoneInfo("Europe/Berlin"))
     schema = {"stage": {"type": "string"}}
     await acme.call("PATCH", "/organization", {"quiet_hours": {"email": quiet}, "timezone": "UTC", "attribute_schema": schema})
     topic = await acme.topic()
@@ -41,7 +47,7 @@ async def prepared(acme: Organization, now: datetime) -> tuple[str, dict[str, st
             "timeout": "P2D",
             "timeout_next": "later",
         },
-        "morning": {"kind": "wait", "until": {"time": "09:00"}, "next": "which"},
+        "morning": {"kind": "wait", "until": {"time": f"{morning:%H:%M}"}, "next": "which"},
         "which": {"kind": "branch", "conditions": [{"name": "new", "when": stage, "next": "halves"}], "otherwise": None},
         "halves": {"kind": "split", "arms": [{"name": "a", "weight": 1, "next": "short"}, {"name": "b", "weight": 1, "next": "long"}]},
         "short": {"kind": "wait", "duration": "PT1H", "next": "offer"},

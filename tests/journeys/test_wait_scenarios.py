@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import text
 
@@ -174,6 +175,7 @@ async def test_scenario_19_the_first_match_wins_on_attributes_and_on_events(stac
     topic = await acme.topic()
     people = {"both": await acme.contact(country="DE", tags=["vip"]), "vip": await acme.contact(tags=["vip"]), "none": await acme.contact()}
     await acme.consent(list(people.values()), topic)
+    half_a_day_away = (datetime.now(UTC) + timedelta(hours=12)).astimezone(ZoneInfo("Europe/Berlin"))
     steps = {
         "who": {
             "kind": "branch",
@@ -183,7 +185,7 @@ async def test_scenario_19_the_first_match_wins_on_attributes_and_on_events(stac
             ],
             "otherwise": "lost",
         },
-        "morning": {"kind": "wait", "until": {"time": "09:00", "default_zone": "Europe/Berlin"}, "next": "did"},
+        "morning": {"kind": "wait", "until": {"time": f"{half_a_day_away:%H:%M}", "default_zone": "Europe/Berlin"}, "next": "did"},
         "did": {
             "kind": "branch",
             "conditions": [

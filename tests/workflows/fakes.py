@@ -39,6 +39,7 @@ class Fakes:
         self.may_send = asyncio.Event()
         self.may_send.set()
         self.reason: str | None = None  # of every send
+        self.ask_again_at: datetime | None = None  # what every send answers
         self.handed: list[HandOver] = []
         self.may_hand_over = asyncio.Event()
         self.may_hand_over.set()
@@ -137,7 +138,8 @@ class Fakes:
             outcome = self.outcome(visit)
             if outcome is SendOutcome.ACCEPTED:
                 self.sent.append(visit)
-            results.append(SendResult(run_id=visit.run_id, outcome=outcome, reason=self.reason, delivery_id=new_id()))
+            again_at = self.ask_again_at
+            results.append(SendResult(run_id=visit.run_id, outcome=outcome, reason=self.reason, retry_at=again_at, delivery_id=new_id()))
         return results
 
     @activity.defn(name="record_audit")
