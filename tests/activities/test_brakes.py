@@ -353,8 +353,8 @@ async def test_the_connections_rate_is_obeyed_by_a_worker_whose_clock_is_wrong(
     ref = await brakes_down(world, provider, sending)
     await world.sql("UPDATE connections SET rate_per_second = 1")
     monkeypatch.setattr("activities.braking.utc_now", lambda: utc_now() + skew)
-    await world.sql("UPDATE connection_rates SET next_slot_at = clock_timestamp() + interval '2 seconds'")
     began = asyncio.get_running_loop().time()
+    await world.sql("UPDATE connection_rates SET next_slot_at = clock_timestamp() + interval '2 seconds'")
     async with asyncio.timeout(60):
         assert await notify(world, provider, ref) == (None, "told")
     assert asyncio.get_running_loop().time() - began > 1

@@ -1,6 +1,6 @@
 """The reconciler beside a test: with a worker and a task queue of its own, and less patience than in earnest."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -54,6 +54,15 @@ class Reconciler:
 
         [found] = (await acme.until(look, lambda answer: answer["found"] != []))["found"]
         return dict(found)
+
+    async def until(self, acme: Organization, look: Callable[[], Awaitable[Document]], condition: Callable[[Document], bool]) -> Document:
+        """What is looked at is so, after as many rounds as it takes: in one, somebody else may still be at it."""
+
+        async def again() -> Document:
+            await self.look()
+            return await look()
+
+        return await acme.until(again, condition)
 
     async def none(self, acme: Organization, kind: str) -> None:
         """Two rounds see nothing of this kind."""

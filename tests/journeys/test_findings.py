@@ -365,11 +365,7 @@ async def test_a_campaign_whose_workflow_fails_again_and_again_is_found_and_goes
             found = await looking.finding(acme, "workflow_closed")
             await sql(stack, acme, "UPDATE campaigns SET segment_rule = NULL WHERE organization_id = :o")
 
-            async def look() -> Document:
-                await looking.look()
-                return await acme.campaign(campaign_id)
-
-            await acme.until(look, lambda seen: seen["progress"]["runs"] == {"waiting": 2})
+            await looking.until(acme, lambda: acme.campaign(campaign_id), lambda seen: seen["progress"]["runs"] == {"waiting": 2})
             await looking.finding(acme, "workflow_closed", open=False)
     assert "The workflow of a campaign failed at" in found["cause"] and f"/v1/campaigns/{campaign_id}/cancellation" in found["action"]
     assert found["subject"]["id"] == workflow_id.campaign(acme.id, UUID(campaign_id))
@@ -386,8 +382,8 @@ async def test_runs_that_were_not_told_of_a_resumption_hear_of_it(
     await acme.call("DELETE", f"{path}/pause")
     async with stack.working():
         with stack.temporal.with_time_skipping_disabled():
-            await looking.look()
-            await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == {"waiting": 2, "paused": 1})
+            went_on = {"waiting": 2, "paused": 1}
+            await looking.until(acme, lambda: acme.campaign(campaign_id), lambda found: found["progress"]["runs"] == went_on)
 
 
 async def test_runs_that_were_not_told_of_their_campaigns_cancellation_hear_of_it(
@@ -398,8 +394,7 @@ async def test_runs_that_were_not_told_of_their_campaigns_cancellation_hear_of_i
     await sql(stack, acme, cancelled)
     async with stack.working():
         with stack.temporal.with_time_skipping_disabled():
-            await looking.look()
-            ended = await acme.until(lambda: acme.campaign(campaign_id), lambda found: found["finished_at"] is not None)
+            ended = await looking.until(acme, lambda: acme.campaign(campaign_id), lambda found: found["finished_at"] is not None)
     assert (ended["status"], ended["progress"]["runs"]) == ("cancelled", {"cancelled": 3})
 
 
@@ -417,8 +412,7 @@ async def test_runs_that_were_not_told_of_their_journeys_cancellation_hear_of_it
             earlier = f"UPDATE runs SET created_at = created_at - interval '3 hours' WHERE organization_id = :o AND id = '{before}'"
             await sql(stack, acme, earlier)
             await sql(stack, acme, "UPDATE journeys SET runs_cancelled_at = now() - interval '2 hours' WHERE organization_id = :o")
-            await looking.look()
-            ended = await acme.until_run(before, "cancelled")
+            ended = await looking.until(acme, lambda: acme.run(before), lambda found: found["status"] == "cancelled")
             assert (ended["reason"], (await acme.run(after))["status"]) == ("journey_cancelled", "waiting")
 
 
