@@ -55,7 +55,8 @@ async def played(stack: Stack) -> AsyncIterator[Played]:
     key = organization.client.headers["Authorization"].removeprefix("Bearer ")
     async with stack.working(), PublicApi("http://test", key, transport=transport) as api:
         await _refuse_by_name(organization, people)
-        scene = await set_scene(api, people, file, lambda _: None)
+        with organization.real_time():  # as `launch` does: with virtual time the campaign's workflow would do nothing but look and replay
+            scene = await set_scene(api, people, file, lambda _: None)
         second = await organization.launch(scene.journey_id, page_size=10)
         await organization.call("PUT", f"/campaigns/{second}/pause", {"reason": "wrong price"})
         await organization.call("DELETE", f"/campaigns/{second}/pause")
