@@ -42,25 +42,25 @@ class Trial:
     seed: int
     state: Path | None = None
     replay_kills: int = 0
+    seconds_per_kill: float = SECONDS_PER_KILL
 
     @property
     def rate(self) -> float:
         """Messages per second, slow enough for the campaign to outlast the kills."""
-        return _rate(self.contacts * SENDS, self.kills)
+        return self._rate(self.contacts * SENDS, self.kills)
 
     @property
     def replay_rate(self) -> float:
         """Likewise for the replays, each of which has one message to send."""
-        return _rate(self.contacts, self.replay_kills)
+        return self._rate(self.contacts, self.replay_kills)
 
     @property
     def page_size(self) -> int:
         """Ten workflows or so, so that every kill meets several."""
         return max(1, min(200, self.contacts // 10))
 
-
-def _rate(messages: int, kills: int) -> float:
-    return max(2.0, messages / (kills * SECONDS_PER_KILL))
+    def _rate(self, messages: int, kills: int) -> float:
+        return max(1.0, messages / (kills * self.seconds_per_kill))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from deploy.trial.installation import NotStarted, private_installation
 async def test_nobody_is_lost_or_written_to_twice_when_worker_temporal_and_postgres_are_killed(tmp_path: Path) -> None:
     """The servers during the bulk replay, which exercises what a campaign does as well."""
     said: list[str] = []
-    report = await run_trial(Trial(contacts=60, kills=1, seed=1, replay_kills=4), said.append)
+    trial = Trial(contacts=60, kills=1, seed=1, replay_kills=4, seconds_per_kill=15)  # what is killed is slow to be back on a busy machine
+    report = await run_trial(trial, said.append)
     document = json.dumps(report.document())
     assert report.ok, f"{document}\n{said}"
     assert report.replay is not None
