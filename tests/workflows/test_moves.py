@@ -129,12 +129,14 @@ async def test_what_is_said_while_it_is_handed_over_is_not_swallowed(server: Wor
 
 async def test_the_same_word_is_heard_once(server: WorkflowEnvironment, fakes: Fakes) -> None:
     runs = some_runs(3)
+    fakes.may_hand_over.clear()  # a workflow that has ended hears nothing
     async with working(server, fakes) as queue:
         with server.with_time_skipping_disabled():
             handle = await start(server, queue, runs)
             await waiting(fakes, 3)
             wanted = order(pause="short_pause")
             told = [await move(handle, wanted, "plan/0/this") for _ in range(2)]
+            fakes.may_hand_over.set()
             await handle.result()
     assert told[0] == told[1] == {run.run_id for run in runs}
     assert len(fakes.handed) == 1
