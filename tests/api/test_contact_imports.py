@@ -275,10 +275,9 @@ async def test_an_import_grants_the_consent_it_states_once_and_revives_nobody(al
 async def test_an_import_does_not_revive_who_is_leaving_at_this_moment(alice: Person, database: Database) -> None:
     topic = (await alice.client.post("/v1/topics", json={"key": "news", "name": "News"})).json()["id"]
     contact = UUID((await alice.client.post("/v1/contacts", json={"email": "gone@example.com"})).json()["id"])
-    actor = Actor("recipient", contact)
-    left = NewConsent(
-        contact, UUID(topic), "email", "withdrawn", "one_click", "unsubscribe_link", {}, actor, datetime(2026, 1, 4, tzinfo=UTC)
-    )
+    before = datetime(2026, 1, 4, tzinfo=UTC)
+    source, actor = "unsubscribe_link", Actor("recipient", contact)
+    left = NewConsent(contact, UUID(topic), "email", "withdrawn", "one_click", source, {}, actor, before)
     async with database.organization(alice.organization_id) as leaving:
         await consents.record(leaving, [left])
         importing = asyncio.ensure_future(report(alice, "email,first_name\ngone@example.com,Ann\n", consent=CONSENT))
