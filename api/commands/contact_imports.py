@@ -13,7 +13,7 @@ from models.contact_file.form import Form, examine
 from models.contact_file.reading import Chunk, ConsentAddress, ContactReader, Refusal, Table
 from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Invalid
-from models.store import audit, contact_imports, contacts, topics
+from models.store import audit, consents, contact_imports, contacts, topics
 from models.store.contact_imports import GivenConsent
 from models.store.faults import Fault, fault_of
 from models.store.session import OrganizationSession
@@ -90,11 +90,13 @@ class _Import:
         columns = await self._stage()
         counts = await contact_imports.plan(self.session)
         merged = await contact_imports.refusals(self.session, MAX_REFUSALS)
-        granted = await contact_imports.plan_consents(self.session, consent) if consent else None
         if not self.options.dry_run:
             await contact_imports.apply(self.session)
             if consent:
-                await contact_imports.grant_consents(self.session, consent, self.id, self.caller.actor)
+                await consents.write_alone(self.session)  # late: who leaves meanwhile should not have to wait for the whole file
+        granted = await contact_imports.plan_consents(self.session, consent) if consent else None
+        if consent and not self.options.dry_run:
+            await contact_imports.grant_consents(self.session, consent, self.id, self.caller.actor)
         row = ContactImport(
             id=self.id,
             organization_id=self.session.organization_id,

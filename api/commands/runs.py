@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -39,13 +39,14 @@ from models.store import (
     outside_rules,
     run_variables,
     runs,
+    waits,
 )
 from models.store.audience import Flags
 from models.store.idempotency import Reserved
 from models.store.outbox import OutboxMessage
 from models.store.run_variables import VariableChange
 from models.store.session import OrganizationSession
-from models.store.triggers import listens_to_runs
+from models.store.triggers import listens_to_events, listens_to_runs
 from models.tables.base import new_id, utc_now
 from models.tables.journeys import Journey, JourneyVersion, Run
 
@@ -73,30 +74,57 @@ async def start_run(caller: Caller, journey_id: UUID, wanted: NewRun, key: str |
             run is started by the outbox, within a minute.
     """
     request = None if key is None else temporal.request_id(key, caller.organization_id, caller.actor.id, "run", journey_id)
-    unstarted: list[UUID] = []
-    async with caller.session() as session:
-        run = None if request is None else await runs.find_by_request(session, request)
-        noted = False
-        if run is None:
-            run, noted = await _create(session, caller, journey_id, wanted, request)
-            unstarted = await outbox.add(session, [OutboxMessage(run.id, "start")])
-    told = await _start_workflow(caller.services, run)
-    if told and unstarted:
+    try:
+        begun = await _on_record(caller, journey_id, wanted, request)
+    except _RulesAppeared:
+        begun = await _on_record(caller, journey_id, wanted, request)
+    told = await _start_workflow(caller.services, begun.run)
+    if told and begun.unstarted:
         async with caller.session() as session:
-            await outbox.delivered(session, unstarted)
-    if noted or not told:
+            await outbox.delivered(session, begun.unstarted)
+    if begun.noted or not told:
         routing.poke_soon(caller.services, caller.organization_id)
-    return run
+    return begun.run
 
 
-async def _create(session: OrganizationSession, caller: Caller, journey_id: UUID, wanted: NewRun, request: UUID | None) -> tuple[Run, bool]:
-    """The run, and whether routing is to look at its contact after the commit."""
+@dataclass(frozen=True)
+class _Begun:
+    """`noted`: routing is to look at its contact now; `unstarted`: what the outbox says of it until its workflow is started."""
+
+    run: Run
+    noted: bool = False
+    unstarted: Sequence[UUID] = ()
+
+
+class _RulesAppeared(Exception):
+    """The journey's first version with a rule about events was published between two looks: routing's lock comes before the journey's."""
+
+
+async def _on_record(caller: Caller, journey_id: UUID, wanted: NewRun, request: UUID | None) -> _Begun:
+    """The run exists. One with rules about events is made while routing stands still, as waits are opened: what it matches before, has
+    happened before the run, and what it matches later ends the run. A journey without such rules waits for nobody."""
+    async with caller.session() as session:
+        if request is not None and (run := await runs.find_by_request(session, request)) is not None:
+            return _Begun(run)
+        apart = await outside_rules.heeds_events(session, journey_id)
+        if apart:
+            await waits.routing_lock(session, alone=False)
+        run, noted = await _create(session, caller, journey_id, wanted, request, apart)
+        return _Begun(run, noted, await outbox.add(session, [OutboxMessage(run.id, "start")]))
+
+
+async def _create(
+    session: OrganizationSession, caller: Caller, journey_id: UUID, wanted: NewRun, request: UUID | None, apart: bool
+) -> tuple[Run, bool]:
+    """The run, and whether routing is to look at its contact after the commit. `apart`: routing stands still."""
     journey = await journeys.get(session, journey_id, lock=True)
     refuse_closed(journey)
     version = await published_version(session, journey_id, wanted.version)
     if not await runs.contact_exists(session, wanted.contact_id):
         raise Invalid.field("contact_id", "unknown_contact", "There is no contact with this id.")
     definition = Definition.model_validate(version.definition)
+    if listens_to_events(definition) and not apart:
+        raise _RulesAppeared
     await _obey_entry_rules(session, version, definition, wanted)
     run_id = new_id()
     run = await runs.create(

@@ -95,7 +95,8 @@ async def _describe(session: OrganizationSession, asked: Unsubscribe) -> str:
 
 
 async def _withdraw(session: OrganizationSession, asked: Unsubscribe) -> None:
-    """The last line of the ledger says withdrawn. Clicks at the same instant may each leave a line: that changes nothing."""
+    """The last line of the ledger says withdrawn, also where somebody was writing another one meanwhile."""
+    await consents.write_alone(session)
     for line in await consents.current(session, asked.contact_id):
         if (line.channel, line.topic_id, line.status) == (asked.channel, asked.topic_id, "withdrawn"):
             return

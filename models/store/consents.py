@@ -38,9 +38,23 @@ class NewConsent:
     occurred_at: datetime | None
 
 
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('consents/' || CAST(:o AS text), 0))")
+
+
+async def write_alone(session: OrganizationSession) -> None:
+    """What anybody else has written is on record for the next statement, and nobody else writes until this transaction ends. Take it before
+    reading the ledger where what is written, or that nothing is, depends on that: a line that is not committed yet would come to be in
+    force behind it. Held again and again at no cost.
+
+    One lock for the organization: its writers wait for each other at the audit chain's head anyway, a moment later; and a file of 200,000
+    contacts would need more locks than PostgreSQL has. Take it before that head, and after rows of runs and effects.
+    """
+    await session.execute(_ALONE, {"o": session.organization_id})
+
+
 # What is said just now is dated by the one clock that all hosts share, and later than all that is on record about the same contact,
 # channel and topic: some line may have come from a clock that is ahead, and would still be in force after somebody has left. Of what is
-# said just now in one statement the withdrawals come last, and of two statements that do not see each other a withdrawal wins a tie.
+# said just now in one statement the withdrawals come last.
 _WRITE = text(
     """
     WITH lines AS MATERIALIZED (
@@ -67,11 +81,13 @@ _WRITE = text(
 async def record(session: OrganizationSession, lines: Sequence[NewConsent]) -> list[UUID]:
     """The lines stand in the ledger, each with its audit entry. Answers their ids, in order.
 
-    One that says no time is in force at once, whatever is on record; of several such about the same, a withdrawal is.
+    One that says no time is in force at once, whatever is on record; of several such about the same, a withdrawal is. Transactions that
+    write lines do so one after the other: the last word is the last.
     Locks the audit chain's head: call it last in a transaction. Contacts and topics must exist in the organization.
     """
     if not lines:
         return []
+    await write_alone(session)
     ids = [new_id() for _ in lines]
     await session.execute(_WRITE, {"o": session.organization_id, "ids": ids} | _columns(lines))
     await audit.append(session, [_entry(identifier, line) for identifier, line in zip(ids, lines, strict=True)])
@@ -186,6 +202,7 @@ _WISHES = text(
 
 
 async def load_wish_facts(session: OrganizationSession, wishes: Sequence[Wish]) -> dict[UUID, WishFacts]:
-    """By run. One statement."""
+    """By run, and so until this transaction ends. One statement."""
+    await write_alone(session)
     rows = await session.execute(_WISHES, {"o": session.organization_id, "wishes": rowset([vars(one) for one in wishes])})
     return {row.run_id: WishFacts(row.contact_exists, row.topic_archived, row.withdrawn_since) for row in rows}

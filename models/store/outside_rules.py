@@ -46,6 +46,20 @@ async def entry_triggers(session: OrganizationSession, version_id: UUID) -> Sequ
     return (await session.execute(statement.order_by(col(JourneyTrigger.position)))).scalars().all()
 
 
+_HEEDS_EVENTS = text(
+    """
+    SELECT EXISTS (
+      SELECT 1 FROM journey_versions v JOIN journey_triggers t ON t.organization_id = :o AND t.version_id = v.id
+      WHERE v.organization_id = :o AND v.journey_id = :journey_id AND t.kind IN ('exit', 'goal') AND t.event_name IS NOT NULL)
+    """
+)
+
+
+async def heeds_events(session: OrganizationSession, journey_id: UUID) -> bool:
+    """Whether any version of the journey, old or new, has exit rules or goals about events."""
+    return bool(await session.scalar(_HEEDS_EVENTS, {"o": session.organization_id, "journey_id": journey_id}))
+
+
 _AFTER_ENTRY = "coalesce(e.seq > r.entry_seq, e.created_at >= coalesce(r.entered_at, r.created_at))"
 _BY_EVENT = f"""
       JOIN events e ON e.organization_id = :o AND e.contact_id = r.contact_id AND e.id = ANY(CAST(:events AS uuid[]))
@@ -111,7 +125,8 @@ async def begin(
     hour full. Whom to tell. Safe to repeat.
 
     The caller has taken the routing lock before it wrote anything: what routing took while these runs were not to be seen is seen here,
-    and what it takes later meets them there. For journeys without such rules there is no need for either.
+    and what it takes later meets them there. For journeys without such rules there is no need for either; one run that is started over the
+    API under rules about its contact alone is looked at once more instead.
     """
     told: list[OutboxMessage] = []
     for trigger in await _at_beginning(session, run_ids, missed):

@@ -51,6 +51,11 @@ def listens_to_runs(definition: Definition) -> bool:
     return any(rule.when is not None for rule in (*definition.exits, *definition.goals))
 
 
+def listens_to_events(definition: Definition) -> bool:
+    """Whether exit rules or goals wait for events: then no new run may be hidden from routing while it takes one."""
+    return any(rule.event is not None for rule in (*definition.exits, *definition.goals))
+
+
 def _triggers(version: JourneyVersion, definition: Definition) -> Iterator[JourneyTrigger]:
     for position, trigger in enumerate(definition.entry.triggers):
         yield _row(version, "entry", position, **_entry(trigger))

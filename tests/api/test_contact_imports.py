@@ -4,10 +4,15 @@ import io
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from httpx2 import Response
+from sqlalchemy import text
 
+from models.domain.audit import Actor
+from models.store import consents
+from models.store.consents import NewConsent
 from models.store.session import Database
 from tests.api.conftest import Cast, Person
 from tests.api.organization_schema import set_attribute_schema
@@ -265,6 +270,23 @@ async def test_an_import_grants_the_consent_it_states_once_and_revives_nobody(al
     assert await consents_of(alice, "new@example.com") == ["granted"]
     assert await consents_of(alice, "gone@example.com") == ["withdrawn"]
     assert await consents_of(alice, "Blocked@example.com") == []
+
+
+async def test_an_import_does_not_revive_who_is_leaving_at_this_moment(alice: Person, database: Database) -> None:
+    topic = (await alice.client.post("/v1/topics", json={"key": "news", "name": "News"})).json()["id"]
+    contact = UUID((await alice.client.post("/v1/contacts", json={"email": "gone@example.com"})).json()["id"])
+    before = datetime(2026, 1, 4, tzinfo=UTC)
+    source, actor = "unsubscribe_link", Actor("recipient", contact)
+    left = NewConsent(contact, UUID(topic), "email", "withdrawn", "one_click", source, {}, actor, before)
+    async with database.organization(alice.organization_id) as leaving:
+        await consents.record(leaving, [left])
+        importing = asyncio.ensure_future(report(alice, "email,first_name\ngone@example.com,Ann\n", consent=CONSENT))
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))")
+        async with asyncio.timeout(60):
+            while not importing.done() and not await leaving.scalar(waiting):
+                await asyncio.sleep(0.01)
+    assert (await importing)["consent"] == {"granted": 0, "unchanged": 0, "kept_withdrawn": 1, "without_address": 0}
+    assert await consents_of(alice, "gone@example.com") == ["withdrawn"]
 
 
 async def test_stated_consent_needs_a_topic_and_a_past_date(alice: Person) -> None:

@@ -1,16 +1,20 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from temporalio.testing import ActivityEnvironment
 
 from activities.consent import ConsentActivities
 from activities.contracts.sending import Judgement
 from activities.versions import Versions
+from models.domain.audit import Actor
 from models.domain.decision import Outcome
 from models.settings import Settings
-from models.store import audit
+from models.store import audit, consents
+from models.store.consents import NewConsent
 from models.store.session import Database
 from models.tables.base import new_id
 from tests.activities.effects.world import EffectWorld, said
@@ -72,6 +76,24 @@ async def test_a_suppressed_address_stays_suppressed(world: EffectWorld) -> None
     assert said(await world.perform([run], "join")) == [("done", None)]
     judgement = await may_send(world, run)
     assert (judgement.verdict, judgement.reason) == (Outcome.REFUSE, "suppressed")
+
+
+async def test_who_is_leaving_at_this_moment_is_not_subscribed_again(world: EffectWorld) -> None:
+    run = await world.contact()
+    async with world.database.organization(world.organization_id) as leaving:
+        await consents.record(leaving, [left(world, run)])
+        joining = asyncio.ensure_future(world.perform([run], "join"))
+        waiting = text("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))")
+        async with asyncio.timeout(60):
+            while not joining.done() and not await leaving.scalar(waiting):
+                await asyncio.sleep(0.01)
+    assert said(await joining) == [("refused", "consent_withdrawn")]
+    assert [line["status"] for line in await lines(world)] == ["granted", "withdrawn"]
+
+
+def left(world: EffectWorld, run: UUID) -> NewConsent:
+    contact = world.contacts[run]
+    return NewConsent(contact, world.topic_id, "email", "withdrawn", "one_click", "unsubscribe_link", {}, Actor("recipient", contact), None)
 
 
 async def test_who_has_left_since_the_run_began_is_not_subscribed_again(world: EffectWorld) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -5,9 +6,13 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 from httpx2 import AsyncClient
+from sqlalchemy import text
 
+from models.domain.audit import SYSTEM
 from models.domain.unsubscribe import Unsubscribe, make_token
 from models.settings import Settings
+from models.store import consents
+from models.store.session import Database
 from models.tables.base import utc_now
 from tests.api.conftest import Person
 
@@ -79,6 +84,25 @@ async def test_one_click_withdraws_what_a_host_that_is_ahead_has_just_granted(
     assert (await client.post(link(settings, asked), data=ONE_CLICK)).status_code == 200
     [line] = (await alice.client.get(f"/v1/contacts/{asked.contact_id}/consents")).json()["items"]
     assert line["status"] == "withdrawn"
+
+
+async def test_one_click_is_the_last_word_also_while_a_consent_is_being_written(
+    client: AsyncClient, alice: Person, settings: Settings, asked: Unsubscribe, database: Database
+) -> None:
+    """It finds that the contact has left already, and must not leave it at that."""
+    path = link(settings, asked)
+    assert (await client.post(path, data=ONE_CLICK)).status_code == 200
+    again = consents.NewConsent(asked.contact_id, asked.topic_id, asked.channel, "granted", "form", "https://a.example", {}, SYSTEM, None)
+    async with database.organization(alice.organization_id) as granting:
+        await consents.record(granting, [again])
+        clicking = asyncio.ensure_future(client.post(path, data=ONE_CLICK))
+        waiting = text("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))")
+        async with asyncio.timeout(60):
+            while not clicking.done() and not await granting.scalar(waiting):
+                await asyncio.sleep(0.01)
+    assert (await clicking).status_code == 200
+    [line] = (await alice.client.get(f"/v1/contacts/{asked.contact_id}/consents")).json()["items"]
+    assert (line["status"], line["method"]) == ("withdrawn", "one_click")
 
 
 async def test_one_click_works_as_multipart_too(client: AsyncClient, alice: Person, settings: Settings, asked: Unsubscribe) -> None:

@@ -1,6 +1,7 @@
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -8,14 +9,16 @@ import pytest_asyncio
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from activities.contracts.routing import Routing
 from activities.contracts.run_control import Place
 from activities.outbox_delivery import OutboxDelivery
+from activities.routing import RoutingActivities
 from activities.versions import Versions
 from api.commands import runs as commands
 from api.commands import temporal as words
 from api.dependencies import Services
-from models.store import outbox
-from models.store.session import Database
+from models.store import outbox, outside_rules, waits
+from models.store.session import Database, OrganizationSession
 from models.tables.base import new_id, utc_now
 from models.tables.journeys import RunEvent
 from models.tables.messaging import Decision, Delivery
@@ -149,6 +152,87 @@ async def test_a_run_that_a_rule_about_its_contact_ends_already_begins_with_that
     assert (answer.status_code, state.leaving) == (201, "exit_rule:customer")
     async with database.organization(alice.organization_id) as session:
         assert await session.scalar(text("SELECT contact_id FROM contact_changes")) == around.contact_id
+
+
+CANCELLED = {"exits": [{"name": "cancelled", "event": "cancelled"}]}
+GOAL = {"goals": [{"name": "cancelled", "event": "cancelled", "exit": True}]}
+
+
+async def with_rules(person: Person, journey: str, around: Surroundings, **rules: Any) -> None:
+    """Its second version has them."""
+    draft = {"draft": {**around.welcome(), **rules}}
+    await person.client.patch(f"/v1/journeys/{journey}/draft", json=draft, headers={"If-Match": '"1"'})
+    published = await person.client.post(f"/v1/journeys/{journey}/versions")
+    assert published.status_code == 201, published.text
+
+
+async def blocked(session: OrganizationSession, *tasks: "asyncio.Future[Any]") -> None:
+    """Each of the tasks is done or waits: the first for what this session holds, the next for that one."""
+    waiting = """
+        WITH RECURSIVE waiting(pid) AS (
+          SELECT pg_backend_pid() UNION
+          SELECT l.pid FROM waiting w JOIN pg_locks l ON NOT l.granted AND w.pid = ANY(pg_blocking_pids(l.pid)))
+        SELECT count(*) - 1 FROM waiting"""
+    async with asyncio.timeout(60):
+        while int(await session.scalar(text(waiting)) or 0) < sum(not task.done() for task in tasks):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("rules", [CANCELLED, GOAL])
+async def test_an_event_that_is_matched_while_a_run_is_being_started_ends_it(
+    alice: Person, journey: str, around: Surroundings, services: Services, rules: dict[str, Any]
+) -> None:
+    """Routing does not see a run that is not committed, and whoever starts it does not see what is accepted meanwhile."""
+    await with_rules(alice, journey, around, **rules)
+    routing = RoutingActivities(services.database, services.settings, Versions(), cast(Any, None))
+    chain = text("SELECT 1 FROM audit_heads WHERE organization_id = :o FOR UPDATE")
+    async with services.database.organization(alice.organization_id) as session:
+        await session.execute(chain, {"o": alice.organization_id})
+        starting = asyncio.ensure_future(start(alice, journey, around))
+        await blocked(session, starting)
+        event = {"name": "cancelled", "contact_id": str(around.contact_id)}
+        assert (await alice.client.post("/v1/events", json=event)).status_code == 202
+        matching = asyncio.ensure_future(routing._route(Routing(organization_id=alice.organization_id)))
+        await blocked(session, starting, matching)
+        assert not starting.done()
+    run = (await starting).json()
+    await matching
+    async with services.database.organization(alice.organization_id) as session:
+        assert await session.scalar(text("SELECT routed_at IS NOT NULL FROM events"))
+        ended = await session.scalar(text("SELECT exit_reason FROM runs WHERE id = :id"), {"id": UUID(run["id"])})
+    assert ended in ("exit_rule:cancelled", "goal:cancelled")
+
+
+async def test_a_run_of_rules_that_are_published_while_it_is_asked_for_waits_for_routing_too(
+    alice: Person, journey: str, around: Surroundings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = outside_rules.heeds_events
+    answers: list[bool] = []
+
+    async def too_early(session: OrganizationSession, journey_id: UUID) -> bool:
+        answers.append(False if not answers else await looked(session, journey_id))
+        return answers[-1]
+
+    await with_rules(alice, journey, around, **CANCELLED)
+    monkeypatch.setattr(outside_rules, "heeds_events", too_early)
+    async with database.organization(alice.organization_id) as routing:
+        await waits.routing_lock(routing, alone=True)
+        starting = asyncio.ensure_future(start(alice, journey, around))
+        await blocked(routing, starting)
+        assert not starting.done()
+        free = text("SELECT 1 FROM journeys WHERE id = :id FOR UPDATE NOWAIT")  # it has locked nothing before
+        assert await routing.scalar(free, {"id": UUID(journey)}) == 1
+    assert (await starting).status_code == 201
+    assert answers == [False, True]
+
+
+async def test_a_run_of_no_rules_about_events_waits_for_nobody(
+    alice: Person, journey: str, around: Surroundings, database: Database
+) -> None:
+    async with database.organization(alice.organization_id) as routing:
+        await waits.routing_lock(routing, alone=True)
+        async with asyncio.timeout(60):
+            assert (await start(alice, journey, around)).status_code == 201
 
 
 async def test_a_run_takes_the_version_it_is_told(alice: Person, journey: str, around: Surroundings) -> None:
