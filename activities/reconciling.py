@@ -30,7 +30,7 @@ from activities.starting import start_campaign
 from models.domain.findings import Kind, Sighting
 from models.domain.journey import workflow_id
 from models.domain.schedule import read_timing
-from models.store import campaigns, carriers, conservation, findings, untold
+from models.store import campaigns, carriers, conservation, findings, occurrences, untold
 from models.store.carriers import Carried, Late
 from models.store.session import Database, OrganizationSession
 from models.store.untold import Untold
@@ -120,6 +120,7 @@ class ReconcilingActivities:
             return await in_each_organization(self.database, "workflows", compare)
 
     async def _compare(self, organization_id: UUID, running: Landscape, observer: Observer) -> Reconciled:
+        await self._make_occurrences(organization_id)
         failed = await self._restart_campaigns(organization_id, running, observer)  # first: their pages may be missing only because of that
         await self._tell_untold(organization_id, running.failing, observer)
         async with self.database.organization(organization_id) as session:
@@ -128,6 +129,19 @@ class ReconcilingActivities:
         found.sightings += failed
         async with self.database.organization(organization_id) as session:
             return await self._write(session, suspects, found)
+
+    async def _make_occurrences(self, organization_id: UUID) -> None:
+        """Of recurring campaigns those exist that should by now, whatever became of the workflow that was to make them; those that are
+        late for good are on record. Their workflows are started as those of all campaigns are that are without."""
+        now = utc_now()
+        begun_by = now - self.patience.unstarted
+        async with self.database.organization(organization_id) as session:
+            under_way = await occurrences.recurrent(session, now)
+        suspects = await asyncio.to_thread(lambda: [one.id for one in under_way if one.unmade(begun_by, now)])
+        for campaign_id in suspects:
+            async with self.database.organization(organization_id) as session:
+                if made := await occurrences.make_unmade(session, campaign_id, begun_by, now):
+                    log.warning("reconciler: %d occurrences of campaign %s had not been made, and are", len(made), campaign_id)
 
     async def _restart_campaigns(self, organization_id: UUID, running: Landscape, observer: Observer) -> list[Sighting]:
         """Those that are not over, and whose workflow was closed in another way than completed. What failed may fail again and again, for a

@@ -4,7 +4,7 @@ cause and what to do; when the trouble is gone, the finding is resolved by itsel
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ import pytest_asyncio
 from sqlalchemy import text
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import Worker
 
@@ -32,6 +32,7 @@ from tests.journeys.organization import Document, Organization
 from tests.journeys.reconciler import HASTE, Reconciler, as_owner, reconciler, starting_on
 from tests.journeys.test_operating import carry_out
 from worker import Parts
+from workflows.schedules import recurring_id
 
 LONG: Document = {"pause": {"kind": "wait", "duration": "P30D", "next": None}}
 FOR_EVER: Document = {"until": {"kind": "wait_for", "events": [{"event": "never_sent", "next": None}]}}
@@ -315,6 +316,48 @@ async def test_a_campaign_whose_workflow_was_terminated_goes_on_and_starts_nobod
     assert (done["progress"]["done"], ended["progress"]["runs"]) == (4, {"cancelled": 4})
     assert told == [["entered", "waiting", "cancelled"]] * 4
     assert await acme.every("/findings") == []
+
+
+@pytest.mark.parametrize("hours", [1.5, -2], ids=["in time", "too late"])
+async def test_an_occurrence_whose_workflow_was_terminated_before_it_made_it(
+    stack: Stack, acme: Organization, looking: Reconciler, hours: float
+) -> None:
+    """In time it takes place; too late, a finding says that nobody was sent anything."""
+    due = (utc_now() + timedelta(hours=hours)).replace(second=0, microsecond=0)
+    rule = f"FREQ=DAILY;BYHOUR={due.hour};BYMINUTE={due.minute};COUNT=1"
+    with stack.temporal.with_time_skipping_disabled():
+        schedule = {"kind": "recurring", "rule": rule, "zone": "UTC", "begins_at": due.isoformat()}
+        if hours < 0:  # launched in time, and then forgotten
+            schedule["begins_at"] = (due + timedelta(days=9)).isoformat()
+        parent = await acme.launch(await acme.publish("pause", LONG), schedule=schedule)
+        if hours < 0:
+            begun = """UPDATE campaigns SET created_at = created_at - interval '1 day',
+                         schedule = jsonb_set(schedule, '{schedule,begins_at}', to_jsonb(CAST(:due AS text))) WHERE id = :id"""
+            await sql(stack, acme, begun, id=parent, due=due.isoformat())
+        else:  # nobody works yet
+            name = f"{recurring_id(UUID(str(acme.id)), UUID(parent))}-"
+            await acme.until(lambda: terminate_all(stack, name), lambda found: found["terminated"] > 0)
+            await sql(stack, acme, "UPDATE campaigns SET created_at = created_at - interval '1 minute' WHERE id = :id", id=parent)
+        for _ in range(2):
+            await looking.look()
+        made = await acme.every("/campaigns", parent_id=parent)
+        assert [datetime.fromisoformat(one["nominal_at"]) for one in made] == ([due] if hours > 0 else [])
+    if hours < 0:
+        found = await looking.finding(acme, "occurrence_missed")
+        assert found["subject"] == {"kind": "campaign", "id": parent} and found["details"]["nominal_at"] == [due.isoformat()]
+        assert len(await acme.every("/audit-entries", action="campaign.occurrence_skipped", subject_id=parent)) == 1
+        return
+    own = stack.temporal.client.get_workflow_handle(workflow_id.campaign(UUID(str(acme.id)), UUID(made[0]["id"])))
+    assert (await own.describe()).status is WorkflowExecutionStatus.RUNNING  # until it is due
+
+
+async def terminate_all(stack: Stack, prefix: str) -> Document:
+    """How many workflows ran whose ids begin so."""
+    client, count = stack.temporal.client, 0
+    async for one in client.list_workflows(f"WorkflowId STARTS_WITH '{prefix}' AND ExecutionStatus = 'Running'"):
+        await client.get_workflow_handle(one.id).terminate(reason="by mistake")
+        count += 1
+    return {"terminated": count}
 
 
 @pytest.mark.parametrize("taken", [False, True])
