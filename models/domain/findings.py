@@ -23,6 +23,7 @@ class Kind(StrEnum):
     CONSERVATION = "conservation"
     HISTORY_MISSING = "history_missing"
     OCCURRENCE_MISSED = "occurrence_missed"
+    SCHEDULE_STOPPED = "schedule_stopped"
 
 
 class Severity(StrEnum):
@@ -309,6 +310,20 @@ def _missed_action(seen: Sighting) -> str:
     )
 
 
+def _schedule_cause(seen: Sighting) -> str:
+    what = "paused" if seen.details.get("why") == "paused" else "deleted"
+    return f"The Temporal schedule {seen.details.get('schedule_id')}, which opens the days of a recurring campaign, was {what} in Temporal."
+
+
+def _schedule_action(seen: Sighting) -> str:
+    campaign = f"/v1/campaigns/{seen.subject_id}"
+    return (
+        "Nothing: it is made, or goes on, within two minutes by itself (that of a paused campaign, when it is resumed), and what it "
+        f"did not make meanwhile is made. To stop the campaign, pause it (PUT {campaign}/pause) or cancel it "
+        f"(PUT {campaign}/cancellation)."
+    )
+
+
 _Words = Callable[[Sighting], str]
 _WORDS: Mapping[Kind, tuple[_Words, _Words]] = {
     Kind.OVERDUE_WAKE: (_overdue_cause, _overdue_action),
@@ -322,6 +337,7 @@ _WORDS: Mapping[Kind, tuple[_Words, _Words]] = {
     Kind.CONSERVATION: (_conservation_cause, _conservation_action),
     Kind.HISTORY_MISSING: (_history_cause, _history_action),
     Kind.OCCURRENCE_MISSED: (_missed_cause, _missed_action),
+    Kind.SCHEDULE_STOPPED: (_schedule_cause, _schedule_action),
 }
 
 

@@ -21,6 +21,7 @@ from activities.contracts.campaign import CampaignRef
 from activities.contracts.control import Control, ControlledKind
 from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.contracts.payload import Scope
+from api.commands import campaigns
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition, WaitStep
 from models.domain.journey.run import RunState
@@ -349,6 +350,25 @@ async def test_an_occurrence_whose_workflow_was_terminated_before_it_made_it(
         return
     own = stack.temporal.client.get_workflow_handle(workflow_id.campaign(UUID(str(acme.id)), UUID(made[0]["id"])))
     assert (await own.describe()).status is WorkflowExecutionStatus.RUNNING  # until it is due
+
+
+@pytest.mark.parametrize("what", ["delete", "pause"])
+async def test_a_schedule_that_was_stopped_in_temporal_goes_on(stack: Stack, acme: Organization, looking: Reconciler, what: str) -> None:
+    begins_at = (utc_now() + timedelta(days=10)).isoformat()
+    rule = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9", "zone": "UTC", "begins_at": begins_at}
+    with stack.temporal.with_time_skipping_disabled():
+        parent = await acme.launch(await acme.publish("pause", LONG), schedule=rule)
+        await looking.none(acme, "schedule_stopped")
+        schedule = stack.temporal.client.get_schedule_handle(recurring_id(UUID(str(acme.id)), UUID(parent)))
+        before = (await schedule.describe()).schedule
+        await (schedule.delete() if what == "delete" else schedule.pause(note="by mistake"))
+        found = await looking.finding(acme, "schedule_stopped")
+        assert found["subject"] == {"kind": "campaign", "id": parent} and f"was {what}d in Temporal" in found["cause"]
+        await campaigns.start_missing_workflows(stack.services, UUID(str(acme.id)), lambda: None)  # as upkeep does each minute
+        await looking.finding(acme, "schedule_stopped", open=False)
+        after = (await schedule.describe()).schedule
+    assert not after.state.paused and after.spec == before.spec
+    await acme.call("PUT", f"/campaigns/{parent}/cancellation")
 
 
 async def terminate_all(stack: Stack, prefix: str) -> Document:
