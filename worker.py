@@ -1,6 +1,7 @@
 """The worker process: carries workflows and runs activities. Builds and connects; decides nothing."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Self
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.service import RPCError
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.archiving import ArchivingActivities
@@ -53,6 +55,8 @@ from workflows.routing import RoutingWorkflow
 from workflows.schedules import ensure_reconciler, ensure_upkeep
 from workflows.upkeep import UpkeepWorkflow
 
+log = logging.getLogger(__name__)
+
 WORKFLOWS = (
     JourneyWorkflow,
     CampaignWorkflow,
@@ -69,6 +73,7 @@ DEPLOYMENT = "leadstats"  # as Temporal's worker versioning knows us
 GRACE = timedelta(seconds=3)  # for messages that are past the point of no return; `up` kills a worker after four
 # A send activity mostly waits for its connection's rate, and its messages share a bounded number of places.
 CONCURRENT_SENDS = 200
+SCHEDULES_EVERY = timedelta(minutes=1)
 CONCURRENT_RECORDS = 20  # each holds a database connection
 
 
@@ -168,6 +173,20 @@ async def run(settings: Settings) -> None:
         running.push_async_callback(parts.close)
         for each in workers(parts, settings):
             await running.enter_async_context(each)
-        await ensure_upkeep(parts.temporal, settings.task_queue)
-        await ensure_reconciler(parts.temporal, settings.task_queue)
-        await asyncio.Event().wait()
+        await _ensure_schedules(parts.temporal, settings)
+        await _keep_schedules(parts.temporal, settings)
+
+
+async def _ensure_schedules(temporal: Client, settings: Settings) -> None:
+    await ensure_upkeep(temporal, settings.task_queue)
+    await ensure_reconciler(temporal, settings.task_queue)
+
+
+async def _keep_schedules(temporal: Client, settings: Settings) -> None:
+    """Who deletes them in Temporal does not stop what is looked after: they are made again. Never ends."""
+    while True:
+        await asyncio.sleep(SCHEDULES_EVERY.total_seconds())
+        try:
+            await _ensure_schedules(temporal, settings)
+        except RPCError as error:
+            log.warning("the schedules could not be looked at: %s; they are in a minute", error.status.name)

@@ -17,10 +17,12 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflow.v1 import PendingActivityInfo, WorkflowExecutionInfo
 from temporalio.api.workflowservice.v1 import (
+    DescribeScheduleRequest,
     DescribeTaskQueueRequest,
     DescribeWorkflowExecutionRequest,
     DescribeWorkflowExecutionResponse,
     GetWorkflowExecutionHistoryReverseRequest,
+    ListSchedulesRequest,
     ListWorkflowExecutionsRequest,
 )
 from temporalio.client import Client
@@ -109,6 +111,28 @@ class Observer:
         """What has closed under this workflow id."""
         query = f"WorkflowId = '{workflow_id}' AND ExecutionStatus != 'Running'"
         return [each async for page in self._pages(query) for each in page]
+
+    async def schedules(self) -> dict[str, bool]:
+        """Whether each schedule is paused, by its id: one call for each PAGE of them. As visibility has it, which lags a little behind."""
+        found: dict[str, bool] = {}
+        token = b""
+        while True:
+            request = ListSchedulesRequest(namespace=self.client.namespace, maximum_page_size=PAGE, next_page_token=token)
+            answer = await self.client.workflow_service.list_schedules(request, retry=True)
+            found |= {each.schedule_id: each.info.paused for each in answer.schedules}
+            token = answer.next_page_token
+            if not token:
+                return found
+
+    async def schedule_is_paused(self, schedule_id: str) -> bool | None:
+        """As it is now; None: there is no such schedule."""
+        request = DescribeScheduleRequest(namespace=self.client.namespace, schedule_id=schedule_id)
+        try:
+            return (await self.client.workflow_service.describe_schedule(request, retry=True)).schedule.state.paused
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise
 
     async def _pages(self, query: str) -> AsyncIterator[list[Listed]]:
         token = b""

@@ -139,3 +139,8 @@ def without_row(name: str, seen: Examined, rows: int, journey_id: UUID | None) -
 def campaign_failed(name: str, campaign_id: UUID, journey_id: UUID, seen: Examined) -> Sighting:
     """A campaign's own workflow, which begins anew."""
     return Sighting(Kind.WORKFLOW_CLOSED, "workflow", name, {**_closed(seen), "campaign_id": str(campaign_id)}, journey_id)
+
+
+def schedule_stopped(name: str, campaign_id: UUID, journey_id: UUID, why: str) -> Sighting:
+    """A recurring campaign's Temporal schedule, which somebody deleted or paused in Temporal."""
+    return Sighting(Kind.SCHEDULE_STOPPED, "campaign", str(campaign_id), {"schedule_id": name, "why": why}, journey_id)

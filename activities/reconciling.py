@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -23,14 +23,25 @@ from activities.contracts.payload import Scope
 from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
 from activities.missed_words import Known, tell_missed_words
-from activities.observed import GOES_ON, Examined, Listed, Observer
+from activities.observed import GOES_ON, Examined, Listed, Observer, organization_of
 from activities.per_organization import in_each_organization
-from activities.reconciler_rules import TOO_EARLY, Around, Diagnosis, Patience, campaign_failed, in_trouble, of_rows, without_row
+from activities.reconciler_rules import (
+    TOO_EARLY,
+    Around,
+    Diagnosis,
+    Patience,
+    campaign_failed,
+    in_trouble,
+    of_rows,
+    schedule_stopped,
+    without_row,
+)
+from activities.signals import ignoring_absence
 from activities.starting import start_campaign
 from models.domain.findings import Kind, Sighting
 from models.domain.journey import workflow_id
 from models.domain.schedule import read_timing
-from models.store import campaigns, carriers, conservation, findings, untold
+from models.store import campaigns, carriers, conservation, findings, occurrences, untold
 from models.store.carriers import Carried, Late
 from models.store.session import Database, OrganizationSession
 from models.store.untold import Untold
@@ -41,7 +52,14 @@ log = logging.getLogger(__name__)
 EXAMINED_AT_MOST = 200  # workflows of an organization in one round, for each of the two questions; the others in the next rounds
 EXAMINED_AT_ONCE = 8
 GONE = (Kind.WORKFLOW_CLOSED, Kind.ROW_WITHOUT_WORKFLOW)
-LOOKED_FOR = (Kind.OVERDUE_WAKE, Kind.WORKFLOW_TASK_FAILING, Kind.ACTIVITY_FAILING, Kind.WORKFLOW_WITHOUT_ROW, *GONE)
+LOOKED_FOR = (
+    Kind.OVERDUE_WAKE,
+    Kind.WORKFLOW_TASK_FAILING,
+    Kind.ACTIVITY_FAILING,
+    Kind.WORKFLOW_WITHOUT_ROW,
+    Kind.SCHEDULE_STOPPED,
+    *GONE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +77,7 @@ class Landscape:
     journeys: dict[str, Running] = field(default_factory=dict)
     others: dict[str, Running] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
+    schedules: dict[str, bool] = field(default_factory=dict)  # whether each is paused
     journey_ids: dict[UUID | None, UUID | None] = field(default_factory=dict)  # each once, however many workflows bear it
 
     def add(self, listed: Listed) -> None:
@@ -120,14 +139,29 @@ class ReconcilingActivities:
             return await in_each_organization(self.database, "workflows", compare)
 
     async def _compare(self, organization_id: UUID, running: Landscape, observer: Observer) -> Reconciled:
+        await self._make_occurrences(organization_id)
         failed = await self._restart_campaigns(organization_id, running, observer)  # first: their pages may be missing only because of that
         await self._tell_untold(organization_id, running.failing, observer)
         async with self.database.organization(organization_id) as session:
             suspects = await self._suspects(session, running)
         found = await self._look(organization_id, running, suspects, observer)
         found.sightings += failed
+        await self._restore_schedules(organization_id, running.schedules, observer, found)
         async with self.database.organization(organization_id) as session:
             return await self._write(session, suspects, found)
+
+    async def _make_occurrences(self, organization_id: UUID) -> None:
+        """Of recurring campaigns those exist that should by now, whatever became of the workflow that was to make them; those that are
+        late for good are on record. Their workflows are started as those of all campaigns are that are without."""
+        now = utc_now()
+        begun_by = now - self.patience.unstarted
+        async with self.database.organization(organization_id) as session:
+            under_way = await occurrences.recurrent(session, now)
+        suspects = await asyncio.to_thread(lambda: [one.id for one in under_way if one.unmade(begun_by, now)])
+        for campaign_id in suspects:
+            async with self.database.organization(organization_id) as session:
+                if made := await occurrences.make_unmade(session, campaign_id, begun_by, now):
+                    log.warning("reconciler: %d occurrences of campaign %s had not been made, and are", len(made), campaign_id)
 
     async def _restart_campaigns(self, organization_id: UUID, running: Landscape, observer: Observer) -> list[Sighting]:
         """Those that are not over, and whose workflow was closed in another way than completed. What failed may fail again and again, for a
@@ -144,6 +178,30 @@ class ReconcilingActivities:
             if await start_campaign(self.temporal, self.task_queue, scope, scheduled=read_timing(one.schedule).waits):
                 log.warning("reconciler: campaign %s was without its workflow, which begins anew", one.id)
         return failed
+
+    async def _restore_schedules(self, organization_id: UUID, listed: Mapping[str, bool], observer: Observer, found: Found) -> None:
+        """Of recurring campaigns: one that is paused goes on, for what it opens is paused with the campaign; one that is missing is made by
+        upkeep. Temporal forgets by itself those that are at their end."""
+        now = utc_now()
+        async with self.database.organization(organization_id) as session:
+            under_way = await campaigns.recurring(session, now - self.patience.unstarted)
+        names = {workflow_id.campaign(organization_id, one.id): one for one in under_way}
+        suspects = {name: one for name, one in names.items() if listed.get(name, True) and not one.has_ended(now)}
+        chosen = _chosen(suspects, ())
+        found.keep |= {str(suspects[name].id) for name in suspects.keys() - set(chosen)}
+        for name in chosen:
+            one, paused = suspects[name], await observer.schedule_is_paused(name)
+            if paused is False:
+                continue  # the list was behind
+            if paused:
+                with ignoring_absence():
+                    await self.temporal.get_schedule_handle(name).unpause(note="pause the campaign, not its schedule")
+            else:
+                async with self.database.organization(organization_id) as session:
+                    if not await campaigns.unplan(session, one.id):
+                        continue  # its cancellation deleted it
+            log.warning("reconciler: the schedule of campaign %s was %s", one.id, "paused" if paused else "missing")
+            found.sightings.append(schedule_stopped(name, one.id, one.journey_id, "paused" if paused else "deleted"))
 
     async def _tell_untold(self, organization_id: UUID, failing: Set[str], observer: Observer) -> None:
         """Runs that have not heard of a resumption, or that their campaign or journey was cancelled, hear it, unless somebody is at it.
@@ -289,6 +347,9 @@ async def _landscapes(observer: Observer) -> dict[UUID, Landscape]:
             log.error("reconciler: the tasks of workflow %s fail", listed.workflow_id)
         else:
             found[listed.organization_id].failing.add(listed.workflow_id)
+    for name, paused in (await observer.schedules()).items():
+        if (organization_id := organization_of(name)) is not None:
+            found[organization_id].schedules[name] = paused
     return found
 
 

@@ -2,7 +2,7 @@
 are missing. No workflow is asked, but for the last."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,8 +18,9 @@ from activities.reconciler_rules import Patience
 from models.domain.conservation import Balance
 from models.domain.findings import SPANS, Kind, Severity, Sighting, Span, fell_to_nothing
 from models.domain.journey.run import Phase
-from models.store import carriers, conservation, findings, stranded_waits, volumes
+from models.store import carriers, conservation, findings, occurrences, stranded_waits, volumes
 from models.store.ids import first_id
+from models.store.occurrences import Missed
 from models.store.session import Database, OrganizationSession
 from models.store.stranded_waits import Stranded
 from models.store.volumes import Volume
@@ -28,6 +29,7 @@ from models.tables.findings import OrganizationCheck
 
 SILENT = timedelta(days=30)
 VOLUMES_EVERY = timedelta(minutes=10)  # they fall by hours; counting them reads the rows of those hours
+TIMES_SHOWN = 10  # of the occurrences that a campaign has missed, the last ones
 HISTORIES_AT_MOST = 100  # workflows of an organization whose archive is looked for in one round
 
 
@@ -57,8 +59,8 @@ class RecordsActivities:
         missing = await self._missing_histories(organization_id)
         async with self.database.organization(organization_id) as session:
             check = await conservation.last_check(session)
-            looked_for = {Kind.WAIT_WITHOUT_EVENT}
-            sightings = await self._stranded(session)
+            looked_for = {Kind.WAIT_WITHOUT_EVENT, Kind.OCCURRENCE_MISSED}
+            sightings = await self._stranded(session) + [_missed(one) for one in await occurrences.missed(session, utc_now())]
             if check is None or check.volumes_at is None or utc_now() - check.volumes_at >= VOLUMES_EVERY:
                 looked_for.add(Kind.VOLUME_FELL)
                 sightings += await _fallen(session)
@@ -150,6 +152,12 @@ def _unheard(one: Stranded) -> Sighting:
 def _at_step(one: Stranded, details: dict[str, Any], severity: Severity) -> Sighting:
     subject = f"{one.version_id}/{one.step_id}"
     return Sighting(Kind.WAIT_WITHOUT_EVENT, "step", subject, details, one.journey_id, one.runs, severity)
+
+
+def _missed(one: Missed) -> Sighting:
+    due = [each.astimezone(UTC).isoformat() for each in one.nominal_at[-TIMES_SHOWN:]]
+    details = {"occurrences": len(one.nominal_at), "nominal_at": due}
+    return Sighting(Kind.OCCURRENCE_MISSED, "campaign", str(one.campaign_id), details, one.journey_id)
 
 
 def _unbalanced(session: OrganizationSession, found: Balance) -> list[Sighting]:

@@ -30,7 +30,7 @@ from models.store.selection import AudienceQuery
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
 from models.tables.journeys import Campaign, Journey, JourneyVersion
-from workflows.schedules import first_days, recurring, recurring_id
+from workflows.schedules import DAWN, first_days, recurring, recurring_id
 
 OnError = Literal["park", "pause", "skip"]
 LOOK = timedelta(seconds=30)  # how long finding out who fits may take
@@ -252,7 +252,9 @@ async def _create_schedule(services: Services, campaign: Campaign) -> None:
     assert isinstance(timing.schedule, Recurring)
     queue = services.settings.task_queue
     wanted = recurring(_reference(campaign), timing.schedule, campaign.created_at, queue, _found_by(campaign))
-    await temporal.create_schedule(services, recurring_id(campaign.organization_id, campaign.id), wanted, first_days(campaign.created_at))
+    is_new = utc_now() - campaign.created_at < DAWN  # of a schedule that is made again the reconciler makes what it has missed
+    backfill = [first_days(campaign.created_at)] if is_new else []
+    await temporal.create_schedule(services, recurring_id(campaign.organization_id, campaign.id), wanted, backfill)
     async with services.database.organization(campaign.organization_id) as session:
         await campaigns.planned(session, campaign.id)
 

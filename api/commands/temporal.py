@@ -1,7 +1,7 @@
 """Words to Temporal, each bounded in time. A word that was not answered may still have been heard: it is repeated, not undone."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from uuid import UUID, uuid5
@@ -51,15 +51,15 @@ async def start(
         return await starting.start_once(services.temporal, queue, workflow, argument, name, found_by, PATIENCE, restarts=restarts)
 
 
-async def create_schedule(services: Services, name: str, schedule: Schedule, backfill: ScheduleBackfill) -> None:
-    """The schedule exists, and has acted for the time of `backfill`: creating it a second time changes nothing.
+async def create_schedule(services: Services, name: str, schedule: Schedule, backfill: Sequence[ScheduleBackfill]) -> None:
+    """The schedule exists, and has acted for the times of `backfill`: creating it a second time changes nothing.
 
     Raises:
         Unavailable: Temporal did not answer; the schedule may exist all the same, and the creation may be repeated.
     """
     async with _answering():
         with suppress(ScheduleAlreadyRunningError):
-            await services.temporal.create_schedule(name, schedule, backfill=[backfill], rpc_timeout=PATIENCE)
+            await services.temporal.create_schedule(name, schedule, backfill=backfill, rpc_timeout=PATIENCE)
 
 
 async def control_all(services: Services, control: Control, found_by: TypedSearchAttributes) -> None:

@@ -22,6 +22,8 @@ class Kind(StrEnum):
     VOLUME_FELL = "volume_fell"
     CONSERVATION = "conservation"
     HISTORY_MISSING = "history_missing"
+    OCCURRENCE_MISSED = "occurrence_missed"
+    SCHEDULE_STOPPED = "schedule_stopped"
 
 
 class Severity(StrEnum):
@@ -34,7 +36,7 @@ class Sighting:
     """A trouble as it was just seen. (kind, subject_id) identifies it among those that are open."""
 
     kind: Kind
-    subject_kind: str  # workflow | step | journey | organization
+    subject_kind: str  # workflow | step | journey | campaign | organization
     subject_id: str
     details: Mapping[str, Any] = field(default_factory=dict)
     journey_id: UUID | None = None
@@ -289,6 +291,39 @@ def _history_action(seen: Sighting) -> str:
     )
 
 
+def _missed_cause(seen: Sighting) -> str:
+    told = seen.details
+    count = int(told.get("occurrences", 1))
+    what = "An occurrence" if count == 1 else f"{count} occurrences"
+    last = max(told.get("nominal_at", ()), default=None)
+    return (
+        f"{what} of a recurring campaign did not take place, the last one due at {_at(last)}: nobody started "
+        f"{('them', 'it')[count == 1]} in time. Everything was down, or what was to start {('them', 'it')[count == 1]} was ended by hand."
+    )
+
+
+def _missed_action(seen: Sighting) -> str:
+    return (
+        "Nobody was sent anything, and nothing is sent late. To send it all the same, launch a campaign for one time "
+        f"(POST /v1/campaigns, with what GET /v1/campaigns/{seen.subject_id} says). What is due from now on takes place. This is resolved "
+        "a week after the occurrence, or when the campaign is cancelled."
+    )
+
+
+def _schedule_cause(seen: Sighting) -> str:
+    what = "paused" if seen.details.get("why") == "paused" else "deleted"
+    return f"The Temporal schedule {seen.details.get('schedule_id')}, which opens the days of a recurring campaign, was {what} in Temporal."
+
+
+def _schedule_action(seen: Sighting) -> str:
+    campaign = f"/v1/campaigns/{seen.subject_id}"
+    return (
+        "Nothing: it is made, or goes on, within two minutes by itself (that of a paused campaign, when it is resumed), and what it "
+        f"did not make meanwhile is made. To stop the campaign, pause it (PUT {campaign}/pause) or cancel it "
+        f"(PUT {campaign}/cancellation)."
+    )
+
+
 _Words = Callable[[Sighting], str]
 _WORDS: Mapping[Kind, tuple[_Words, _Words]] = {
     Kind.OVERDUE_WAKE: (_overdue_cause, _overdue_action),
@@ -301,6 +336,8 @@ _WORDS: Mapping[Kind, tuple[_Words, _Words]] = {
     Kind.VOLUME_FELL: (_volume_cause, _volume_action),
     Kind.CONSERVATION: (_conservation_cause, _conservation_action),
     Kind.HISTORY_MISSING: (_history_cause, _history_action),
+    Kind.OCCURRENCE_MISSED: (_missed_cause, _missed_action),
+    Kind.SCHEDULE_STOPPED: (_schedule_cause, _schedule_action),
 }
 
 

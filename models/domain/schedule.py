@@ -121,6 +121,13 @@ class Recurring(_Schedule):
         found = takewhile(lambda each: each.astimezone(zone).date() <= day, self.next_after(before, launched_at))
         return [each for each in found if each.astimezone(zone).date() == day]
 
+    def opened(self, after: datetime, by: datetime, launched_at: datetime) -> list[datetime]:
+        """The moments later than `after` of a campaign launched at `launched_at`, on days that had begun by `by` on the clock of
+        `dawn_offset`: what should have been made by then."""
+        last = (by.astimezone(UTC) + timedelta(hours=self.dawn_offset(launched_at))).date()
+        zone = self.clock
+        return list(takewhile(lambda each: each.astimezone(zone).date() <= last, self.next_after(after, launched_at)))
+
     def dawn_offset(self, launched_at: datetime) -> int:
         """Whole hours from UTC of a clock on which each day begins before it does in the zone: so early its occurrences are made."""
         zone = self.clock

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,7 +11,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col
 
 from models.domain.errors import NotFound
-from models.domain.schedule import Timing, stored
+from models.domain.schedule import Recurring as RecurringSchedule
+from models.domain.schedule import Timing, read_timing, stored
 from models.store.selection import Selection
 from models.store.session import OrganizationSession
 from models.tables.contacts import Segment
@@ -165,6 +166,35 @@ async def unfinished(session: OrganizationSession) -> list[Unfinished]:
     query = """SELECT id, journey_id, version_id, schedule FROM campaigns
                WHERE organization_id = :o AND finished_at IS NULL AND schedule #>> '{schedule,kind}' IS DISTINCT FROM 'recurring'"""
     return [Unfinished(*row) for row in await session.execute(text(query), {"o": session.organization_id})]
+
+
+@dataclass(frozen=True, slots=True)
+class Recurring:
+    id: UUID
+    journey_id: UUID
+    schedule: dict[str, Any]
+    created_at: datetime
+
+    def has_ended(self, now: datetime) -> bool:
+        """Its rule is at its end: nothing is due after `now`."""
+        schedule = read_timing(self.schedule).schedule
+        end = schedule.ends_at(self.created_at) if isinstance(schedule, RecurringSchedule) else None
+        return end is not None and end <= now
+
+
+async def recurring(session: OrganizationSession, launched_before: datetime) -> list[Recurring]:
+    """The recurring campaigns that are not over, paused ones too: each has a Temporal schedule."""
+    query = """SELECT id, journey_id, schedule, created_at FROM campaigns
+               WHERE organization_id = :o AND finished_at IS NULL AND cancelled_at IS NULL AND created_at < :before
+                 AND schedule #>> '{schedule,kind}' = 'recurring'"""
+    return [Recurring(*row) for row in await session.execute(text(query), {"o": session.organization_id, "before": launched_before})]
+
+
+async def unplan(session: OrganizationSession, campaign_id: UUID) -> bool:
+    """Its Temporal schedule does not exist, so that upkeep makes it; false: the campaign is over. Safe to repeat."""
+    over = col(Campaign.finished_at).is_not(None) | col(Campaign.cancelled_at).is_not(None)
+    statement = update(Campaign).where(_mine(session), col(Campaign.id) == campaign_id, ~over).values(planned_at=None)
+    return (await session.execute(statement.returning(col(Campaign.id)))).first() is not None
 
 
 async def planned(session: OrganizationSession, campaign_id: UUID) -> Campaign:

@@ -1,8 +1,9 @@
 """A recurring campaign's occurrences: each is a campaign of its own, whose parent it is."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import select, text
@@ -18,6 +19,7 @@ from models.store.session import OrganizationSession
 from models.tables.base import new_id
 from models.tables.journeys import Campaign, JourneyVersion
 
+LOOKED_BACK: Final = timedelta(days=7)  # for occurrences that nobody has made
 PAUSED: Final = "campaign_paused"
 ARCHIVED: Final = "journey_archived"
 _COMPLETE = text(
@@ -46,25 +48,63 @@ async def make(session: OrganizationSession, parent_id: UUID, scheduled_at: date
         NotFound: no such campaign.
     """
     parent = await _locked(session, parent_id)
-    timing = read_timing(parent.schedule)
-    assert isinstance(timing.schedule, Recurring)
+    schedule = _recurring(parent.schedule)
     if parent.cancelled_at is not None:
         return []
-    day = timing.schedule.day_of(scheduled_at, parent.created_at)
+    day = schedule.day_of(scheduled_at, parent.created_at)
+    return await _make(session, parent, schedule, schedule.on(day, parent.created_at), now)
+
+
+async def _make(
+    session: OrganizationSession, parent: Campaign, schedule: Recurring, moments: Sequence[datetime], now: datetime
+) -> list[Campaign]:
+    """Those of the moments that may take place are campaigns, and of these the unfinished ones are answered; the others are on record."""
     made, entries = [], []
-    for nominal_at in timing.schedule.on(day, parent.created_at):
-        reason = await _why_not(session, parent, nominal_at, now - timing.schedule.missed_after)
+    there, told = await _there(session, parent.id, moments), await _on_record(session, parent.id)
+    for nominal_at in moments:
+        if nominal_at in there:
+            made += [there[nominal_at]] if there[nominal_at].finished_at is None else []
+            continue
+        reason = await _why_not(session, parent, nominal_at, now - schedule.missed_after)
         if reason is None:
-            occurrence = Timing(schedule=timing.schedule.occurrence(nominal_at), spread=timing.spread)
-            campaign, new = await _find_or_make(session, parent, occurrence, nominal_at)
-            made.append(campaign)
-            entries += [_launched(campaign)] if new else []
-        else:
-            entries.append(skipped(parent_id, nominal_at, reason))
+            occurrence = Timing(schedule=schedule.occurrence(nominal_at), spread=read_timing(parent.schedule).spread)
+            made.append(await _add(session, parent, occurrence, nominal_at))
+            entries.append(_launched(made[-1]))
+        elif nominal_at not in told:
+            entries.append(skipped(parent.id, nominal_at, reason))
     if not made and await _is_over(session, parent, now):
-        entries.append(_completed(parent_id))
+        entries.append(_completed(parent.id))
     await audit.append(session, entries)
     return made
+
+
+def _recurring(stored_schedule: Mapping[str, Any] | None) -> Recurring:
+    schedule = read_timing(stored_schedule).schedule
+    assert isinstance(schedule, Recurring)
+    return schedule
+
+
+async def _there(session: OrganizationSession, parent_id: UUID, moments: Sequence[datetime]) -> dict[datetime, Campaign]:
+    """The occurrences that have been made, by their nominal times."""
+    query = select(Campaign).where(
+        col(Campaign.organization_id) == session.organization_id,
+        col(Campaign.parent_id) == parent_id,
+        col(Campaign.nominal_at).in_(moments),
+    )
+    return {one.nominal_at: one for one in await session.scalars(query) if one.nominal_at is not None}
+
+
+_TOLD = text(
+    """
+    SELECT CAST(details ->> 'nominal_at' AS timestamptz) FROM audit_entries
+    WHERE organization_id = :o AND subject_kind = 'campaign' AND subject_id = :id AND action = 'campaign.occurrence_skipped'
+    """
+)
+
+
+async def _on_record(session: OrganizationSession, parent_id: UUID) -> set[datetime]:
+    """When the occurrences were due of which the record says that they do not take place."""
+    return set((await session.scalars(_TOLD, {"o": session.organization_id, "id": str(parent_id)})).all())
 
 
 def _launched(campaign: Campaign) -> NewEntry:
@@ -107,8 +147,8 @@ async def _why_not(session: OrganizationSession, parent: Campaign, nominal_at: d
     return "journey_ended" if Definition.model_validate(definition).has_ended(nominal_at) else None
 
 
-async def _find_or_make(session: OrganizationSession, parent: Campaign, timing: Timing, nominal_at: datetime) -> tuple[Campaign, bool]:
-    """The occurrence, and whether it is new."""
+async def _add(session: OrganizationSession, parent: Campaign, timing: Timing, nominal_at: datetime) -> Campaign:
+    """The occurrence. The parent is locked, so nobody else makes it meanwhile."""
     values = {
         "id": new_id(),
         "organization_id": session.organization_id,
@@ -127,15 +167,87 @@ async def _find_or_make(session: OrganizationSession, parent: Campaign, timing: 
         "paused_at": parent.paused_at,  # by which a resume knows it
         "created_by": parent.created_by,
     }
-    made = (await session.scalars(insert(Campaign).values(**values).on_conflict_do_nothing().returning(Campaign))).one_or_none()
-    if made is not None:
-        return made, True
-    query = select(Campaign).where(
-        col(Campaign.organization_id) == session.organization_id,
-        col(Campaign.parent_id) == parent.id,
-        col(Campaign.nominal_at) == nominal_at,
-    )
-    return (await session.scalars(query)).one(), False
+    return (await session.scalars(insert(Campaign).values(**values).returning(Campaign))).one()
+
+
+_RECURRING = text(
+    """
+    SELECT p.id, p.schedule, p.created_at, ARRAY(SELECT c.nominal_at FROM campaigns c
+      WHERE c.organization_id = :o AND c.parent_id = p.id AND c.nominal_at > CAST(:since AS timestamptz)) AS made
+    FROM campaigns p JOIN journeys j ON j.organization_id = :o AND j.id = p.journey_id
+    WHERE p.organization_id = :o AND p.schedule #>> '{schedule,kind}' = 'recurring' AND p.finished_at IS NULL
+      AND p.cancelled_at IS NULL AND p.paused_at IS NULL AND j.archived_at IS NULL AND (CAST(:id AS uuid) IS NULL OR p.id = :id)
+    """
+)
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """A recurring campaign under way, and the nominal times of its occurrences that have been made of late."""
+
+    id: UUID
+    schedule: Mapping[str, Any]
+    created_at: datetime
+    made: Sequence[datetime]
+
+    def unmade(self, begun_by: datetime, now: datetime) -> list[datetime]:
+        """When the occurrences of the days that had begun by `begun_by` are, or were, due that nobody has made; those of more than
+        `LOOKED_BACK` ago are forgotten, and what was due while the campaign stood still does not take place."""
+        if self.created_at > begun_by:
+            return []  # what starts it may still be on its way
+        timing = read_timing(self.schedule)
+        since = max(now - LOOKED_BACK, timing.void_until or now - LOOKED_BACK)
+        found = _recurring(self.schedule).opened(since, begun_by, self.created_at)
+        return [each for each in found if each not in self.made]
+
+
+async def recurrent(session: OrganizationSession, now: datetime, campaign_id: UUID | None = None) -> list[Recurrent]:
+    """The recurring campaigns under way, or the one. None is under way that is paused or whose journey is archived: whatever was due then
+    does not take place."""
+    wanted = {"o": session.organization_id, "since": now - LOOKED_BACK, "id": campaign_id}
+    return [Recurrent(*row) for row in await session.execute(_RECURRING, wanted)]
+
+
+async def make_unmade(session: OrganizationSession, parent_id: UUID, begun_by: datetime, now: datetime) -> list[Campaign]:
+    """What nobody has made of the days that had begun by `begun_by` exists, as by `make`, or is on record. Whoever was to make it, a
+    workflow of Temporal's schedule, may still come: it finds what is there. Safe to repeat. Appends to the audit chain: call it last in a
+    transaction."""
+    unmade = [each for one in await recurrent(session, now, parent_id) for each in one.unmade(begun_by, now)]
+    told = await _on_record(session, parent_id) if unmade else set()
+    moments = [each for each in unmade if each not in told]
+    if not moments:
+        return []
+    parent = await _locked(session, parent_id)
+    stands = parent.cancelled_at is not None or parent.paused_at is not None
+    return [] if stands else await _make(session, parent, _recurring(parent.schedule), moments, now)
+
+
+_MISSED = text(
+    """
+    SELECT c.id, c.journey_id, array_agg(a.nominal_at ORDER BY a.nominal_at) AS nominal_at
+    FROM campaigns c CROSS JOIN LATERAL (
+      SELECT CAST(e.details ->> 'nominal_at' AS timestamptz) AS nominal_at FROM audit_entries e
+      WHERE e.organization_id = :o AND e.subject_kind = 'campaign' AND e.subject_id = CAST(c.id AS text)
+        AND e.action = 'campaign.occurrence_skipped' AND e.details ->> 'reason' = 'missed') a
+    WHERE c.organization_id = :o AND c.schedule #>> '{schedule,kind}' = 'recurring' AND c.cancelled_at IS NULL
+      AND (c.finished_at IS NULL OR c.finished_at > CAST(:since AS timestamptz)) AND a.nominal_at > CAST(:since AS timestamptz)
+    GROUP BY c.id, c.journey_id
+    """
+)
+
+
+@dataclass(frozen=True)
+class Missed:
+    """Occurrences that were left out because they could not be started in time, and when they were due."""
+
+    campaign_id: UUID
+    journey_id: UUID
+    nominal_at: Sequence[datetime]
+
+
+async def missed(session: OrganizationSession, now: datetime) -> list[Missed]:
+    """Those that were due within `LOOKED_BACK`, of each recurring campaign that has not been cancelled."""
+    return [Missed(*row) for row in await session.execute(_MISSED, {"o": session.organization_id, "since": now - LOOKED_BACK})]
 
 
 async def _is_over(session: OrganizationSession, parent: Campaign, after: datetime) -> bool:

@@ -561,6 +561,56 @@ async def test_what_was_missed_for_more_than_an_hour_is_left_out(world: World) -
     assert len(await make(world, DAWN + timedelta(days=1), NOW + timedelta(days=1, minutes=59))) == 2
 
 
+async def make_unmade(world: World, now: datetime) -> list[UUID]:
+    async with world.database.organization(world.organization_id) as session:
+        return [one.id for one in await occurrences.make_unmade(session, cast(UUID, world.campaign_id), now, now)]
+
+
+async def test_an_occurrence_that_nobody_made_is_made_once(world: World) -> None:
+    """Its day's workflow was ended before it did; should it come all the same, it finds what is there."""
+    await recurring(world, begins_at=NOW)
+    assert await make_unmade(world, DAWN - timedelta(seconds=1)) == []  # its day has not begun
+    morning = NOW + timedelta(minutes=30)
+    made = await make_unmade(world, morning)
+    assert [child["nominal_at"] for child in await children(world)] == [NOW, NOW + timedelta(hours=8)]
+    assert await make_unmade(world, morning) == [] and await make(world, now=morning) == made
+    await world.sql("UPDATE campaigns SET finished_at = now(), status = 'completed' WHERE parent_id = :id", id=world.campaign_id)
+    assert await make(world, now=NOW + timedelta(days=1)) == []  # and does not say that what took place was missed
+    assert await skips(world) == [] and await world.actions("campaign.") == ["campaign.launched"] * 2
+
+
+async def test_an_occurrence_that_nobody_made_in_time_is_on_record_once(world: World) -> None:
+    await recurring(world, begins_at=NOW)
+    late = NOW + timedelta(hours=2)
+    assert len(await make_unmade(world, late)) == 1 and await make_unmade(world, late) == []
+    assert len(await make(world, now=late)) == 1 and await skips(world) == ["missed"]
+    async with world.database.organization(world.organization_id) as session:
+        found = [(one.campaign_id, list(one.nominal_at)) for one in await occurrences.missed(session, late)]
+        assert await occurrences.missed(session, NOW + timedelta(days=7)) == []
+    assert found == [(world.campaign_id, [NOW])]
+    await world.sql("UPDATE campaigns SET cancelled_at = now() WHERE id = :id", id=world.campaign_id)
+    async with world.database.organization(world.organization_id) as session:
+        assert await occurrences.missed(session, late) == []
+
+
+@pytest.mark.parametrize("stands", ["paused_at", "cancelled_at", "finished_at"])
+async def test_nothing_is_made_up_for_of_a_campaign_that_stands_still(world: World, stands: str) -> None:
+    await recurring(world, begins_at=NOW)
+    await world.sql(f"UPDATE campaigns SET {stands} = now() WHERE id = :id", id=world.campaign_id)
+    assert await make_unmade(world, NOW) == []
+
+
+async def test_nothing_is_made_up_for_that_was_due_while_the_campaign_or_its_journey_stood_still(world: World) -> None:
+    await recurring(world, begins_at=NOW)
+    await world.sql("UPDATE journeys SET archived_at = now()")
+    assert await make_unmade(world, NOW) == []
+    await world.sql("UPDATE journeys SET archived_at = NULL")
+    async with world.database.organization(world.organization_id) as session:
+        await occurrences.void(session, cast(UUID, world.campaign_id), NOW)
+    await make_unmade(world, NOW)
+    assert [child["nominal_at"] for child in await children(world)] == [NOW + timedelta(hours=8)] and await skips(world) == []
+
+
 async def test_an_occurrence_that_is_due_while_its_campaign_is_paused_does_not_take_place(world: World) -> None:
     await people(world, [None])
     await recurring(world)

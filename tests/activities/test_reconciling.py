@@ -37,6 +37,9 @@ class Lists:
     async def failing(self) -> list[Listed]:
         return [listed("upkeep", None, None)]
 
+    async def schedules(self) -> dict[str, bool]:
+        return {"upkeep": False}
+
 
 def listed(name: str, organization_id: UUID | None, journey_id: UUID | None) -> Listed:
     return Listed(name, str(new_id()), JOURNEY_WORKFLOW, RUNNING, organization_id, journey_id, utc_now(), None)

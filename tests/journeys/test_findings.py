@@ -4,7 +4,7 @@ cause and what to do; when the trouble is gone, the finding is resolved by itsel
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ import pytest_asyncio
 from sqlalchemy import text
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import Worker
 
@@ -21,6 +21,7 @@ from activities.contracts.campaign import CampaignRef
 from activities.contracts.control import Control, ControlledKind
 from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.contracts.payload import Scope
+from api.commands import campaigns
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition, WaitStep
 from models.domain.journey.run import RunState
@@ -32,6 +33,7 @@ from tests.journeys.organization import Document, Organization
 from tests.journeys.reconciler import HASTE, Reconciler, as_owner, reconciler, starting_on
 from tests.journeys.test_operating import carry_out
 from worker import Parts
+from workflows.schedules import recurring_id
 
 LONG: Document = {"pause": {"kind": "wait", "duration": "P30D", "next": None}}
 FOR_EVER: Document = {"until": {"kind": "wait_for", "events": [{"event": "never_sent", "next": None}]}}
@@ -315,6 +317,67 @@ async def test_a_campaign_whose_workflow_was_terminated_goes_on_and_starts_nobod
     assert (done["progress"]["done"], ended["progress"]["runs"]) == (4, {"cancelled": 4})
     assert told == [["entered", "waiting", "cancelled"]] * 4
     assert await acme.every("/findings") == []
+
+
+@pytest.mark.parametrize("hours", [1.5, -2], ids=["in time", "too late"])
+async def test_an_occurrence_whose_workflow_was_terminated_before_it_made_it(
+    stack: Stack, acme: Organization, looking: Reconciler, hours: float
+) -> None:
+    """In time it takes place; too late, a finding says that nobody was sent anything."""
+    due = (utc_now() + timedelta(hours=hours)).replace(second=0, microsecond=0)
+    rule = f"FREQ=DAILY;BYHOUR={due.hour};BYMINUTE={due.minute};COUNT=1"
+    with stack.temporal.with_time_skipping_disabled():
+        schedule = {"kind": "recurring", "rule": rule, "zone": "UTC", "begins_at": due.isoformat()}
+        if hours < 0:  # launched in time, and then forgotten
+            schedule["begins_at"] = (due + timedelta(days=9)).isoformat()
+        parent = await acme.launch(await acme.publish("pause", LONG), schedule=schedule)
+        if hours < 0:
+            begun = """UPDATE campaigns SET created_at = created_at - interval '1 day',
+                         schedule = jsonb_set(schedule, '{schedule,begins_at}', to_jsonb(CAST(:due AS text))) WHERE id = :id"""
+            await sql(stack, acme, begun, id=parent, due=due.isoformat())
+        else:  # nobody works yet
+            name = f"{recurring_id(UUID(str(acme.id)), UUID(parent))}-"
+            await acme.until(lambda: terminate_all(stack, name), lambda found: found["terminated"] > 0)
+            await sql(stack, acme, "UPDATE campaigns SET created_at = created_at - interval '1 minute' WHERE id = :id", id=parent)
+        for _ in range(2):
+            await looking.look()
+        made = await acme.every("/campaigns", parent_id=parent)
+        assert [datetime.fromisoformat(one["nominal_at"]) for one in made] == ([due] if hours > 0 else [])
+    if hours < 0:
+        found = await looking.finding(acme, "occurrence_missed")
+        assert found["subject"] == {"kind": "campaign", "id": parent} and found["details"]["nominal_at"] == [due.isoformat()]
+        assert len(await acme.every("/audit-entries", action="campaign.occurrence_skipped", subject_id=parent)) == 1
+        return
+    own = stack.temporal.client.get_workflow_handle(workflow_id.campaign(UUID(str(acme.id)), UUID(made[0]["id"])))
+    assert (await own.describe()).status is WorkflowExecutionStatus.RUNNING  # until it is due
+
+
+@pytest.mark.parametrize("what", ["delete", "pause"])
+async def test_a_schedule_that_was_stopped_in_temporal_goes_on(stack: Stack, acme: Organization, looking: Reconciler, what: str) -> None:
+    begins_at = (utc_now() + timedelta(days=10)).isoformat()
+    rule = {"kind": "recurring", "rule": "FREQ=DAILY;BYHOUR=9", "zone": "UTC", "begins_at": begins_at}
+    with stack.temporal.with_time_skipping_disabled():
+        parent = await acme.launch(await acme.publish("pause", LONG), schedule=rule)
+        await looking.none(acme, "schedule_stopped")
+        schedule = stack.temporal.client.get_schedule_handle(recurring_id(UUID(str(acme.id)), UUID(parent)))
+        before = (await schedule.describe()).schedule
+        await (schedule.delete() if what == "delete" else schedule.pause(note="by mistake"))
+        found = await looking.finding(acme, "schedule_stopped")
+        assert found["subject"] == {"kind": "campaign", "id": parent} and f"was {what}d in Temporal" in found["cause"]
+        await campaigns.start_missing_workflows(stack.services, UUID(str(acme.id)), lambda: None)  # as upkeep does each minute
+        await looking.finding(acme, "schedule_stopped", open=False)
+        after = (await schedule.describe()).schedule
+    assert not after.state.paused and after.spec == before.spec
+    await acme.call("PUT", f"/campaigns/{parent}/cancellation")
+
+
+async def terminate_all(stack: Stack, prefix: str) -> Document:
+    """How many workflows ran whose ids begin so."""
+    client, count = stack.temporal.client, 0
+    async for one in client.list_workflows(f"WorkflowId STARTS_WITH '{prefix}' AND ExecutionStatus = 'Running'"):
+        await client.get_workflow_handle(one.id).terminate(reason="by mistake")
+        count += 1
+    return {"terminated": count}
 
 
 @pytest.mark.parametrize("taken", [False, True])

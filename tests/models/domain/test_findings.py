@@ -37,6 +37,9 @@ SEEN: list[tuple[Kind, dict[str, Any], str, str]] = [
     (Kind.CONSERVATION, {"difference": 1, "entered": 2000, "present": 1999}, "2,000 runs entered", "audit verify"),
     (Kind.CONSERVATION, {"deliveries_difference": 1, "accepted_recorded": 5, "accepted": 4}, "5 deliveries were accepted", "backup"),
     (Kind.HISTORY_MISSING, {}, "Temporal has forgotten it", "retention"),
+    (Kind.OCCURRENCE_MISSED, {"occurrences": 2, "nominal_at": [AT]}, "last one due at 25 Nov 2026 12:00:00 UTC", "GET /v1/campaigns/x"),
+    (Kind.SCHEDULE_STOPPED, {"schedule_id": "s", "why": "paused"}, "was paused in Temporal", "PUT /v1/campaigns/x/pause"),
+    (Kind.SCHEDULE_STOPPED, {"schedule_id": "s", "why": "deleted"}, "schedule s, which", "by itself"),
 ]
 
 
