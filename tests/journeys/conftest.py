@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from httpx2 import ASGITransport, AsyncClient
+from temporalio.client import WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 
 from api.commands import temporal
@@ -49,6 +52,14 @@ class Stack:
             timeout=60,
         )
         return Organization(created.organization_id, client, self.temporal.with_time_skipping_disabled)
+
+    async def forward(self, handle: WorkflowHandle[Any, Any], by: timedelta | None = None) -> None:
+        """The workflow's clock has gone on by so much, or to its end. One that may be over by now stays so."""
+        try:
+            await self.temporal.fast_forward(handle, by)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
 
     @asynccontextmanager
     async def working(self, contacts: int = 0) -> AsyncIterator[None]:

@@ -54,9 +54,9 @@ async def people(acme: Organization, topic: str, zones: Mapping[str, str | None]
 
 
 async def to(stack: Stack, acme: Organization, campaign_id: str, moment: datetime) -> None:
-    """The campaign's workflow has lived until the moment."""
+    """The campaign's workflow has lived until the moment, or is over."""
     handle = stack.temporal.client.get_workflow_handle(workflow_id.campaign(acme.id, UUID(campaign_id)))
-    await stack.temporal.fast_forward(handle, moment - utc_now())
+    await stack.forward(handle, moment - utc_now())
 
 
 async def sent_at(acme: Organization, campaign_id: str) -> dict[str, list[datetime]]:

@@ -75,7 +75,7 @@ async def travelled(stack: Stack, acme: Organization, run: str, script: Sequence
         await acme.post("/events", event)
         await all_routed(acme)
         await acme.until(lambda: acme.run(run), lambda found: found["step_id"] != "opened" or found["finished_at"] is not None)
-    await stack.temporal.fast_forward(handle)
+    await stack.forward(handle)
     await acme.until_run(run, "completed", "exited")
 
 

@@ -294,27 +294,27 @@ def resumption(spread: timedelta | None) -> Control:
 
 
 async def test_a_spread_resumption_survives_a_second_pause_and_the_last_word_decides(server: WorkflowEnvironment, fakes: Fakes) -> None:
-    runs = some_runs(12)
+    runs = some_runs(40)
     pause = resumption(None).model_copy(update={"command": "pause"})
     async with working(server, fakes) as queue:
         with server.with_time_skipping_disabled():
             handle = await start(server, queue, runs, held_by=["journey"])
-            await until(lambda: list(fakes.phases().values()).count("paused") == 12)
+            await until(lambda: list(fakes.phases().values()).count("paused") == 40)
             await handle.signal("control", resumption(timedelta(days=1)))
-            await until(lambda: list(fakes.phases().values()).count("active") == 12)
-        await server.fast_forward(handle, timedelta(hours=12))  # that nobody's moment is in either half happens once in 2,000 times
+            await until(lambda: "paused" not in fakes.phases().values())  # somebody's moment may be now
+        await server.fast_forward(handle, timedelta(hours=12))  # somebody's moment is in either half, but for one time in 2**39
         with server.with_time_skipping_disabled():
             await until(lambda: len(fakes.sent) > 0)
             await handle.signal("control", pause)
-            await until(lambda: list(fakes.phases().values()).count("paused") == 12)
+            await until(lambda: list(fakes.phases().values()).count("paused") == 40)
             early = len(fakes.sent)
         await server.fast_forward(handle, timedelta(days=2))  # every moment has passed; all are paused
-        assert 0 < early < 12 and len(fakes.sent) == early
+        assert 0 < early < 40 and len(fakes.sent) == early
         await handle.signal("control", resumption(None))
-        await until(lambda: len({visit.run_id for visit in fakes.sent}) == 12)  # at once, whatever their moments were
+        await until(lambda: len({visit.run_id for visit in fakes.sent}) == 40)  # at once, whatever their moments were
         await server.fast_forward(handle, timedelta(days=4))
         await handle.result()
-    assert len({(visit.run_id, visit.step_id) for visit in fakes.sent}) == len(fakes.sent) == 24
+    assert len({(visit.run_id, visit.step_id) for visit in fakes.sent}) == len(fakes.sent) == 80
 
 
 async def test_a_run_whose_wait_an_event_ends_before_its_turn_is_on_record_with_its_turn(server: WorkflowEnvironment, fakes: Fakes) -> None:
