@@ -1,5 +1,5 @@
-"""The reconciler's look through the records: waits that nothing can end, volumes that fell to nothing, conservation, and histories that
-are missing. No workflow is asked, but for the last."""
+"""The reconciler's look through the records: waits that nothing can end, contacts that go round, volumes that fell to nothing,
+conservation, and histories that are missing. No workflow is asked, but for the last."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,9 +17,11 @@ from activities.per_organization import in_each_organization
 from activities.reconciler_rules import Patience
 from models.domain.conservation import Balance
 from models.domain.findings import SPANS, Kind, Severity, Sighting, Span, fell_to_nothing
+from models.domain.journey.entry import MAX_LED
 from models.domain.journey.run import Phase
-from models.store import carriers, conservation, findings, stranded_waits, volumes
+from models.store import carriers, conservation, findings, round_trips, stranded_waits, volumes
 from models.store.ids import first_id
+from models.store.round_trips import RoundTrip
 from models.store.session import Database, OrganizationSession
 from models.store.stranded_waits import Stranded
 from models.store.volumes import Volume
@@ -57,8 +59,8 @@ class RecordsActivities:
         missing = await self._missing_histories(organization_id)
         async with self.database.organization(organization_id) as session:
             check = await conservation.last_check(session)
-            looked_for = {Kind.WAIT_WITHOUT_EVENT}
-            sightings = await self._stranded(session)
+            looked_for = {Kind.WAIT_WITHOUT_EVENT, Kind.GOING_ROUND}
+            sightings = await self._stranded(session) + [_round(one) for one in await round_trips.turned_back(session)]
             if check is None or check.volumes_at is None or utc_now() - check.volumes_at >= VOLUMES_EVERY:
                 looked_for.add(Kind.VOLUME_FELL)
                 sightings += await _fallen(session)
@@ -150,6 +152,14 @@ def _unheard(one: Stranded) -> Sighting:
 def _at_step(one: Stranded, details: dict[str, Any], severity: Severity) -> Sighting:
     subject = f"{one.version_id}/{one.step_id}"
     return Sighting(Kind.WAIT_WITHOUT_EVENT, "step", subject, details, one.journey_id, one.runs, severity)
+
+
+def _round(one: RoundTrip) -> Sighting:
+    """Alone, it may be that another system changes its contacts to and fro, as it is meant."""
+    others = [str(each) for each in one.others]
+    details = {"contacts": one.contacts, "since": one.since.isoformat(), "most": MAX_LED, "others": others}
+    severity = Severity.PROBLEM if others else Severity.SUSPICION
+    return Sighting(Kind.GOING_ROUND, "journey", str(one.journey_id), details, one.journey_id, 0, severity)
 
 
 def _unbalanced(session: OrganizationSession, found: Balance) -> list[Sighting]:
