@@ -1,5 +1,5 @@
-"""The reconciler's look through the records: waits that nothing can end, volumes that fell to nothing, conservation, and histories that
-are missing. No workflow is asked, but for the last."""
+"""The reconciler's look through the records: waits that nothing can end, contacts that go round, missed occurrences, volumes that fell
+to nothing, conservation, and histories that are missing. No workflow is asked, but for the last."""
 
 from collections.abc import Callable
 from datetime import UTC, timedelta
@@ -17,10 +17,12 @@ from activities.per_organization import in_each_organization
 from activities.reconciler_rules import Patience
 from models.domain.conservation import Balance
 from models.domain.findings import SPANS, Kind, Severity, Sighting, Span, fell_to_nothing
+from models.domain.journey.entry import MAX_LED
 from models.domain.journey.run import Phase
-from models.store import carriers, conservation, findings, occurrences, stranded_waits, volumes
+from models.store import carriers, conservation, findings, occurrences, round_trips, stranded_waits, volumes
 from models.store.ids import first_id
 from models.store.occurrences import Missed
+from models.store.round_trips import RoundTrip
 from models.store.session import Database, OrganizationSession
 from models.store.stranded_waits import Stranded
 from models.store.volumes import Volume
@@ -59,8 +61,10 @@ class RecordsActivities:
         missing = await self._missing_histories(organization_id)
         async with self.database.organization(organization_id) as session:
             check = await conservation.last_check(session)
-            looked_for = {Kind.WAIT_WITHOUT_EVENT, Kind.OCCURRENCE_MISSED}
-            sightings = await self._stranded(session) + [_missed(one) for one in await occurrences.missed(session, utc_now())]
+            looked_for = {Kind.WAIT_WITHOUT_EVENT, Kind.GOING_ROUND, Kind.OCCURRENCE_MISSED}
+            sightings = await self._stranded(session)
+            sightings += [_round(one) for one in await round_trips.turned_back(session)]
+            sightings += [_missed(one) for one in await occurrences.missed(session, utc_now())]
             if check is None or check.volumes_at is None or utc_now() - check.volumes_at >= VOLUMES_EVERY:
                 looked_for.add(Kind.VOLUME_FELL)
                 sightings += await _fallen(session)
@@ -158,6 +162,14 @@ def _missed(one: Missed) -> Sighting:
     due = [each.astimezone(UTC).isoformat() for each in one.nominal_at[-TIMES_SHOWN:]]
     details = {"occurrences": len(one.nominal_at), "nominal_at": due}
     return Sighting(Kind.OCCURRENCE_MISSED, "campaign", str(one.campaign_id), details, one.journey_id)
+
+
+def _round(one: RoundTrip) -> Sighting:
+    """Alone, it may be that another system changes its contacts to and fro, as it is meant."""
+    others = [str(each) for each in one.others]
+    details = {"contacts": one.contacts, "since": one.since.isoformat(), "most": MAX_LED, "others": others}
+    severity = Severity.PROBLEM if others else Severity.SUSPICION
+    return Sighting(Kind.GOING_ROUND, "journey", str(one.journey_id), details, one.journey_id, 0, severity)
 
 
 def _unbalanced(session: OrganizationSession, found: Balance) -> list[Sighting]:

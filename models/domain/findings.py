@@ -20,6 +20,7 @@ class Kind(StrEnum):
     ROW_WITHOUT_WORKFLOW = "row_without_workflow"
     WORKFLOW_WITHOUT_ROW = "workflow_without_row"
     VOLUME_FELL = "volume_fell"
+    GOING_ROUND = "going_round"
     CONSERVATION = "conservation"
     HISTORY_MISSING = "history_missing"
     OCCURRENCE_MISSED = "occurrence_missed"
@@ -260,6 +261,29 @@ def _volume_action(seen: Sighting) -> str:
     return f"{look} If it is as you mean it, acknowledge this."
 
 
+def _round_cause(seen: Sighting) -> str:
+    told, others = seen.details, seen.details.get("others", ())
+    count = told.get("contacts", 0)
+    who = "1 contact was" if count == 1 else f"{count:,} contacts were"
+    led = (
+        f"{who} led into the journey {seen.subject_id} by segments or other journeys more than {told.get('most')} times within an hour, "
+        f"and turned back since {_at(told.get('since'))}"
+    )
+    if others:
+        ways = ", ".join(map(str, others))
+        return f"{led}. Meanwhile they went again and again through the journeys {ways}, too: what one does leads into the next."
+    return f"{led}. They went through no other journey as often: its own steps lead back, or another system changes them to and fro."
+
+
+def _round_action(seen: Sighting) -> str:
+    return (
+        "See what the steps of these journeys change (update_contact, subscribe, unsubscribe, enter_journey), and which segments they are "
+        "entered by (GET /v1/journeys/{journey_id}; who: GET /v1/entries?journey_id={journey_id}). Break the circle: publish a version of "
+        'one of them with entry.again "once", a cool_down or a maximum, with another segment, or without that step. Until then, pause one '
+        "(PUT /v1/journeys/{journey_id}/pause). This goes away once nobody has been turned back for an hour."
+    )
+
+
 def _conservation_cause(seen: Sighting) -> str:
     told = seen.details
     found = []
@@ -334,6 +358,7 @@ _WORDS: Mapping[Kind, tuple[_Words, _Words]] = {
     Kind.ROW_WITHOUT_WORKFLOW: (_row_cause, _row_action),
     Kind.WORKFLOW_WITHOUT_ROW: (_unknown_cause, _unknown_action),
     Kind.VOLUME_FELL: (_volume_cause, _volume_action),
+    Kind.GOING_ROUND: (_round_cause, _round_action),
     Kind.CONSERVATION: (_conservation_cause, _conservation_action),
     Kind.HISTORY_MISSING: (_history_cause, _history_action),
     Kind.OCCURRENCE_MISSED: (_missed_cause, _missed_action),

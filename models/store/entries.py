@@ -22,9 +22,12 @@ from models.tables.events import JourneyTrigger
 
 
 def key_of(document: str, name: str) -> str:
-    """The entry key, as an SQL expression, that a member of a JSON document makes: text as it is, anything else as PostgreSQL writes it
-    (`true`, `12.50`, `{"a": 1}`). NULL where it is missing or null. The same wherever it comes from, or a contact would enter twice."""
-    return f"({document} ->> CAST({name} AS text))"
+    """The entry key, as an SQL expression, that a member of a JSON document makes: text as it is, a number by its value (`12` and `12.0`
+    are 12, whatever its size), anything else as PostgreSQL writes it (`true`, `{"a": 1}`). NULL where it is missing or null. The same
+    wherever it comes from, or a contact would enter twice."""
+    written = f"({document} ->> CAST({name} AS text))"
+    number = f"CAST(trim_scale(CAST({written} AS numeric)) AS text)"
+    return f"CASE jsonb_typeof({document} -> CAST({name} AS text)) WHEN 'number' THEN {number} ELSE {written} END"
 
 
 @dataclass(frozen=True)

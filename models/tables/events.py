@@ -121,6 +121,7 @@ class Entry(OrganizationRow, table=True):
         Index("ix_entries_pending", "organization_id", "id", postgresql_where=text("outcome = 'pending'")),
         Index("ix_entries_journey", "organization_id", "journey_id", "id"),
         Index("ix_entries_contact", "organization_id", "contact_id"),
+        Index("ix_entries_turned_back", "organization_id", "decided_at", postgresql_where=text("reason = 'entered_too_often'")),
     )
 
     journey_id: UUID = Field(foreign_key="journeys.id")

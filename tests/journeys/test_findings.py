@@ -279,6 +279,25 @@ async def test_a_journey_whose_entries_fell_to_nothing(stack: Stack, acme: Organ
         assert "last 6 hours" in found["cause"] and "at least 12 each time" in found["cause"] and "/v1/entries" in found["action"]
 
 
+async def test_journeys_that_lead_into_each_other_through_a_segment(stack: Stack, acme: Organization, looking: Reconciler) -> None:
+    """Each takes away what brings its contact in, and gives what brings it into the other."""
+    segment = (await acme.post("/segments", {"name": acme.name("Segment"), "rule": {"tag": "vip"}}))["id"]
+    journeys = {}
+    for kind, change in (("segment_entered", "remove_tags"), ("segment_left", "add_tags")):
+        entry = {"triggers": [{"kind": kind, "segment_id": segment}]}
+        journeys[kind] = await acme.publish("change", {"change": {"kind": "update_contact", change: ["vip"]}}, entry=entry)
+    async with stack.working():
+        contact = await acme.contact(tags=["vip"])
+        with stack.temporal.with_time_skipping_disabled():
+            found = await looking.finding(acme, "going_round")
+    assert found["subject"] == {"kind": "journey", "id": journeys["segment_entered"]} and found["severity"] == "problem"
+    assert found["details"]["others"] == [journeys["segment_left"]] and journeys["segment_left"] in found["cause"]
+    assert "cool_down" in found["action"] and contact not in str(found)
+    await sql(stack, acme, "UPDATE entries SET decided_at = decided_at - interval '1 hour' WHERE organization_id = :o")
+    async with stack.working():
+        await looking.finding(acme, "going_round", open=False)
+
+
 def new_old() -> UUID:
     return UUID(int=first_id(utc_now() - timedelta(days=400)).int | (new_id().int & ((1 << 62) - 1)))
 

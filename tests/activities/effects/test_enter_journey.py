@@ -36,6 +36,11 @@ async def journeys(world: EffectWorld) -> Journeys:
         ("A-1", "A-1"),
         (12, "12"),
         (12.5, "12.5"),
+        (12.0, "12"),
+        (1e3, "1000"),
+        (1e22, "10000000000000000000000"),
+        (2**53 + 1, "9007199254740993"),
+        ("12.0", "12.0"),
         (True, "true"),
         ({"b": [1, "x"], "a": None}, '{"a": null, "b": [1, "x"]}'),
         (None, None),
@@ -54,6 +59,14 @@ async def test_the_same_value_is_the_same_key_from_an_event_and_from_a_journey(
     [entered] = await journeys.runs(target(world))
     assert (entered["entry_key"], entered["variables"], entered["parent_run_id"]) == (key, {"order": value}, run)
     assert await journeys.outcomes(target(world)) == [("entered", None), ("refused", "entered_before")]
+
+
+async def test_a_number_is_one_key_however_it_is_written(world: EffectWorld, journeys: Journeys) -> None:
+    run = await world.contact()
+    for number in (12, 12.0, -0.0, 0, 2**53, 2**53 + 1, float(2**53)):
+        await journeys.say(world.contacts[run], "ordered", {"order": number})
+        await journeys.route()
+    assert [entered["entry_key"] for entered in await journeys.runs(target(world))] == ["12", "0", str(2**53), str(2**53 + 1)]
 
 
 async def test_a_key_that_is_too_long_is_refused_and_not_cut(world: EffectWorld, journeys: Journeys) -> None:

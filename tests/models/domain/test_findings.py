@@ -34,6 +34,14 @@ SEEN: list[tuple[Kind, dict[str, Any], str, str]] = [
     (Kind.WORKFLOW_WITHOUT_ROW, {"finished": True}, "all its runs are finished", "Backup"),
     (Kind.VOLUME_FELL, {"measure": "entries", "hours": 6, "least": 12, "usual": 20}, "Nobody has entered", "GET /v1/entries"),
     (Kind.VOLUME_FELL, {"measure": "sends", "hours": 24, "least": 12, "usual": 20}, "has sent nothing", "GET /v1/deliveries"),
+    (
+        Kind.GOING_ROUND,
+        {"contacts": 2, "since": AT, "most": 10, "others": ["a", "b"]},
+        "2 contacts were led into the journey x by segments or other journeys more than 10 times within an hour, and turned back since 25 "
+        "Nov 2026 12:00:00 UTC. Meanwhile they went again and again through the journeys a, b",
+        "PUT /v1/journeys/{journey_id}/pause",
+    ),
+    (Kind.GOING_ROUND, {"contacts": 1, "since": AT, "most": 10, "others": []}, "its own steps lead back, or another system", "cool_down"),
     (Kind.CONSERVATION, {"difference": 1, "entered": 2000, "present": 1999}, "2,000 runs entered", "audit verify"),
     (Kind.CONSERVATION, {"deliveries_difference": 1, "accepted_recorded": 5, "accepted": 4}, "5 deliveries were accepted", "backup"),
     (Kind.HISTORY_MISSING, {}, "Temporal has forgotten it", "retention"),

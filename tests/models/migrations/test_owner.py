@@ -6,7 +6,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from alembic import command
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
 from deploy import doctor_checks
 from deploy.doctor_target import Target
@@ -52,6 +54,49 @@ async def test_an_owner_who_is_no_superuser_migrates_again_and_again_and_people_
         assert [one.slug for one in await access.login_organizations(outside, user)] == ["acme"]
         assert (await outside.execute(text("SELECT count(*) FROM organizations"))).scalar_one() == 0
     await database.close()
+
+
+_EVENT = """
+    INSERT INTO events (id, organization_id, name, contact_id, properties, occurred_at)
+    VALUES (%(o)s, %(o)s, 'ordered', %(o)s, '{"order": 1.0, "release": "2.0", "either": 3.0, "or": "3.0"}', now())"""
+_RUN = """
+    INSERT INTO runs (id, organization_id, updated_at, journey_id, version_id, contact_id, workflow_id, page, status, sequence, variables,
+      entry_source, entry_key, entry_event_id, parent_run_id)
+    VALUES (%(id)s, %(o)s, now(), %(o)s, %(o)s, %(id)s, 'w', 0, 'active', 0, '{"order": 4.0}', %(source)s, %(key)s, %(event)s,
+      %(parent)s)"""
+_ENTRY = """
+    INSERT INTO entries (id, organization_id, journey_id, version_id, contact_id, source, entry_key, source_id, parent_run_id, variables,
+      hidden, outcome)
+    VALUES (%(id)s, %(o)s, %(o)s, %(o)s, %(id)s, %(source)s, %(key)s, %(event)s, %(parent)s, '{}', false, 'pending')"""
+
+
+def test_numbers_that_were_keys_are_the_same_keys_after_it(
+    owner_url: str, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = command.upgrade
+    with monkeypatch.context() as before:
+        before.setattr(command, "upgrade", lambda config, _: upgrade(config, "0013"))
+        migrate(owner_url, "app-password")
+    event, parent = new_id(), new_id()
+    by_event: dict[str, Any] = {"source": "event", "event": event, "parent": None}
+    by_journey = {"source": "journey", "event": None, "parent": parent}
+    by_api = {"source": "api", "event": None, "parent": None}
+    keys = [(by_event, "1.0"), (by_event, "2.0"), (by_event, "3.0"), (by_event, "1.5"), (by_journey, "4.0"), (by_api, "1.0")]
+    superusers = make_url(postgres.url).set(database="managed").render_as_string(hide_password=False)
+    with psycopg.connect(superusers, autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")  # rows without all that they hang on
+        connection.execute(_EVENT, {"o": event})
+        connection.execute(_RUN, {**by_api, "id": parent, "o": event, "key": None})
+        for source, key in keys:
+            row = {**source, "id": new_id(), "o": event, "key": key}
+            connection.execute(_RUN, row)
+            connection.execute(_ENTRY, row)
+        migrate(owner_url, "app-password")
+        for table in ("runs", "entries"):
+            found = connection.execute(f"SELECT entry_key FROM {table} WHERE entry_key IS NOT NULL ORDER BY id").fetchall()
+            assert [key for (key,) in found] == ["1", "2.0", "3.0", "1.5", "4", "1.0"]
+        forced = connection.execute("SELECT bool_and(relforcerowsecurity) FROM pg_class WHERE relname IN ('runs', 'entries', 'events')")
+        assert forced.fetchone() == (True,)
 
 
 async def test_doctor_sees_the_broken_connections_of_every_organization_as_this_owner(owner_url: str, tmp_path: Path) -> None:
