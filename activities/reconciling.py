@@ -19,6 +19,7 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.contracts.journey import JOURNEY_WORKFLOW
+from activities.contracts.operations import OPERATION_WORKFLOW
 from activities.contracts.payload import Scope
 from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
@@ -33,6 +34,7 @@ from activities.reconciler_rules import (
     campaign_failed,
     in_trouble,
     of_rows,
+    operation_failing,
     schedule_stopped,
     without_row,
 )
@@ -41,7 +43,7 @@ from activities.starting import start_campaign
 from models.domain.findings import Kind, Sighting
 from models.domain.journey import workflow_id
 from models.domain.schedule import read_timing
-from models.store import campaigns, carriers, conservation, findings, occurrences, untold
+from models.store import campaigns, carriers, conservation, findings, occurrences, run_operations, untold
 from models.store.carriers import Carried, Late
 from models.store.session import Database, OrganizationSession
 from models.store.untold import Untold
@@ -58,6 +60,7 @@ LOOKED_FOR = (
     Kind.ACTIVITY_FAILING,
     Kind.WORKFLOW_WITHOUT_ROW,
     Kind.SCHEDULE_STOPPED,
+    Kind.OPERATION_FAILING,
     *GONE,
 )
 
@@ -77,6 +80,7 @@ class Landscape:
     journeys: dict[str, Running] = field(default_factory=dict)
     others: dict[str, Running] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
+    failed: defaultdict[str, list[Listed]] = field(default_factory=lambda: defaultdict(list))  # operations', of late
     schedules: dict[str, bool] = field(default_factory=dict)  # whether each is paused
     journey_ids: dict[UUID | None, UUID | None] = field(default_factory=dict)  # each once, however many workflows bear it
 
@@ -131,7 +135,7 @@ class ReconcilingActivities:
         """
         async with heartbeating():
             observer = Observer(self.temporal, self.patience.polled)
-            landscapes = await _landscapes(observer)
+            landscapes = await _landscapes(observer, utc_now() - self.patience.failures_within)
 
             async def compare(organization_id: UUID) -> Reconciled:
                 return await self._compare(organization_id, landscapes.pop(organization_id, Landscape()), observer)
@@ -147,6 +151,7 @@ class ReconcilingActivities:
         found = await self._look(organization_id, running, suspects, observer)
         found.sightings += failed
         await self._restore_schedules(organization_id, running.schedules, observer, found)
+        await self._judge_operations(organization_id, running.failed, observer, found)
         async with self.database.organization(organization_id) as session:
             return await self._write(session, suspects, found)
 
@@ -222,6 +227,24 @@ class ReconcilingActivities:
             log.warning("reconciler: %d workflows have not heard what is in force, and are told", len(scopes))
             known = {name: Known(scope, None) for name, scope in scopes.items()}
             await tell_missed_words(self.temporal, self.database, organization_id, known)
+
+    async def _judge_operations(
+        self, organization_id: UUID, failed: Mapping[str, Sequence[Listed]], observer: Observer, found: Found
+    ) -> None:
+        """Those under way whose workflows have failed again and again: upkeep begins them anew each minute."""
+        often = {name: times for name, times in failed.items() if len(times) >= self.patience.failures}
+        names = {id: name for name in often if (id := workflow_id.operation_of(name)) is not None}
+        if not names:
+            return
+        async with self.database.organization(organization_id) as session:
+            under_way = await run_operations.unsettled(session, list(names))
+        chosen = _chosen([names[id] for id in under_way], ())
+        for id, runs in under_way.items():
+            if names[id] not in chosen:
+                found.keep.add(str(id))
+                continue
+            times = sorted(often[names[id]], key=lambda one: one.closed_at or utc_now())
+            found.sightings.append(operation_failing(id, runs, times, *await observer.why_failed(times[-1])))
 
     async def _suspects(self, session: OrganizationSession, running: Landscape) -> Suspects:
         carrying = await carriers.carrying(session)
@@ -335,8 +358,8 @@ def _tellers(organization_id: UUID, one: Untold) -> set[str]:
     return {workflow_id.control(organization_id, kind, id) for kind, id in kinds if id is not None}
 
 
-async def _landscapes(observer: Observer) -> dict[UUID, Landscape]:
-    """What runs, by organization: with what belongs to none nobody's rows are compared."""
+async def _landscapes(observer: Observer, failed_since: datetime) -> dict[UUID, Landscape]:
+    """What runs, by organization, and which operations have failed: with what belongs to none nobody's rows are compared."""
     found: defaultdict[UUID, Landscape] = defaultdict(Landscape)
     async for page in observer.running():
         for listed in page:
@@ -347,6 +370,10 @@ async def _landscapes(observer: Observer) -> dict[UUID, Landscape]:
             log.error("reconciler: the tasks of workflow %s fail", listed.workflow_id)
         else:
             found[listed.organization_id].failing.add(listed.workflow_id)
+    async for page in observer.failed(OPERATION_WORKFLOW, failed_since):
+        for listed in page:
+            if listed.organization_id is not None:
+                found[listed.organization_id].failed[listed.workflow_id].append(listed)
     for name, paused in (await observer.schedules()).items():
         if (organization_id := organization_of(name)) is not None:
             found[organization_id].schedules[name] = paused
