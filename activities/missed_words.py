@@ -83,6 +83,8 @@ async def tell_exits(temporal: Client, database: Database, organization_id: UUID
 def words_between(scope: Scope, before: Flags | None, after: Flags) -> list[Control]:
     """What a workflow that knows the flags as they were is told; None: all there is to say, a pause's being over included, for a resume
     that was missed would leave its runs held for ever."""
+    if before is None and after.cancelled:
+        return [_cancel(scope)]  # whether they were held does not matter any more
     words = []
     for kind, subject_id in ((ControlledKind.JOURNEY, scope.journey_id), (ControlledKind.CAMPAIGN, scope.campaign_id)):
         if subject_id is None:

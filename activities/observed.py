@@ -4,8 +4,9 @@ The raw service is asked, not the SDK's handles: these fail on a page with a wor
 nothing here reads a payload.
 """
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -33,6 +34,7 @@ from activities.contracts.search_attributes import JOURNEY_ID, ORGANIZATION_ID
 from models.tables.base import utc_now
 
 PAGE = 1000
+EXAMINED_AT_ONCE = 8
 RUNNING = "running"
 MISSING = "missing"
 GOES_ON = (RUNNING, "continued_as_new", "paused")
@@ -178,6 +180,17 @@ class Observer:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return Examined(MISSING)
             raise
+
+    async def examine_all(self, workflow_ids: Collection[str]) -> dict[str, Examined]:
+        """Each as by `examine`, EXAMINED_AT_ONCE at a time."""
+        limit = asyncio.Semaphore(EXAMINED_AT_ONCE)
+
+        async def examine(workflow_id: str) -> Examined:
+            async with limit:
+                return await self.examine(workflow_id)
+
+        ordered = sorted(workflow_ids)
+        return dict(zip(ordered, await asyncio.gather(*(examine(each) for each in ordered)), strict=True))
 
     async def why_tasks_fail(self, workflow_id: str) -> tuple[str | None, str | None]:
         """nondeterminism or exception, and the failure's type, by the newest events of its history."""
