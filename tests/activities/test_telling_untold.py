@@ -4,20 +4,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
 
 from activities import telling_untold
 from activities.contracts.control import Control
+from activities.control import ControlActivities
 from activities.observed import MISSING, RUNNING, Examined, Listed, Observer
 from activities.reconciler_rules import Patience
 from activities.telling_untold import UntoldTelling
 from models.domain.journey import workflow_id
 from models.settings import Settings
 from models.store.session import Database
-from models.tables.base import new_id
+from models.tables.base import new_id, utc_now
 from tests.activities.world import World
 
 MINUTE = timedelta(minutes=1)
@@ -29,11 +31,14 @@ class Temporal:
 
     failing_names: Sequence[str] = ()
     running: Sequence[str] = ()
+    said: list[Control] = field(default_factory=list)
     heard: list[tuple[str, str]] = field(default_factory=list)
     examined: list[str] = field(default_factory=list)
 
     def get_workflow_handle(self, name: str) -> "Handle":
         return Handle(self, name)
+
+    async def start_workflow(self, *_: Any, **__: Any) -> None: ...
 
     async def failing(self) -> list[Listed]:
         return [Listed(name, "", "", RUNNING, None, None, None, None) for name in self.failing_names]
@@ -49,6 +54,7 @@ class Handle:
     name: str
 
     async def signal(self, kind: str, said: Control) -> None:
+        self.temporal.said.append(said)
         self.temporal.heard.append((self.name, said.command))
 
 
@@ -103,3 +109,25 @@ async def test_nobody_is_told_while_somebody_is_at_it_and_none_whose_tasks_fail(
     control = workflow_id.control(world.organization_id, "journey", world.journey_id)
     assert not {first, *others} & set(await tell(world, Temporal(running=[control])))
     assert {first, *others} & set(await tell(world, Temporal(failing_names=[first]))) == set(others)
+
+
+@pytest.mark.parametrize("kind", ["journey", "campaign"])
+async def test_who_hears_of_a_resumption_later_keeps_the_moment_that_it_gave(world: World, kind: str) -> None:
+    """And one that was not spread leaves nothing of the spread before it."""
+    await world.campaign()
+    subject = world.journey_id if kind == "journey" else world.campaign_id
+    run_id = await world.contact()
+    table = f"{kind}s"
+    told: list[tuple[timedelta | None, bool]] = []
+    for spread in (timedelta(minutes=10), None):
+        await world.sql(f"UPDATE {table} SET paused_at = now(), pauses = pauses + 1 WHERE id = :id", id=subject)
+        await world.sql("UPDATE runs SET status = 'paused', updated_at = now() - interval '1 hour' WHERE id = :id", id=run_id)
+        word = {"organization_id": world.organization_id, "kind": kind, "id": subject, "command": "resume", "request_id": new_id()}
+        control = Control.model_validate({**word, "spread": spread})
+        before, temporal = utc_now(), Temporal()
+        await ActivityEnvironment().run(ControlActivities(world.database, cast(Client, temporal)).apply_control, control)
+        await tell(world, temporal)
+        [said] = [each for each in temporal.said if (each.kind, each.id) == (kind, subject)]
+        assert said.command == "resume" and (said.request_id == control.request_id) is (spread is not None)
+        told.append((said.spread, said.said_at is not None and before <= said.said_at <= utc_now()))
+    assert told == [(timedelta(minutes=10), True), (None, False)]
