@@ -18,6 +18,7 @@ from activities.signals import SIGNALS_AT_ONCE, ignoring_absence, refuses_one, s
 from models.domain.audit import Actor, NewEntry
 from models.domain.journey import workflow_id
 from models.store import audit, brakes, controls, occurrences, resumptions
+from models.store.audience import Spread
 from models.store.resumptions import LeftOut
 from models.store.session import Database, OrganizationSession
 from models.tables.base import utc_now
@@ -46,7 +47,8 @@ class ControlActivities:
                     return False  # it was resumed before this word came
                 recurs = await controls.recurs(session, control.kind.value, control.id)
                 left_out = await _leave_out(session, control)
-                in_force = await controls.apply(session, control.kind.value, control.id, control.command, actor, control.pauses)
+                spread = None if control.spread is None else Spread(utc_now(), control.spread, control.request_id)
+                in_force = await controls.apply(session, control.kind.value, control.id, control.command, actor, control.pauses, spread)
                 if (
                     left_out is not None
                 ):  # from here on: whoever lets contacts enter holds the journey's row, and waits for theirs, and the chain

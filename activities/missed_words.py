@@ -83,16 +83,27 @@ async def tell_exits(temporal: Client, database: Database, organization_id: UUID
 def words_between(scope: Scope, before: Flags | None, after: Flags) -> list[Control]:
     """What a workflow that knows the flags as they were is told; None: all there is to say, a pause's being over included, for a resume
     that was missed would leave its runs held for ever."""
+    if before is None and after.cancelled:
+        return [_cancel(scope)]  # whether they were held does not matter any more
     words = []
     for kind, subject_id in ((ControlledKind.JOURNEY, scope.journey_id), (ControlledKind.CAMPAIGN, scope.campaign_id)):
         if subject_id is None:
             continue
         if before is None or (kind in before.held_by) != (kind in after.held_by):
             command = "pause" if kind in after.held_by else "resume"
-            words.append(Control(organization_id=scope.organization_id, kind=kind, id=subject_id, command=command))
+            word = Control(organization_id=scope.organization_id, kind=kind, id=subject_id, command=command)
+            words.append(_spread(word, after) if command == "resume" else word)
     if after.cancelled and not (before is not None and before.cancelled):
         words.append(_cancel(scope))
     return words
+
+
+def _spread(resume: Control, flags: Flags) -> Control:
+    """Each run goes on at the moment that the resumption gave it, however late it hears of it."""
+    for kind, spread in flags.spreads:
+        if kind == resume.kind:
+            return resume.model_copy(update={"spread": spread.over, "request_id": spread.request_id, "said_at": spread.at})
+    return resume
 
 
 def _cancel(scope: Scope) -> Control:

@@ -4,8 +4,9 @@ The raw service is asked, not the SDK's handles: these fail on a page with a wor
 nothing here reads a payload.
 """
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -33,6 +34,7 @@ from activities.contracts.search_attributes import JOURNEY_ID, ORGANIZATION_ID
 from models.tables.base import utc_now
 
 PAGE = 1000
+EXAMINED_AT_ONCE = 8
 RUNNING = "running"
 MISSING = "missing"
 GOES_ON = (RUNNING, "continued_as_new", "paused")
@@ -107,6 +109,31 @@ class Observer:
         async for page in self._pages(f"WorkflowType = '{JOURNEY_WORKFLOW}' AND ExecutionStatus != 'Running'{after}"):
             yield page
 
+    async def failed(self, workflow_type: str, since: datetime) -> AsyncIterator[list[Listed]]:
+        """Workflows of this type that closed at `since` or later before they were over, page by page."""
+        how = "ExecutionStatus IN ('Failed', 'TimedOut', 'Terminated')"
+        async for page in self._pages(f"WorkflowType = '{workflow_type}' AND {how} AND CloseTime >= '{since.astimezone(UTC).isoformat()}'"):
+            yield page
+
+    async def why_failed(self, one: Listed) -> tuple[str | None, str | None]:
+        """The activity in which the workflow failed, and the failure's type; nothing of one that was ended in another way, or whose
+        history is gone."""
+        execution = WorkflowExecution(workflow_id=one.workflow_id, run_id=one.temporal_run_id)
+        request = GetWorkflowExecutionHistoryReverseRequest(namespace=self.client.namespace, execution=execution, maximum_page_size=1)
+        try:
+            answer = await self.client.workflow_service.get_workflow_execution_history_reverse(request, retry=True)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None, None
+            raise
+        for event in answer.history.events:
+            if event.HasField("workflow_execution_failed_event_attributes"):
+                failure = event.workflow_execution_failed_event_attributes.failure
+                in_activity = failure.HasField("activity_failure_info")
+                name = failure.activity_failure_info.activity_type.name if in_activity else None
+                return name, _failure_type(failure.cause if in_activity else failure)
+        return None, None
+
     async def closed_of(self, workflow_id: str) -> list[Listed]:
         """What has closed under this workflow id."""
         query = f"WorkflowId = '{workflow_id}' AND ExecutionStatus != 'Running'"
@@ -153,6 +180,17 @@ class Observer:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return Examined(MISSING)
             raise
+
+    async def examine_all(self, workflow_ids: Collection[str]) -> dict[str, Examined]:
+        """Each as by `examine`, EXAMINED_AT_ONCE at a time."""
+        limit = asyncio.Semaphore(EXAMINED_AT_ONCE)
+
+        async def examine(workflow_id: str) -> Examined:
+            async with limit:
+                return await self.examine(workflow_id)
+
+        ordered = sorted(workflow_ids)
+        return dict(zip(ordered, await asyncio.gather(*(examine(each) for each in ordered)), strict=True))
 
     async def why_tasks_fail(self, workflow_id: str) -> tuple[str | None, str | None]:
         """nondeterminism or exception, and the failure's type, by the newest events of its history."""

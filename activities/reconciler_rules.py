@@ -1,13 +1,14 @@
 """Whether a workflow that was looked at is in trouble: what Temporal says of it, beside what the rows say. Decides; asks nobody but
 whether task queues are polled."""
 
-from collections.abc import Awaitable, Callable
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from activities.observed import GOES_ON, MISSING, RUNNING, Examined, PendingActivity
+from activities.observed import GOES_ON, MISSING, RUNNING, Examined, Listed, PendingActivity
 from models.domain.findings import Kind, Severity, Sighting
 from models.store.carriers import Carried, Late
 
@@ -27,6 +28,8 @@ class Patience:
     polled: timedelta = timedelta(seconds=65)  # a task queue that no worker asks; a poll is held open for up to 60 s
     task_attempts: int = 3  # the second is usual after a worker's end
     activity_attempts: int = 6  # half a minute's worth
+    failures: int = 3  # of a workflow that upkeep begins anew each minute, within the time below
+    failures_within: timedelta = timedelta(hours=1)
 
 
 async def in_trouble(name: str, seen: Examined, late: Late | None, polled: Polled, now: datetime, patience: Patience) -> Sighting | None:
@@ -144,3 +147,19 @@ def campaign_failed(name: str, campaign_id: UUID, journey_id: UUID, seen: Examin
 def schedule_stopped(name: str, campaign_id: UUID, journey_id: UUID, why: str) -> Sighting:
     """A recurring campaign's Temporal schedule, which somebody deleted or paused in Temporal."""
     return Sighting(Kind.SCHEDULE_STOPPED, "campaign", str(campaign_id), {"schedule_id": name, "why": why}, journey_id)
+
+
+def operation_failing(operation_id: UUID, runs: int, failed: Sequence[Listed], activity: str | None, failure: str | None) -> Sighting:
+    """An operation on many runs whose workflow failed these times, and will again. `fingerprint`: the same for all that fail alike."""
+    last = failed[-1]
+    alike = f"{last.workflow_type}/{last.status}/{activity}/{failure}"
+    told = {
+        "workflow_id": last.workflow_id,
+        "failures": len(failed),
+        "status": last.status,
+        "closed_at": None if last.closed_at is None else last.closed_at.isoformat(),
+        "activity": activity,
+        "failure": failure,
+        "fingerprint": hashlib.sha256(alike.encode()).hexdigest()[:16],
+    }
+    return Sighting(Kind.OPERATION_FAILING, "run_operation", str(operation_id), told, None, runs)

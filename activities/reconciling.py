@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -19,10 +19,10 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.contracts.journey import JOURNEY_WORKFLOW
+from activities.contracts.operations import OPERATION_WORKFLOW
 from activities.contracts.payload import Scope
 from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
-from activities.missed_words import Known, tell_missed_words
 from activities.observed import GOES_ON, Examined, Listed, Observer, organization_of
 from activities.per_organization import in_each_organization
 from activities.reconciler_rules import (
@@ -33,24 +33,24 @@ from activities.reconciler_rules import (
     campaign_failed,
     in_trouble,
     of_rows,
+    operation_failing,
     schedule_stopped,
     without_row,
 )
 from activities.signals import ignoring_absence
 from activities.starting import start_campaign
+from activities.telling_untold import UntoldTelling
 from models.domain.findings import Kind, Sighting
 from models.domain.journey import workflow_id
 from models.domain.schedule import read_timing
-from models.store import campaigns, carriers, conservation, findings, occurrences, untold
+from models.store import campaigns, carriers, conservation, findings, occurrences, run_operations
 from models.store.carriers import Carried, Late
 from models.store.session import Database, OrganizationSession
-from models.store.untold import Untold
 from models.tables.base import utc_now
 
 log = logging.getLogger(__name__)
 
 EXAMINED_AT_MOST = 200  # workflows of an organization in one round, for each of the two questions; the others in the next rounds
-EXAMINED_AT_ONCE = 8
 GONE = (Kind.WORKFLOW_CLOSED, Kind.ROW_WITHOUT_WORKFLOW)
 LOOKED_FOR = (
     Kind.OVERDUE_WAKE,
@@ -58,6 +58,7 @@ LOOKED_FOR = (
     Kind.ACTIVITY_FAILING,
     Kind.WORKFLOW_WITHOUT_ROW,
     Kind.SCHEDULE_STOPPED,
+    Kind.OPERATION_FAILING,
     *GONE,
 )
 
@@ -77,6 +78,7 @@ class Landscape:
     journeys: dict[str, Running] = field(default_factory=dict)
     others: dict[str, Running] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
+    failed: defaultdict[str, list[Listed]] = field(default_factory=lambda: defaultdict(list))  # operations', of late
     schedules: dict[str, bool] = field(default_factory=dict)  # whether each is paused
     journey_ids: dict[UUID | None, UUID | None] = field(default_factory=dict)  # each once, however many workflows bear it
 
@@ -131,7 +133,8 @@ class ReconcilingActivities:
         """
         async with heartbeating():
             observer = Observer(self.temporal, self.patience.polled)
-            landscapes = await _landscapes(observer)
+            await UntoldTelling(self.database, self.temporal, self.patience).tell(observer)  # first: what is listed is as it is then
+            landscapes = await _landscapes(observer, utc_now() - self.patience.failures_within)
 
             async def compare(organization_id: UUID) -> Reconciled:
                 return await self._compare(organization_id, landscapes.pop(organization_id, Landscape()), observer)
@@ -141,12 +144,12 @@ class ReconcilingActivities:
     async def _compare(self, organization_id: UUID, running: Landscape, observer: Observer) -> Reconciled:
         await self._make_occurrences(organization_id)
         failed = await self._restart_campaigns(organization_id, running, observer)  # first: their pages may be missing only because of that
-        await self._tell_untold(organization_id, running.failing, observer)
         async with self.database.organization(organization_id) as session:
             suspects = await self._suspects(session, running)
         found = await self._look(organization_id, running, suspects, observer)
         found.sightings += failed
         await self._restore_schedules(organization_id, running.schedules, observer, found)
+        await self._judge_operations(organization_id, running.failed, observer, found)
         async with self.database.organization(organization_id) as session:
             return await self._write(session, suspects, found)
 
@@ -203,25 +206,23 @@ class ReconcilingActivities:
             log.warning("reconciler: the schedule of campaign %s was %s", one.id, "paused" if paused else "missing")
             found.sightings.append(schedule_stopped(name, one.id, one.journey_id, "paused" if paused else "deleted"))
 
-    async def _tell_untold(self, organization_id: UUID, failing: Set[str], observer: Observer) -> None:
-        """Runs that have not heard of a resumption, or that their campaign or journey was cancelled, hear it, unless somebody is at it.
-        They go on at once, whatever the resumption had spread. Those whose workflow tasks fail only collect what they are told."""
+    async def _judge_operations(
+        self, organization_id: UUID, failed: Mapping[str, Sequence[Listed]], observer: Observer, found: Found
+    ) -> None:
+        """Those under way whose workflows have failed again and again: upkeep begins them anew each minute."""
+        often = {name: times for name, times in failed.items() if len(times) >= self.patience.failures}
+        names = {id: name for name in often if (id := workflow_id.operation_of(name)) is not None}
+        if not names:
+            return
         async with self.database.organization(organization_id) as session:
-            stale = await untold.untold(session, self.patience.unstarted, EXAMINED_AT_MOST)
-        found = [one for one in stale if one.workflow_id not in failing]
-        tellers = {one.workflow_id: _tellers(organization_id, one) for one in found}
-        seen = await _examine(observer, set().union(*tellers.values()))
-        alone = [one for one in found if not any(seen[name].status in GOES_ON for name in tellers[one.workflow_id])]
-        scopes = {
-            one.workflow_id: Scope(
-                organization_id=organization_id, journey_id=one.journey_id, version_id=one.version_id, campaign_id=one.campaign_id
-            )
-            for one in alone
-        }
-        if scopes:
-            log.warning("reconciler: %d workflows have not heard what is in force, and are told", len(scopes))
-            known = {name: Known(scope, None) for name, scope in scopes.items()}
-            await tell_missed_words(self.temporal, self.database, organization_id, known)
+            under_way = await run_operations.unsettled(session, list(names))
+        chosen = _chosen([names[id] for id in under_way], ())
+        for id, runs in under_way.items():
+            if names[id] not in chosen:
+                found.keep.add(str(id))
+                continue
+            times = sorted(often[names[id]], key=lambda one: one.closed_at or utc_now())
+            found.sightings.append(operation_failing(id, runs, times, *await observer.why_failed(times[-1])))
 
     async def _suspects(self, session: OrganizationSession, running: Landscape) -> Suspects:
         carrying = await carriers.carrying(session)
@@ -245,7 +246,7 @@ class ReconcilingActivities:
         going |= {name for name in suspects.open if name in running.journeys}
         chosen_gone, chosen_going = _chosen(gone | suspects.unknown, suspects.open), _chosen(going, suspects.open)
         found.keep = (gone | suspects.unknown | going) - set(chosen_gone) - set(chosen_going)
-        examined = await _examine(observer, {*chosen_gone, *chosen_going})
+        examined = await observer.examine_all({*chosen_gone, *chosen_going})
         for name in chosen_gone:
             if name in suspects.unknown:
                 self._judge_unknown(name, examined[name], running, found)
@@ -329,14 +330,8 @@ class ReconcilingActivities:
         return kept
 
 
-def _tellers(organization_id: UUID, one: Untold) -> set[str]:
-    """The control workflows that may be telling it."""
-    kinds = (("journey", one.journey_id), ("campaign", one.campaign_id), ("campaign", one.parent_id))
-    return {workflow_id.control(organization_id, kind, id) for kind, id in kinds if id is not None}
-
-
-async def _landscapes(observer: Observer) -> dict[UUID, Landscape]:
-    """What runs, by organization: with what belongs to none nobody's rows are compared."""
+async def _landscapes(observer: Observer, failed_since: datetime) -> dict[UUID, Landscape]:
+    """What runs, by organization, and which operations have failed: with what belongs to none nobody's rows are compared."""
     found: defaultdict[UUID, Landscape] = defaultdict(Landscape)
     async for page in observer.running():
         for listed in page:
@@ -347,6 +342,10 @@ async def _landscapes(observer: Observer) -> dict[UUID, Landscape]:
             log.error("reconciler: the tasks of workflow %s fail", listed.workflow_id)
         else:
             found[listed.organization_id].failing.add(listed.workflow_id)
+    async for page in observer.failed(OPERATION_WORKFLOW, failed_since):
+        for listed in page:
+            if listed.organization_id is not None:
+                found[listed.organization_id].failed[listed.workflow_id].append(listed)
     for name, paused in (await observer.schedules()).items():
         if (organization_id := organization_of(name)) is not None:
             found[organization_id].schedules[name] = paused
@@ -361,14 +360,3 @@ def _chosen(names: Collection[str], open_subjects: Collection[str]) -> list[str]
         return name not in open_subjects, hashlib.sha256(f"{minute}/{name}".encode()).hexdigest()
 
     return sorted(names, key=order)[:EXAMINED_AT_MOST]
-
-
-async def _examine(observer: Observer, names: Collection[str]) -> dict[str, Examined]:
-    limit = asyncio.Semaphore(EXAMINED_AT_ONCE)
-
-    async def examine(name: str) -> Examined:
-        async with limit:
-            return await observer.examine(name)
-
-    ordered: Sequence[str] = sorted(names)
-    return dict(zip(ordered, await asyncio.gather(*(examine(name) for name in ordered)), strict=True))

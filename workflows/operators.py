@@ -60,7 +60,7 @@ class Operators:
         for trip in trips:
             state = trip.state if self.trips.is_held(trip) else interpreter.unhold(trip.state, workflow.now())
             if kind == "resumed":
-                state = interpreter.resumed(state, workflow.now(), control.spread, control.request_id, offset)
+                state = interpreter.resumed(state, control.said_at or workflow.now(), control.spread, control.request_id, offset)
             self._note(trip, kind, by, state, control.kind)
             self.trips.nudge(trip)
         await asyncio.gather(*(self.trips.record(trip) for trip in trips))

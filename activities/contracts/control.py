@@ -1,7 +1,7 @@
 """An operator's word about a whole campaign or journey."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 from uuid import UUID
@@ -30,6 +30,7 @@ class Control(Payload):
     request_id: UUID | None = None  # the same word said twice has the same
     pauses: int | None = None  # how often a pause had been said: a resume lifts no later one
     spread: timedelta | None = None  # resume: each run goes on at a moment of its own within it
+    said_at: datetime | None = None  # of a spread resume that is said again: from when on it is spread; None: from now on
     drop_older_than: timedelta | None = None  # resume: runs that were due longer ago exit instead
     recheck_entry: bool = False  # resume: runs that could not enter now exit instead; who waits to enter, and does not fit, is refused
     braking_id: UUID | None = None  # a pause that stands only as long as this braking is in force

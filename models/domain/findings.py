@@ -25,6 +25,7 @@ class Kind(StrEnum):
     HISTORY_MISSING = "history_missing"
     OCCURRENCE_MISSED = "occurrence_missed"
     SCHEDULE_STOPPED = "schedule_stopped"
+    OPERATION_FAILING = "operation_failing"
 
 
 class Severity(StrEnum):
@@ -37,7 +38,7 @@ class Sighting:
     """A trouble as it was just seen. (kind, subject_id) identifies it among those that are open."""
 
     kind: Kind
-    subject_kind: str  # workflow | step | journey | campaign | organization
+    subject_kind: str  # workflow | step | journey | campaign | run_operation | organization
     subject_id: str
     details: Mapping[str, Any] = field(default_factory=dict)
     journey_id: UUID | None = None
@@ -348,6 +349,26 @@ def _schedule_action(seen: Sighting) -> str:
     )
 
 
+def _operation_cause(seen: Sighting) -> str:
+    told = seen.details
+    activity = f" in its activity {told['activity']}" if told.get("activity") else ""
+    failure = f" with {told['failure']}" if told.get("failure") else ""
+    how = "failed" if told.get("status") == "failed" else "was ended"
+    return (
+        f"The workflow of an operation on many runs has failed {told.get('failures')} times within an hour, begun anew each time. The last "
+        f"time it {how}{activity}{failure}, at {_at(told.get('closed_at'))}. {_runs(seen.runs, WAIT)} for the operation."
+    )
+
+
+def _operation_action(seen: Sighting) -> str:
+    route = f"/v1/run-operations/{seen.subject_id}"
+    return (
+        f"Look for {seen.details.get('activity') or 'the workflow'} in the worker's log, which has the whole error, and mend its cause: "
+        f"the operation then goes on by itself where it stood. Or cancel it (PUT {route}/cancellation) and begin another. What has been "
+        f"done: GET {route}/items. This is resolved when the operation is over."
+    )
+
+
 _Words = Callable[[Sighting], str]
 _WORDS: Mapping[Kind, tuple[_Words, _Words]] = {
     Kind.OVERDUE_WAKE: (_overdue_cause, _overdue_action),
@@ -363,6 +384,7 @@ _WORDS: Mapping[Kind, tuple[_Words, _Words]] = {
     Kind.HISTORY_MISSING: (_history_cause, _history_action),
     Kind.OCCURRENCE_MISSED: (_missed_cause, _missed_action),
     Kind.SCHEDULE_STOPPED: (_schedule_cause, _schedule_action),
+    Kind.OPERATION_FAILING: (_operation_cause, _operation_action),
 }
 
 

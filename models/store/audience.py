@@ -1,8 +1,9 @@
 """A campaign once its audience is taken: its pages, its flags and its end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -34,11 +35,31 @@ async def page_runs(session: OrganizationSession, campaign_id: UUID, first: int,
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How a resumption was spread: over how long, from when on, and by which word; whoever is told of it later goes on when it says."""
+
+    at: datetime
+    over: timedelta
+    request_id: UUID | None
+
+    def stored(self) -> dict[str, Any]:
+        """As the row of a journey or campaign keeps it."""
+        word = None if self.request_id is None else str(self.request_id)
+        return {"at": self.at.isoformat(), "over_s": self.over.total_seconds(), "request_id": word}
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> "Spread":
+        word = stored["request_id"]
+        return cls(datetime.fromisoformat(stored["at"]), timedelta(seconds=stored["over_s"]), None if word is None else UUID(word))
+
+
+@dataclass(frozen=True)
 class Flags:
     """What operators have said about a campaign and its journey."""
 
     held_by: frozenset[str]  # "campaign", "journey"
     cancelled: bool
+    spreads: frozenset[tuple[str, Spread]] = frozenset()  # of the last resumptions, by what was resumed
 
 
 async def flags(session: OrganizationSession, campaign_id: UUID) -> Flags:
@@ -47,14 +68,21 @@ async def flags(session: OrganizationSession, campaign_id: UUID) -> Flags:
     Raises:
         NotFound: no such campaign.
     """
-    query = """SELECT c.paused_at AS campaign, j.paused_at AS journey, c.cancelled_at FROM campaigns c
+    query = """SELECT c.paused_at AS campaign, j.paused_at AS journey, c.cancelled_at, c.resumption AS of_campaign,
+                 j.resumption AS of_journey FROM campaigns c
                JOIN journeys j ON j.organization_id = c.organization_id AND j.id = c.journey_id
                WHERE c.organization_id = :o AND c.id = :id"""
     row = (await session.execute(text(query), {"o": session.organization_id, "id": campaign_id})).one_or_none()
     if row is None:
         raise NotFound("campaign", campaign_id)
     held: dict[str, datetime | None] = {"campaign": row.campaign, "journey": row.journey}
-    return Flags(frozenset(kind for kind, since in held.items() if since is not None), row.cancelled_at is not None)
+    held_by = frozenset(kind for kind, since in held.items() if since is not None)
+    return Flags(held_by, row.cancelled_at is not None, spreads(campaign=row.of_campaign, journey=row.of_journey))
+
+
+def spreads(**resumptions: Mapping[str, Any] | None) -> frozenset[tuple[str, Spread]]:
+    """By what was resumed, as rows keep it; nothing of what was not spread."""
+    return frozenset((kind, Spread.read(stored)) for kind, stored in resumptions.items() if stored is not None)
 
 
 _FINISH = text(

@@ -1,6 +1,7 @@
 """An operator's word about a whole campaign or journey: the flag that the last check before a send obeys, and whom to tell. And
 whom to tell that a connection works again, or that a journey is no longer archived."""
 
+import json
 from typing import Any, Literal
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from models.domain.connection import BROKEN_REASONS
 from models.domain.journey import workflow_id
 from models.domain.journey.run import FINISHED
 from models.store import audit, brakes, occurrences
+from models.store.audience import Spread
 from models.store.journeys import CANCELLED_WITH
 from models.store.session import OrganizationSession
 
@@ -24,7 +26,7 @@ _CHANGES = {
           SELECT id, paused_at FROM campaigns
           WHERE organization_id = :o AND id = :id AND paused_at IS NOT NULL AND cancelled_at IS NULL
             AND pauses = coalesce(CAST(:pauses AS integer), pauses) FOR UPDATE)
-        UPDATE campaigns c SET paused_at = NULL,
+        UPDATE campaigns c SET paused_at = NULL, resumption = CAST(:resumption AS jsonb),
           status = CASE WHEN c.status <> 'paused' THEN c.status WHEN c.started_at IS NOT NULL THEN 'running'
                         WHEN c.audience IS NOT NULL OR c.schedule #>> '{schedule,kind}' <> 'now' THEN 'scheduled' ELSE 'starting' END
         FROM lifted l
@@ -33,24 +35,33 @@ _CHANGES = {
         WHERE organization_id = :o AND id = :id AND cancelled_at IS NULL AND finished_at IS NULL RETURNING id""",
     ("journey", "pause"): """UPDATE journeys SET paused_at = now()
         WHERE organization_id = :o AND id = :id AND paused_at IS NULL RETURNING id""",
-    ("journey", "resume"): """UPDATE journeys SET paused_at = NULL
+    ("journey", "resume"): """UPDATE journeys SET paused_at = NULL, resumption = CAST(:resumption AS jsonb)
         WHERE organization_id = :o AND id = :id AND paused_at IS NOT NULL
           AND pauses = coalesce(CAST(:pauses AS integer), pauses) RETURNING id""",
 }
 _PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 
 
-async def apply(session: OrganizationSession, kind: Kind, subject_id: UUID, command: str, actor: Actor, pauses: int | None = None) -> bool:
+async def apply(
+    session: OrganizationSession,
+    kind: Kind,
+    subject_id: UUID,
+    command: str,
+    actor: Actor,
+    pauses: int | None = None,
+    spread: Spread | None = None,
+) -> bool:
     """The flag is as commanded, with an audit entry where that changes anything. False: a later word stands against it.
 
-    A resume lifts only the pauses that it knew of (`pauses`, None: any). The moment of a journey's cancellation stands before this is
-    said (see `journeys.cancel_runs`), a connection has no flag, and a restored journey's is lifted already: that is said to workflows
-    only. Safe to repeat.
+    A resume lifts only the pauses that it knew of (`pauses`, None: any), and how it is spread is kept for whoever hears of it later. The
+    moment of a journey's cancellation stands before this is said (see `journeys.cancel_runs`), a connection has no flag, and a restored
+    journey's is lifted already: that is said to workflows only. Safe to repeat.
     """
     statement = _CHANGES.get((kind, command))
     if statement is None:
         return True
-    wanted = {"o": session.organization_id, "id": subject_id} | ({"pauses": pauses} if command == "resume" else {})
+    resumed = {"pauses": pauses, "resumption": None if spread is None else json.dumps(spread.stored())}
+    wanted = {"o": session.organization_id, "id": subject_id} | (resumed if command == "resume" else {})
     changed = set((await session.execute(text(statement), wanted)).scalars())
     if (kind, command) == ("campaign", "resume") and subject_id in changed:
         await occurrences.void(session, subject_id)  # what was due in the pause is too late, even if its workflow has not looked yet

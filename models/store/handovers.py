@@ -87,6 +87,8 @@ async def flags(session: OrganizationSession, journey_id: UUID, campaign_id: UUI
     """What operators have said about a journey and, unless it is None, a campaign."""
     if campaign_id is not None:
         return await audience.flags(session, campaign_id)
-    query = text("SELECT paused_at IS NOT NULL FROM journeys WHERE organization_id = :o AND id = :id")
-    paused = await session.scalar(query, {"o": session.organization_id, "id": journey_id})
-    return Flags(frozenset({"journey"} if paused else ()), cancelled=False)
+    query = text("SELECT paused_at IS NOT NULL AS paused, resumption FROM journeys WHERE organization_id = :o AND id = :id")
+    row = (await session.execute(query, {"o": session.organization_id, "id": journey_id})).one_or_none()
+    if row is None:
+        return Flags(frozenset(), cancelled=False)
+    return Flags(frozenset({"journey"} if row.paused else ()), cancelled=False, spreads=audience.spreads(journey=row.resumption))

@@ -97,6 +97,15 @@ async def overdue(session: OrganizationSession, older_than: timedelta, limit: in
     return (await session.execute(statement.order_by(func.random()).limit(limit))).scalars().all()
 
 
+async def unsettled(session: OrganizationSession, ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Those of the operations that are under way, and of how many runs each has still to settle what becomes of them."""
+    left = col(RunOperation.runs) - col(RunOperation.done) - col(RunOperation.unchanged) - col(RunOperation.failed)
+    statement = select(col(RunOperation.id), left).where(
+        _mine(session), col(RunOperation.status) == "running", col(RunOperation.id).in_(ids)
+    )
+    return {row[0]: row[1] for row in await session.execute(statement)}
+
+
 async def execute(session: OrganizationSession, operation: RunOperation, actor: Actor, reason: str) -> None:
     """The runs that the selection fits now are taken down as the operation's, in one statement, and it is running. The caller holds
     its lock.

@@ -20,6 +20,7 @@ class Journey(OrganizationRow, table=True):
     revision: int = 1  # of the draft; the ETag
     paused_at: datetime | None = moment(nullable=True)
     pauses: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # how often a pause was said; a resume lifts those it knew
+    resumption: dict[str, Any] | None = document(nullable=True)  # the last one, where it was spread: models.store.audience.Spread
     runs_cancelled_at: datetime | None = moment(nullable=True)  # runs outside campaigns, and replays, that were there then are cancelled
     cancel_request_id: UUID | None = None  # the request that was for
     archived_at: datetime | None = moment(nullable=True)
@@ -74,6 +75,7 @@ class Campaign(OrganizationRow, table=True):
     left_out: dict[str, Any] | None = document(nullable=True)  # of the snapshot: how many were not taken, by reason
     paused_at: datetime | None = moment(nullable=True)
     pauses: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # how often a pause was said; a resume lifts those it knew
+    resumption: dict[str, Any] | None = document(nullable=True)  # the last one, where it was spread: models.store.audience.Spread
     cancelled_at: datetime | None = moment(nullable=True)
     started_at: datetime | None = moment(nullable=True)
     finished_at: datetime | None = moment(nullable=True)

@@ -37,6 +37,9 @@ class Lists:
     async def failing(self) -> list[Listed]:
         return [listed("upkeep", None, None)]
 
+    async def failed(self, *_: Any) -> AsyncIterator[list[Listed]]:
+        yield []
+
     async def schedules(self) -> dict[str, bool]:
         return {"upkeep": False}
 
@@ -49,7 +52,7 @@ async def test_a_round_keeps_little_of_each_workflow_that_runs() -> None:
     """A round holds them all: a million of them, as they are listed, took more than 600 MB."""
     tracemalloc.start()
     try:
-        found = await _landscapes(cast(Observer, Lists(20_000)))
+        found = await _landscapes(cast(Observer, Lists(20_000)), LONG_AGO)
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -29,6 +29,7 @@ HASTE = Patience(
     archiving=timedelta(milliseconds=300),
     task_attempts=2,
     activity_attempts=3,
+    failures=2,
 )
 
 

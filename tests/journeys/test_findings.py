@@ -11,17 +11,20 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
+from temporalio import activity
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import Worker
 
 from activities.contracts.campaign import CampaignRef
 from activities.contracts.control import Control, ControlledKind
 from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
+from activities.contracts.operations import OperationPage, OperationPageDone
 from activities.contracts.payload import Scope
-from api.commands import campaigns
+from api.commands import campaigns, run_operations
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition, WaitStep
 from models.domain.journey.run import RunState
@@ -31,8 +34,9 @@ from tests.journeys.broken import OtherwiseWorkflow, RaisingWorkflow
 from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 from tests.journeys.reconciler import HASTE, Reconciler, as_owner, reconciler, starting_on
-from tests.journeys.test_operating import carry_out
+from tests.journeys.test_operating import carry_out, completed, preview
 from worker import Parts
+from workflows.operations import OperationWorkflow
 from workflows.schedules import recurring_id
 
 LONG: Document = {"pause": {"kind": "wait", "duration": "P30D", "next": None}}
@@ -198,6 +202,44 @@ async def test_an_activity_that_fails_for_ever(stack: Stack, acme: Organization,
         assert "worker's log" in found["action"] and "person@example.com" not in str(found)
         await acme.until_run(run_id, "waiting")
         await looking.finding(acme, "activity_failing", open=False)
+
+
+async def test_an_operation_whose_workflow_fails_again_and_again(stack: Stack, looking: Reconciler) -> None:
+    async with elsewhere(stack, "failing") as (apart, acme):
+        async with apart.working():
+            run = await waiting_run(apart, acme)
+        with stack.temporal.with_time_skipping_disabled():
+            await fail_and_mend(apart, acme, run, looking)
+
+
+@activity.defn(name="control_page")
+async def fail(page: OperationPage) -> OperationPageDone:
+    raise ApplicationError("person@example.com", type="NotFound")
+
+
+async def fail_and_mend(stack: Stack, acme: Organization, run: Document, looking: Reconciler) -> None:
+    queue = stack.settings.task_queue
+    async with Worker(stack.temporal.client, task_queue=queue, workflows=[OperationWorkflow], activities=[fail]):
+        seen = await preview(acme, "pause", {"run_ids": [run["id"]]})
+        await acme.post("/run-operations", {"preview_id": seen["id"], "reason": "asked by phone"})
+        handle = stack.temporal.client.get_workflow_handle(workflow_id.run_operation(UUID(str(acme.id)), UUID(seen["id"])))
+        await acme.until(lambda: status_of(handle), lambda found: found["status"] == "FAILED")
+        await looking.none(acme, "operation_failing")  # once is nothing
+        await sql(stack, acme, "UPDATE run_operations SET executed_at = executed_at - interval '11 seconds'")
+        await run_operations.start_missing_workflows(stack.services, UUID(str(acme.id)), lambda: None)  # as upkeep does
+        found = await looking.finding(acme, "operation_failing")
+    assert found["subject"] == {"kind": "run_operation", "id": seen["id"]} and found["runs"] == 1
+    assert "control_page with NotFound" in found["cause"] and f"/v1/run-operations/{seen['id']}/cancellation" in found["action"]
+    assert len(found["details"]["fingerprint"]) == 16 and "person@example.com" not in str(found)
+    async with stack.working():
+        await run_operations.start_missing_workflows(stack.services, UUID(str(acme.id)), lambda: None)
+        await completed(acme, seen["id"])
+        await looking.finding(acme, "operation_failing", open=False)
+
+
+async def status_of(handle: WorkflowHandle[Any, Any]) -> Document:
+    status = (await handle.describe()).status
+    return {"status": status.name if status else None}
 
 
 async def test_a_workflow_that_was_terminated_leaves_runs_that_say_so(stack: Stack, acme: Organization, looking: Reconciler) -> None:

@@ -317,6 +317,24 @@ async def test_a_spread_resumption_survives_a_second_pause_and_the_last_word_dec
     assert len({(visit.run_id, visit.step_id) for visit in fakes.sent}) == len(fakes.sent) == 80
 
 
+async def test_a_spread_resumption_that_is_heard_of_later_still_gives_each_run_its_moment(
+    server: WorkflowEnvironment, fakes: Fakes
+) -> None:
+    """Whose moment has passed by then goes on at once, the others at theirs."""
+    runs = some_runs(12)
+    said = resumption(timedelta(days=1))
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, runs, held_by=["journey"])
+            await until(lambda: list(fakes.phases().values()).count("paused") == 12)
+            now = await server.get_current_time(handle)
+            await handle.signal("control", said.model_copy(update={"said_at": now - timedelta(hours=12)}))
+            await until(lambda: len({visit.run_id for visit in fakes.sent}) > 0)  # as nobody is due in 12 hours once in 2,000 times
+            await until(lambda: "resumed" in fakes.kinds(runs[0].run_id))
+            await handle.terminate()
+    assert len({visit.run_id for visit in fakes.sent}) < 12
+
+
 async def test_a_run_whose_wait_an_event_ends_before_its_turn_is_on_record_with_its_turn(server: WorkflowEnvironment, fakes: Fakes) -> None:
     """So that nobody takes it for one that is stuck."""
     [run] = some_runs(1, "paid")

@@ -64,3 +64,11 @@ def replay(organization_id: UUID, first_run_id: UUID) -> str:
 def run_operation(organization_id: UUID, operation_id: UUID) -> str:
     """The workflow that carries an operation on many runs out."""
     return f"{organization_id}/run-operation/{operation_id}"
+
+
+def operation_of(name: str) -> UUID | None:
+    """The operation on many runs that the workflow of this id carries out; None: it is none of those."""
+    match name.split("/"):
+        case [_, "run-operation", operation_id]:
+            return UUID(operation_id)
+    return None

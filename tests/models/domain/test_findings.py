@@ -46,6 +46,13 @@ SEEN: list[tuple[Kind, dict[str, Any], str, str]] = [
     (Kind.CONSERVATION, {"deliveries_difference": 1, "accepted_recorded": 5, "accepted": 4}, "5 deliveries were accepted", "backup"),
     (Kind.HISTORY_MISSING, {}, "Temporal has forgotten it", "retention"),
     (Kind.OCCURRENCE_MISSED, {"occurrences": 2, "nominal_at": [AT]}, "last one due at 25 Nov 2026 12:00:00 UTC", "GET /v1/campaigns/x"),
+    (
+        Kind.OPERATION_FAILING,
+        {"failures": 3, "status": "failed", "activity": "control_page", "failure": "NotFound", "closed_at": AT},
+        "failed in its activity control_page with NotFound, at 25 Nov 2026 12:00:00 UTC. 3 runs wait",
+        "PUT /v1/run-operations/x/cancellation",
+    ),
+    (Kind.OPERATION_FAILING, {"failures": 3, "status": "terminated", "closed_at": AT}, "was ended, at 25 Nov", "the workflow in the"),
     (Kind.SCHEDULE_STOPPED, {"schedule_id": "s", "why": "paused"}, "was paused in Temporal", "PUT /v1/campaigns/x/pause"),
     (Kind.SCHEDULE_STOPPED, {"schedule_id": "s", "why": "deleted"}, "schedule s, which", "by itself"),
 ]
