@@ -7,12 +7,10 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from activities.contracts.control import Control, ControlledKind
 from activities.contracts.sending import SendOutcome
 from activities.providers.destination import Destinations
 from activities.providers.smtp import SmtpAccount, check
-from activities.starting import attributes
-from api.commands import temporal
+from api.commands.waking import wake
 from api.dependencies import Caller
 from models.domain.audit import Actor, NewEntry
 from models.domain.connection import SmtpConfig, smtp_problems
@@ -20,7 +18,7 @@ from models.domain.errors import Invalid, Problem
 from models.domain.phrases import json_path, plain_message
 from models.sandbox_account import at_sandbox_now, sandbox_password, sandbox_username
 from models.settings import Settings
-from models.store import audit, connections, controls
+from models.store import audit, connections
 from models.store.connections import NewConnection, StoredConnection
 from models.store.session import OrganizationSession
 
@@ -109,7 +107,7 @@ async def change_connection(caller: Caller, connection_id: UUID, changes: Mappin
             await connections.forget_secret(session, connection_id)
         stored = await connections.get(session, connection_id)
         await audit.append(session, [_entry(caller.actor, "connection.changed", stored, fields=sorted(changes))])
-    await _wake_held(caller, connection_id)
+    await wake(caller, "connection", connection_id)
     return stored
 
 
@@ -170,26 +168,9 @@ async def check_connection(caller: Caller, connection_id: UUID) -> CheckResult:
             await connections.mark_active(session, connection_id)
         await audit.append(session, [_entry(caller.actor, "connection.checked", stored, ok=ok, reason=answer.reason)])
     if ok:
-        await _wake_held(caller, connection_id)
+        await wake(caller, "connection", connection_id)
         return CheckResult(True, None, None)
     return CheckResult(False, answer.reason, _ADVICE.get(answer.reason or "", "The server refused; the reason holds its code."))
-
-
-async def _wake_held(caller: Caller, connection_id: UUID) -> None:
-    """A workflow tells every run that is held for the connection, if there are any. Looks for them rather than at what the status was:
-    the repetition of a request that could not tell them tells them."""
-    async with caller.session() as session:
-        if not await controls.concerned_workflows(session, "connection", connection_id, None, 1):
-            return
-    control = Control(
-        organization_id=caller.organization_id,
-        kind=ControlledKind.CONNECTION,
-        id=connection_id,
-        command="resume",
-        actor_kind=caller.actor.kind,
-        actor_id=caller.actor.id,
-    )
-    await temporal.control_all(caller.services, control, attributes(caller.organization_id))
 
 
 def _entry(actor: Actor, action: str, stored: StoredConnection, **details: Any) -> NewEntry:

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from activities.contracts.control import Control, ControlledKind
 from activities.starting import attributes
-from api.commands import cases, temporal
+from api.commands import cases
 from api.commands.facts import facts_of as facts_of
 from api.commands.pausing import Controlled, because, request_resume, tell_runs
 from api.commands.routing import poke_if_listening
 from api.commands.temporal import request_id
+from api.commands.waking import wake
 from api.dependencies import Caller
 from models.domain.audit import NewEntry
 from models.domain.errors import ApprovalRequired, Conflict, Problem, StaleRevision, Unpublishable
@@ -19,7 +19,7 @@ from models.domain.journey.check import check_definition, parse
 from models.domain.journey.content_hash import content_hash, freeze, stored, template_version_ids
 from models.domain.journey.definition import Definition
 from models.domain.journey.resumption import AT_ONCE, Manner
-from models.store import access, approvals, audit, campaigns, controls, journey_versions, journeys, occurrences, runs, triggers
+from models.store import access, approvals, audit, campaigns, journey_versions, journeys, occurrences, runs, triggers
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
 from models.tables.journeys import Journey, JourneyVersion
@@ -219,25 +219,8 @@ async def set_archived(caller: Caller, journey_id: UUID, archived: bool) -> Jour
                 await occurrences.void_of_journey(session, journey_id)  # also what no worker has looked at meanwhile
             await _append(session, caller, "journey.archived" if archived else "journey.restored", journey_id)
     if not archived:
-        await _wake_campaigns(caller, journey_id)
+        await wake(caller, "restored", journey_id)  # also when it was not archived
     return journey
-
-
-async def _wake_campaigns(caller: Caller, journey_id: UUID) -> None:
-    """A workflow tells every campaign of the journey that has not started, if there are any; also when the journey was not archived: the
-    repetition of a request that could not tell them tells them."""
-    async with caller.session() as session:
-        if not await controls.concerned_workflows(session, "restored", journey_id, None, 1):
-            return
-    control = Control(
-        organization_id=caller.organization_id,
-        kind=ControlledKind.RESTORED,
-        id=journey_id,
-        command="resume",
-        actor_kind=caller.actor.kind,
-        actor_id=caller.actor.id,
-    )
-    await temporal.control_all(caller.services, control, attributes(caller.organization_id, journey_id))
 
 
 async def _append(session: OrganizationSession, caller: Caller, action: str, journey_id: UUID, **details: Any) -> None:

@@ -25,6 +25,12 @@ def _revision(
     return int(number)
 
 
+def is_known(sent: str, if_none_match: str | None) -> bool:
+    """Whether the caller has what this ETag is of already: then the answer is 304, without a body."""
+    named = [each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")]
+    return sent in named or named == ["*"]
+
+
 def _required_revision(revision: Annotated[int | None, Depends(_revision)]) -> int:
     if revision is None:
         raise StaleRevision("Send the ETag of the draft that you changed as If-Match, so that nobody's work is lost.")
@@ -36,6 +42,9 @@ def _idempotency_key(request: Request) -> str | None:
     return request.headers.get("Idempotency-Key")
 
 
+IfNoneMatch = Annotated[
+    str | None, Header(alias="If-None-Match", max_length=2_000, description="The ETag of what you have: 304 if that is still so.")
+]
 IfMatch = Annotated[int, Depends(_required_revision)]
 OptionalIfMatch = Annotated[int | None, Depends(_revision)]
 PostKey = Annotated[str | None, Depends(_idempotency_key)]

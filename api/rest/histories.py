@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
+from api.rest.headers import IfNoneMatch, is_known
 from models.store import histories, runs
 
 router = APIRouter(prefix="/runs", tags=["runs"])
@@ -43,11 +44,19 @@ async def list_histories(caller: Annotated[Caller, authorize("runs.read")], run_
 @router.get(
     "/{run_id}/histories/{history_id}",
     response_class=Response,
-    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}, "description": "Temporal's JSON of the history."}},
+    responses={
+        200: {"content": {"application/json": {"schema": {"type": "object"}}}, "description": "Temporal's JSON of the history."},
+        304: {"description": "You have it already, as `If-None-Match` says."},
+    },
 )
-async def download_history(caller: Annotated[Caller, authorize("audit.read")], run_id: UUID, history_id: UUID) -> Response:
+async def download_history(
+    caller: Annotated[Caller, authorize("audit.read")], run_id: UUID, history_id: UUID, known: IfNoneMatch = None
+) -> Response:
     """The history as Temporal writes it: its payloads are encrypted, and hold opaque ids only. The ETag is the SHA-256 of the body."""
     async with caller.session() as session:
         found, packed = await histories.read(session, await runs.get(session, run_id), history_id)
-    headers = {"ETag": f'"{found.sha256}"', "Content-Disposition": f'attachment; filename="history-{history_id}.json"'}
+    tag = f'"{found.sha256}"'
+    if is_known(tag, known):
+        return Response(status_code=304, headers={"ETag": tag})
+    headers = {"ETag": tag, "Content-Disposition": f'attachment; filename="history-{history_id}.json"'}
     return Response(zlib.decompress(packed), media_type="application/json", headers=headers)

@@ -47,6 +47,20 @@ async def test_a_history_is_stored_once_listed_and_downloaded(database: Database
     assert [entry["details"]["sha256"] for entry in entries] == [found[0]["sha256"]] * 3
 
 
+async def test_a_history_that_is_known_is_not_downloaded_again(
+    database: Database, alice: Person, charlie: Person, run: dict[str, Any]
+) -> None:
+    await store(database, alice.organization_id, history(run["workflow_id"]))
+    [found] = (await alice.client.get(f"/v1/runs/{run['id']}/histories")).json()["items"]
+    path, tag = f"/v1/runs/{run['id']}/histories/{found['id']}", f'"{found["sha256"]}"'
+    for known in (tag, f"W/{tag}", f'"another", {tag}', "*"):
+        answer = await alice.client.get(path, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", tag)
+    changed = await alice.client.get(path, headers={"If-None-Match": '"another"'})
+    assert (changed.status_code, changed.content) == (200, DOCUMENT)
+    assert (await charlie.client.get(path, headers={"If-None-Match": tag})).status_code == 404
+
+
 async def test_the_history_of_a_workflow_that_did_not_carry_the_run_is_not_its(database: Database, alice: Person, run: Any) -> None:
     await store(database, alice.organization_id, history(run["workflow_id"]), history("another"))
     assert len((await alice.client.get(f"/v1/runs/{run['id']}/histories")).json()["items"]) == 1
