@@ -278,8 +278,8 @@ def _round_cause(seen: Sighting) -> str:
 
 def _round_action(seen: Sighting) -> str:
     return (
-        "See what the steps of these journeys change (update_contact, subscribe, unsubscribe, enter_journey), and which segments they are "
-        "entered by (GET /v1/journeys/{journey_id}; who: GET /v1/entries?journey_id={journey_id}). Break the circle: publish a version of "
+        "See what the steps of these journeys change of their contacts, and by which segments and steps they are entered (GET "
+        "/v1/journeys/{journey_id}; who: GET /v1/entries?journey_id={journey_id}). Break the circle: publish a version of "
         'one of them with entry.again "once", a cool_down or a maximum, with another segment, or without that step. Until then, pause one '
         "(PUT /v1/journeys/{journey_id}/pause). This goes away once nobody has been turned back for an hour."
     )
