@@ -112,7 +112,8 @@ async def people(
     found = {row["id"]: _person(dict(row)) for row in (await session.execute(_PEOPLE, mine)).mappings()}
     for line in await session.execute(_CONSENTS, mine):
         if line.contact_id in found:
-            standing = HeldConsent(ConsentLine(line.id, line.status, line.occurred_at), line.method)
+            left_at = line.occurred_at if line.status == "withdrawn" and line.method != "journey" else None
+            standing = HeldConsent(ConsentLine(line.id, line.status, line.occurred_at), left_at)
             found[line.contact_id].consents[line.topic_id, line.channel] = standing
     await _add_suppressions(session, found, suppression_key)
     if event_names:
