@@ -381,6 +381,19 @@ async def test_a_topic_that_an_earlier_version_named_stands_in_no_ones_way(world
     assert (row["version_id"], row["template_version_id"], row["topic_id"]) == (world.version_id, template, other)
 
 
+async def test_what_was_refused_at_the_fence_is_asked_anew_in_a_later_round(world: World, provider: FakeProvider) -> None:
+    """The run was moved to the step anew, and its contact has agreed meanwhile; a repetition of the first asking changes nothing."""
+    run = await world.contact()
+    provider.before = [once(lambda: world.consent(run, "withdrawn"), world.contacts[run])]
+    assert (await send(world, provider, [run]))[0].outcome is SendOutcome.REFUSED
+    provider.before = []
+    await world.consent(run, "granted")
+    (again,) = await send(world, provider, [run])
+    assert (again.outcome, again.reason, provider.accepted) == (SendOutcome.REFUSED, "consent_withdrawn", [])
+    assert (await send(world, provider, [run], round=1000))[0].outcome is SendOutcome.ACCEPTED
+    assert (await world.delivery(run))["state"] == "accepted" and len(provider.accepted) == 1
+
+
 async def another_topic(world: World) -> UUID:
     topic_id = new_id()
     insert = "INSERT INTO topics (id, organization_id, key, name, description) VALUES (:id, :o, 'tips', 'Tips', '')"
