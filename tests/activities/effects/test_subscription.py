@@ -73,6 +73,13 @@ async def test_unsubscribing_withdraws(world: EffectWorld) -> None:
     assert (judgement.verdict, judgement.reason) == (Outcome.REFUSE, "consent_withdrawn")
 
 
+async def test_unsubscribing_withdraws_what_a_host_that_is_ahead_has_granted(world: EffectWorld) -> None:
+    run = await world.contact()
+    await record(world, replace(left(world, run), status="granted", method="form", occurred_at=datetime.now(UTC) + timedelta(seconds=50)))
+    assert said(await world.perform([run], "leave")) == [("done", None)]
+    assert (await may_send(world, run)).reason == "consent_withdrawn"
+
+
 async def test_a_suppressed_address_stays_suppressed(world: EffectWorld) -> None:
     run = await world.contact(consent=None)
     await world.suppress(run)
