@@ -23,7 +23,7 @@ EVENTS_EACH = 1_000  # the newest of one name and contact: no rule counts furthe
 
 _TOPIC_NAMES = text("SELECT id, name FROM topics WHERE organization_id = :o")
 _TOPIC_KEYS = text("SELECT key, id FROM topics WHERE organization_id = :o")
-_ORGANIZATION = text("SELECT name, timezone, status, quiet_hours, attribute_schema FROM organizations WHERE id = :o")
+_ORGANIZATION = text("SELECT name, timezone, quiet_hours, attribute_schema FROM organizations WHERE id = :o")
 _PEOPLE = text(
     """
     SELECT c.id, c.external_id, c.email, c.phone, c.first_name, c.last_name, c.locale, c.timezone, c.country, c.region, c.postal_code,
@@ -83,7 +83,6 @@ async def surroundings(session: OrganizationSession, definition: Definition, fac
     row = (await session.execute(_ORGANIZATION, {"o": session.organization_id})).one()
     found = Surroundings(
         timezone=row.timezone,
-        status=row.status,
         quiet_hours=row.quiet_hours,
         attributes=row.attribute_schema,
         topics=facts.topics,
