@@ -41,7 +41,7 @@ class ConsentActivities:
             visits = [visit for visit in batch.visits if visit.run_id not in kept]
             asked = [_asked(visit, definition.step(visit.step_id, SendStep)) for visit in visits]
             facts = await load_consent_facts(session, asked, self.suppression_key)
-            decided = [(question(visit, "consent"), decide_consent(facts[visit.run_id])) for visit in visits]
+            decided = [(question(visit, "consent"), decide_consent(facts[visit.run_id], batch.now, visit.round)) for visit in visits]
             stored = await decisions.record(session, decided, batch.now)
             if entries:
                 await audit.append(session, entries)

@@ -1,15 +1,15 @@
 """The claim ledger's writer: fences and settlements of all batches of a process, many to a transaction.
 
 Whoever has something to write puts it in the queue of its organization. One transaction at a time takes everything
-that waits there, so the busier a process is, the fewer commits a message costs.
+that waits there of its kind, so the busier a process is, the fewer commits a message costs.
 """
 
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from activities.braking import Tell, left_to_upkeep
@@ -104,6 +104,9 @@ class _Told:
     done: "asyncio.Future[None]" = field(default_factory=_future)
 
 
+One = TypeVar("One", _Asked, _Told)
+
+
 class _Writer:
     """One organization's queue. Runs while there is something in it."""
 
@@ -144,65 +147,69 @@ class _Writer:
                 pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _write_down(self, asked: Sequence[_Asked], told: Sequence[_Told]) -> bool:
-        """All of these are answered. False: the database is away; the settlements are back in the queue."""
-        try:
-            verdicts = await self._flush([one.passage for one in asked], [one.settlement for one in told])
-        except Exception as error:
-            log.warning("the ledger could not be written", extra={"error": type(error).__name__, "settlements": len(told)})
-            if not lies_in_the_rows(error):
-                self._fail(asked, told)
-                return False
-            if len(asked) + len(told) > 1:
-                return await self._write_one_by_one(asked, told)
-            self._refuse(asked, told, error)
+        """All of these are answered. False: the database is away; the settlements are back in the queue.
+
+        The settlements first, for an opt-out among them, or what failed and brakes, holds for those that ask. And each in a transaction of
+        its own: a settlement waits for the audit chain's head, and whoever has it may be withdrawing what the fence would have judged by.
+        """
+        if not await self._written(told, self._settle):
+            self._fail(asked, [])
+            return False
+        return await self._written(asked, self._let_pass)
+
+    async def _written(self, ones: Sequence[One], write: Callable[[Sequence[One]], Awaitable[None]]) -> bool:
+        """All of these are answered, by one transaction where that is possible: one that cannot be written takes no other with it."""
+        if not ones:
             return True
-        self._answer(asked, told, verdicts)
+        try:
+            await write(ones)
+        except Exception as error:
+            log.warning("the ledger could not be written", extra={"error": type(error).__name__, "rows": len(ones)})
+            if not lies_in_the_rows(error):
+                self._keep_or_fail(ones)
+                return False
+            if len(ones) == 1:
+                self._refuse(ones[0], error)
+                return True
+            return await self._written_one_by_one(ones, write)
         return True
 
-    async def _write_one_by_one(self, asked: Sequence[_Asked], told: Sequence[_Told]) -> bool:
-        """One of these cannot be written: it takes no other with it. Settlements first, for what failed may brake."""
-        for number, two in enumerate(told):
-            if not await self._write_down([], [two]):
-                self._fail(asked, told[number + 1 :])
-                return False
-        for number, one in enumerate(asked):
-            if not await self._write_down([one], []):
-                self._fail(asked[number + 1 :], [])
+    async def _written_one_by_one(self, ones: Sequence[One], write: Callable[[Sequence[One]], Awaitable[None]]) -> bool:
+        for number, one in enumerate(ones):
+            if not await self._written([one], write):
+                self._keep_or_fail(ones[number + 1 :])
                 return False
         return True
 
-    async def _flush(self, passages: Sequence[Passage], settlements: Sequence[Settlement]) -> dict[UUID, Verdict]:
-        verdicts: dict[UUID, Verdict] = {}
+    async def _settle(self, told: Sequence[_Told]) -> None:
+        settlements = [one.settlement for one in told]
         async with self.database.organization(self.organization_id) as session:
-            if passages and settlements:  # each sorts its own rows, but two such transactions may hold some of each other's
-                await deliveries.lock(session, [*(one.id for one in passages), *(one.id for one in settlements)])
-            settled = await deliveries.settle(session, settlements) if settlements else []
-            suppressed = await _suppress(session, settlements)  # before the fence: a message to the same address may be about to pass
-            # What failed may brake, and then nothing passes any more. Otherwise the count, which other processes wait for, comes late.
-            failed = any(one.state != "accepted" for one in settled)
-            braked = await brakes.count(session, settled) if failed else []
-            if passages:
-                verdicts = await fence.let_pass(session, passages)
-            if settlements:
-                braked += [] if failed else await brakes.count(session, settled)
-                entries = [*suppressed, *(one.entry() for one in settled), *(one.entry for one in braked)]
-                await audit.append(session, entries)  # last: locks the chain's head
+            settled = await deliveries.settle(session, settlements)
+            suppressed = await _suppress(session, settlements)
+            braked = await brakes.count(session, settled)
+            entries = [*suppressed, *(one.entry() for one in settled), *(one.entry for one in braked)]
+            await audit.append(session, entries)  # last: locks the chain's head
         self.braked(self.organization_id, braked)
-        return verdicts
+        for one in told:
+            if not one.done.done():
+                one.done.set_result(None)
 
-    def _answer(self, asked: Sequence[_Asked], told: Sequence[_Told], verdicts: dict[UUID, Verdict]) -> None:
+    async def _let_pass(self, asked: Sequence[_Asked]) -> None:
+        """Nothing waits between the judgement and the commit: the rows are locked by a statement before, and no audit entry follows."""
+        async with self.database.organization(self.organization_id) as session:
+            await deliveries.lock(session, [one.passage.id for one in asked])
+            verdicts = await fence.let_pass(session, [one.passage for one in asked])
         for one in asked:
             if not one.answer.done():
                 one.answer.set_result(verdicts.get(one.passage.id, Verdict(Word.LOST)))
-        for two in told:
-            if not two.done.done():
-                two.done.set_result(None)
 
-    def _refuse(self, asked: Sequence[_Asked], told: Sequence[_Told], error: Exception) -> None:
-        waiting: list[asyncio.Future[Any]] = [*(one.answer for one in asked), *(two.done for two in told)]
-        for future in waiting:
-            if not future.done():
-                future.set_exception(Unwritable(error))
+    def _refuse(self, one: _Asked | _Told, error: Exception) -> None:
+        future: asyncio.Future[Any] = one.answer if isinstance(one, _Asked) else one.done
+        if not future.done():
+            future.set_exception(Unwritable(error))
+
+    def _keep_or_fail(self, ones: Sequence[_Asked] | Sequence[_Told]) -> None:
+        self._fail([one for one in ones if isinstance(one, _Asked)], [one for one in ones if isinstance(one, _Told)])
 
     def _fail(self, asked: Sequence[_Asked], told: Sequence[_Told]) -> None:
         """Fences fail at once, for nothing is sent without them; settlements are kept until their deadline."""

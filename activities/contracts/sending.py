@@ -59,7 +59,7 @@ SETTLE_PATIENCE = timedelta(seconds=60)  # how long a heard answer waits for an 
 
 @activity.defn(name="check_consent")
 async def check_consent(batch: VisitBatch) -> list[Judgement]:
-    """May each of these messages be sent as far as consent, suppression, topic and address say? Never holds."""
+    """May each of these messages be sent as far as consent, suppression, topic and address say? Holds in a suspended organization."""
     raise NotImplementedError
 
 

@@ -1,7 +1,6 @@
 """`subscribe` and `unsubscribe`: a line in the consent ledger."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from uuid import UUID
 
 from activities.contracts.steps import StepVisit
@@ -71,8 +70,7 @@ class _Subscription:
             source=source,
             evidence={"step": visit.step_id, "text": step.evidence, **{name: str(id) for name, id in ids.items()}},
             actor=SYSTEM,
-            # The workflow asked then; what the contact says after that stands. Where its time runs ahead (in tests), it is now.
-            occurred_at=min(work.now, datetime.now(UTC)),
+            occurred_at=None,  # just now, by the one clock of all lines: hosts may be ahead of each other
         )
 
     def _step(self, work: Work, visit: StepVisit) -> Step:

@@ -151,15 +151,15 @@ async def _checks(session: OrganizationSession, services: Services, plan: Plan, 
     step, old = plan.definition.steps[step_id], plan.old
     assert isinstance(step, SendStep)
     return [
-        Check("consent", await _consent(session, services, old, step)),
+        Check("consent", await _consent(session, services, old, step, now)),
         Check("quiet_hours", await _hours(session, old, step, now)),
     ]
 
 
-async def _consent(session: OrganizationSession, services: Services, old: Old, step: SendStep) -> Decision:
+async def _consent(session: OrganizationSession, services: Services, old: Old, step: SendStep, now: datetime) -> Decision:
     asked = Asked(old.id, old.contact_id, step.channel, step.purpose, step.topic_id)
     facts = await load_consent_facts(session, [asked], services.settings.derive_key("suppressions"))
-    return decide_consent(facts[old.id])
+    return decide_consent(facts[old.id], now)
 
 
 async def _hours(session: OrganizationSession, old: Old, step: SendStep, now: datetime) -> Decision:

@@ -54,7 +54,7 @@ async def show(request: Request, token: Token) -> HTMLResponse:
 
 @router.post("/u/{token}")
 async def withdraw(request: Request, token: Token) -> HTMLResponse:
-    """The consent is withdrawn; again and again changes nothing more."""
+    """The consent is withdrawn; each time is on record."""
     try:
         asked = _read(services(request), token)
         if not await _is_one_click(request):
@@ -95,11 +95,8 @@ async def _describe(session: OrganizationSession, asked: Unsubscribe) -> str:
 
 
 async def _withdraw(session: OrganizationSession, asked: Unsubscribe) -> None:
-    """The last line of the ledger says withdrawn, also where somebody was writing another one meanwhile."""
-    await consents.write_alone(session)
-    for line in await consents.current(session, asked.contact_id):
-        if (line.channel, line.topic_id, line.status) == (asked.channel, asked.topic_id, "withdrawn"):
-            return
+    """The last line of the ledger says withdrawn, and when it was said last: a run of today must not subscribe who says so now, though
+    they had left before, or a journey's step has withdrawn for them."""
     withdrawal = consents.NewConsent(
         contact_id=asked.contact_id,
         topic_id=asked.topic_id,

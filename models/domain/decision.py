@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from models.domain.back_off import doubled
 from models.domain.journey.definition import Purpose
 from models.domain.quiet_hours import ChosenZone, NeverAllowed, QuietHours, allowed_until, next_allowed
+from models.domain.wait_time import shared_instant
 
-RULE_VERSION = "2026-11-25.1"  # raised whenever the same facts may lead to another decision
+RULE_VERSION = "2026-11-26.1"  # raised whenever the same facts may lead to another decision
+WHILE_SUSPENDED = (timedelta(minutes=1), timedelta(minutes=30))  # how long a message waits before all is asked again: at first, and at most
 
 
 class Outcome(StrEnum):
@@ -102,16 +105,21 @@ class Decision:
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def decide_consent(facts: ConsentFacts) -> Decision:
-    """Marketing needs granted consent for its topic and channel; nothing outranks a suppression. Never holds."""
+def decide_consent(facts: ConsentFacts, at: datetime, asked: int = 0) -> Decision:
+    """Marketing needs granted consent for its topic and channel; nothing outranks a suppression.
+
+    While its organization is suspended a message waits, as at the last check before a send: a suspension is lifted again, and nobody
+    speaks to runs then. `at` is aware; `asked` is how often it has been asked before, for it is asked ever more rarely.
+    """
+    if facts.organization_status != "active":
+        again = shared_instant(at + doubled(WHILE_SUSPENDED[0], asked, WHILE_SUSPENDED[1]))
+        return Decision(Outcome.HOLD, Reason.ORGANIZATION_SUSPENDED, again, inputs=_consent_inputs(facts))
     reason = _refusal(facts)
     return Decision(Outcome.SEND if reason is None else Outcome.REFUSE, reason, inputs=_consent_inputs(facts))
 
 
 def _refusal(facts: ConsentFacts) -> Reason | None:
     """The first of the reasons, the widest first."""
-    if facts.organization_status != "active":
-        return Reason.ORGANIZATION_SUSPENDED
     if not facts.contact_exists:
         return Reason.CONTACT_GONE
     if not facts.has_address:

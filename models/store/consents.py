@@ -177,25 +177,32 @@ class Wish:
 
 @dataclass(frozen=True)
 class WishFacts:
-    """What is known around a wish. `withdrawn_since`: since its run began, the contact has withdrawn, and not by a journey's step."""
+    """What is known around a wish. `withdrawn_since`: since its run was to begin, the contact has withdrawn by another way than a
+    journey's step, and has not granted by such a way after that. What steps have said meanwhile hides neither."""
 
     contact_exists: bool
     topic_archived: bool
     withdrawn_since: bool
 
 
+# A run is to begin when what leads to it happens: its entry may be decided much later, while its journey is paused or its hour full. By
+# the earliest of the clocks that say when.
+_BEGAN = """(SELECT least(b.occurred_at, n.created_at, r.entered_at, r.created_at) FROM runs r
+      LEFT JOIN events b ON b.organization_id = :o AND b.id = r.entry_event_id
+      LEFT JOIN LATERAL (SELECT n.created_at FROM entries n WHERE n.organization_id = :o AND n.contact_id = r.contact_id
+        AND n.run_id = coalesce(r.root_run_id, r.id) LIMIT 1) n ON true
+      WHERE r.organization_id = :o AND r.id = a.run_id)"""
 _WISHES = text(
-    """
+    f"""
     SELECT a.run_id, c.id IS NOT NULL AS contact_exists, coalesce(t.archived_at IS NOT NULL, true) AS topic_archived,
-           coalesce(k.status = 'withdrawn' AND k.method <> 'journey' AND k.occurred_at > r.began_at, false) AS withdrawn_since
+           coalesce(k.status = 'withdrawn' AND k.occurred_at > {_BEGAN}, false) AS withdrawn_since
     FROM jsonb_to_recordset(CAST(:wishes AS jsonb)) AS a(run_id uuid, contact_id uuid, topic_id uuid, channel text)
-    CROSS JOIN LATERAL (
-      SELECT coalesce(r.entered_at, r.created_at) AS began_at FROM runs r WHERE r.organization_id = :o AND r.id = a.run_id LIMIT 1) r
     LEFT JOIN LATERAL (SELECT c.id FROM contacts c WHERE c.organization_id = :o AND c.id = a.contact_id LIMIT 1) c ON true
     LEFT JOIN topics t ON t.organization_id = :o AND t.id = a.topic_id
     LEFT JOIN LATERAL (
-      SELECT k.status, k.method, k.occurred_at FROM consents k
+      SELECT k.status, k.occurred_at FROM consents k
       WHERE k.organization_id = :o AND k.contact_id = a.contact_id AND k.channel = a.channel AND k.topic_id = a.topic_id
+        AND NOT (k.method = 'journey' AND k.actor_kind = 'system') -- a caller of the API may call its way so
       ORDER BY k.occurred_at DESC, k.id DESC LIMIT 1) k ON true
     """
 )

@@ -76,12 +76,12 @@ _CLAIM = text(
         SELECT d.id, d.state, d.round FROM deliveries d
         WHERE d.organization_id = :o AND d.run_id = a.run_id AND d.step_id = a.step_id AND d.visit = a.visit
         LIMIT 1 FOR UPDATE SKIP LOCKED) d
-      WHERE d.state = 'claimed' OR (d.state = 'failed' AND d.round < a.round)),
+      WHERE d.state = 'claimed' OR (d.state IN ('failed', 'refused') AND d.round < a.round)),
     taken AS (
       UPDATE deliveries d SET attempt = :attempt, round = f.round, claimed_at = clock_timestamp(), version_id = :version_id,
         channel = f.channel, purpose = f.purpose, topic_id = f.topic_id, connection_id = f.connection_id,
         template_version_id = f.template_version_id,
-        attempts = CASE d.state WHEN 'failed' THEN 0 ELSE d.attempts END,
+        attempts = CASE d.state WHEN 'claimed' THEN d.attempts ELSE 0 END,
         state = 'claimed', outcome = NULL, reason = NULL, settled_at = NULL, transmitting_at = NULL
       FROM free f WHERE d.organization_id = :o AND d.id = f.id AND d.id = ANY(ARRAY(SELECT id FROM free))
       RETURNING d.id, d.run_id, d.attempts),
@@ -106,9 +106,9 @@ class Claimed:
 
 
 async def claim(session: OrganizationSession, owner: Owner, claims: Sequence[Claim]) -> list[Claimed]:
-    """The rows that this attempt owns now: new ones, those certainly not handed over yet, and those that failed when
-    asked in an earlier round (a person retries them). Each says what is asked now, whatever it said before. Rows of `claims` that are
-    not answered are settled or under way."""
+    """The rows that this attempt owns now: new ones, those certainly not handed over yet, and those that failed or were refused when
+    asked in an earlier round (a person retries them, or the run was moved here anew). Each says what is asked now, whatever it said
+    before. Rows of `claims` that are not answered are settled or under way."""
     parameters = {"o": session.organization_id, **vars(owner), "rows": rowset([vars(one) for one in claims])}
     return [Claimed(row.id, row.run_id, row.attempts) for row in await session.execute(_CLAIM, parameters)]
 

@@ -23,7 +23,7 @@ EVENTS_EACH = 1_000  # the newest of one name and contact: no rule counts furthe
 
 _TOPIC_NAMES = text("SELECT id, name FROM topics WHERE organization_id = :o")
 _TOPIC_KEYS = text("SELECT key, id FROM topics WHERE organization_id = :o")
-_ORGANIZATION = text("SELECT name, timezone, status, quiet_hours, attribute_schema FROM organizations WHERE id = :o")
+_ORGANIZATION = text("SELECT name, timezone, quiet_hours, attribute_schema FROM organizations WHERE id = :o")
 _PEOPLE = text(
     """
     SELECT c.id, c.external_id, c.email, c.phone, c.first_name, c.last_name, c.locale, c.timezone, c.country, c.region, c.postal_code,
@@ -83,7 +83,6 @@ async def surroundings(session: OrganizationSession, definition: Definition, fac
     row = (await session.execute(_ORGANIZATION, {"o": session.organization_id})).one()
     found = Surroundings(
         timezone=row.timezone,
-        status=row.status,
         quiet_hours=row.quiet_hours,
         attributes=row.attribute_schema,
         topics=facts.topics,
@@ -112,7 +111,8 @@ async def people(
     found = {row["id"]: _person(dict(row)) for row in (await session.execute(_PEOPLE, mine)).mappings()}
     for line in await session.execute(_CONSENTS, mine):
         if line.contact_id in found:
-            standing = HeldConsent(ConsentLine(line.id, line.status, line.occurred_at), line.method)
+            left_at = line.occurred_at if line.status == "withdrawn" and line.method != "journey" else None
+            standing = HeldConsent(ConsentLine(line.id, line.status, line.occurred_at), left_at)
             found[line.contact_id].consents[line.topic_id, line.channel] = standing
     await _add_suppressions(session, found, suppression_key)
     if event_names:

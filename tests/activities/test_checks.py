@@ -94,12 +94,21 @@ async def test_transactional_mail_needs_no_consent_but_obeys_suppressions(world:
     assert said(judgements) == [(Outcome.SEND, None), (Outcome.REFUSE, "suppressed")]
 
 
-async def test_an_archived_topic_and_a_suspended_organization_refuse(world: World) -> None:
+async def test_an_archived_topic_refuses(world: World) -> None:
     run = await world.contact()
     await world.sql("UPDATE topics SET archived_at = now()")
     assert said(await check_consent(world, [run])) == [(Outcome.REFUSE, "topic_archived")]
+
+
+async def test_a_suspended_organizations_messages_wait_and_leave_once_that_is_over(world: World) -> None:
+    run = await world.contact()
     await world.sql("UPDATE organizations SET status = 'suspended'")
-    assert said(await check_consent(world, [run], round=1)) == [(Outcome.REFUSE, "organization_suspended")]
+    [held] = await check_consent(world, [run])
+    assert said([held]) == [(Outcome.HOLD, "organization_suspended")]
+    assert held.hold_until is not None and NOON < held.hold_until <= NOON + timedelta(minutes=2)
+    assert await world.actions("message.") == ["message.held"]
+    await world.sql("UPDATE organizations SET status = 'active'")
+    assert said(await check_consent(world, [run], round=1)) == [(Outcome.SEND, None)]
 
 
 async def test_the_first_answer_stands_and_another_round_asks_anew(world: World) -> None:

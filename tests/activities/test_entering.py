@@ -10,7 +10,9 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.contracts.control import Control, ControlledKind
 from activities.control import ControlActivities
-from models.store import entries, resumptions
+from models.domain.audit import Actor
+from models.store import consents, entries, resumptions
+from models.store.consents import NewConsent, Wish
 from models.store.entries import Proposal
 from models.tables.base import new_id, utc_now
 from tests.activities.journeys import Journeys
@@ -63,6 +65,34 @@ async def test_what_happens_while_the_hour_is_full_counts_too(journeys: Journeys
     await journeys.route()
     assert [(run["contact_id"], run["exit_reason"]) for run in await journeys.runs(journey)] == [(first, None), (second, "goal:paid")]
     assert await journeys.goals(journey) == 1
+
+
+@pytest.mark.parametrize("late", [timedelta(0), timedelta(hours=1)])
+async def test_who_leaves_while_a_journey_is_paused_has_left_since_their_run_was_to_begin(journeys: Journeys, late: timedelta) -> None:
+    """By its event's time: it may be told late. `subscribe` asks."""
+    journey = await journeys.publish({"entry": {"triggers": [ORDERED]}})
+    leaver, before = await journeys.contact(consent=None), await journeys.contact(consent=None)
+    await journeys.pause(journey)
+    await leave(journeys.world, before, utc_now() - timedelta(days=1))
+    if late:
+        await leave(journeys.world, leaver, utc_now() - late / 2)
+    for contact in (leaver, before):
+        await journeys.say(contact, "ordered", {"order": "7"}, occurred_at=utc_now() - late)
+    await journeys.route()
+    if not late:
+        await leave(journeys.world, leaver, None)
+    await journeys.resume(journey)
+    await journeys.route()
+    wishes = [Wish(run["id"], run["contact_id"], journeys.world.topic_id, "email") for run in await journeys.runs(journey)]
+    async with journeys.world.database.organization(journeys.world.organization_id) as session:
+        facts = await consents.load_wish_facts(session, wishes)
+    assert {wish.contact_id: facts[wish.run_id].withdrawn_since for wish in wishes} == {leaver: True, before: False}
+
+
+async def leave(world: World, contact_id: UUID, at: datetime | None) -> None:
+    line = NewConsent(contact_id, world.topic_id, "email", "withdrawn", "one_click", "link", {}, Actor("recipient", contact_id), at)
+    async with world.database.organization(world.organization_id) as session:
+        await consents.record(session, [line])
 
 
 async def test_what_happens_after_a_contact_fits_a_segment_counts_although_it_enters_later(journeys: Journeys) -> None:

@@ -21,8 +21,8 @@ from activities.lines import Lines
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities
 from activities.versions import Versions
-from models.domain.audit import SYSTEM
-from models.store import consents, deliveries, fence, suppressions
+from models.domain.audit import SYSTEM, NewEntry
+from models.store import audit, consents, deliveries, fence, suppressions
 from models.store.consents import NewConsent
 from models.store.deliveries import DeliveryRow, Settlement
 from models.store.fence import Passage, Verdict, Word
@@ -381,6 +381,19 @@ async def test_a_topic_that_an_earlier_version_named_stands_in_no_ones_way(world
     assert (row["version_id"], row["template_version_id"], row["topic_id"]) == (world.version_id, template, other)
 
 
+async def test_what_was_refused_at_the_fence_is_asked_anew_in_a_later_round(world: World, provider: FakeProvider) -> None:
+    """The run was moved to the step anew, and its contact has agreed meanwhile; a repetition of the first asking changes nothing."""
+    run = await world.contact()
+    provider.before = [once(lambda: world.consent(run, "withdrawn"), world.contacts[run])]
+    assert (await send(world, provider, [run]))[0].outcome is SendOutcome.REFUSED
+    provider.before = []
+    await world.consent(run, "granted")
+    (again,) = await send(world, provider, [run])
+    assert (again.outcome, again.reason, provider.accepted) == (SendOutcome.REFUSED, "consent_withdrawn", [])
+    assert (await send(world, provider, [run], round=1000))[0].outcome is SendOutcome.ACCEPTED
+    assert (await world.delivery(run))["state"] == "accepted" and len(provider.accepted) == 1
+
+
 async def another_topic(world: World) -> UUID:
     topic_id = new_id()
     insert = "INSERT INTO topics (id, organization_id, key, name, description) VALUES (:id, :o, 'tips', 'Tips', '')"
@@ -529,6 +542,37 @@ async def test_an_opt_out_holds_for_what_is_about_to_pass_in_the_same_transactio
     verdict = await book.fence(world.organization_id, passage)
     await done
     assert verdict == Verdict(Word.REFUSED, "suppressed")
+
+
+@pytest.mark.parametrize("change", ["withdrawal", "pause"])
+async def test_who_leaves_while_an_answer_waits_for_the_audit_chain_is_not_written_to(
+    world: World, provider: FakeProvider, change: str
+) -> None:
+    """An answer is settled, and another message asks the fence, in the same turn; the chain's head is held by what the fence must obey."""
+    done, asking = await world.people(2)
+    provider.before.append(crash)
+    with pytest.raises(Crash):
+        await send(world, provider, [done, asking])
+    rows = {run: await world.delivery(run) for run in (done, asking)}
+    book = Ledger(world.database)
+    passage = Passage(rows[asking]["id"], rows[asking]["attempt"], "email", b"", f"{world.contacts[asking]}@example.com")
+    async with world.database.organization(world.organization_id) as leaving:
+        if change == "pause":
+            await leaving.execute(text("UPDATE journeys SET paused_at = now() WHERE id = :id"), {"id": world.journey_id})
+            await audit.append(leaving, [NewEntry("journey.paused", "journey", str(world.journey_id))])
+        else:
+            left = NewConsent(world.contacts[asking], world.topic_id, "email", "withdrawn", "one_click", "link", {}, SYSTEM, None)
+            await consents.record(leaving, [left])
+        settling = book.settle(world.organization_id, Settlement(rows[done]["id"], rows[done]["attempt"], "accepted", "accepted"))
+        fenced = asyncio.ensure_future(book.fence(world.organization_id, passage))
+        waiting = text("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))")
+        async with asyncio.timeout(60):
+            while not fenced.done() and not await leaving.scalar(waiting):
+                await asyncio.sleep(0.01)
+    await settling
+    expected = Verdict(Word.PAUSED, "journey_paused") if change == "pause" else Verdict(Word.REFUSED, "consent_withdrawn")
+    assert await fenced == expected
+    assert ((await world.delivery(done))["state"], (await world.delivery(asking))["state"]) == ("accepted", "claimed")
 
 
 async def test_without_the_database_nothing_passes_the_fence(world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:

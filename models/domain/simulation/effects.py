@@ -67,24 +67,21 @@ def update_contact(step: UpdateContactStep, scene: Scene) -> Heard:
     return Heard(Answer(details={"fields": fields}))
 
 
-METHOD = "journey"  # of a consent that a step has said
-
-
 def subscribe(step: SubscribeStep, scene: Scene) -> Heard:
     """Consent is not taken from somebody who has withdrawn it since the run began, other than by a journey's step."""
     topic = scene.surroundings.topics.get(step.topic_id)
     if topic is None or topic.archived:
         return refused(Reason.TOPIC_ARCHIVED)
     said = scene.person.consents.get((step.topic_id, step.channel))
-    if said and said.line.status == "withdrawn" and said.method != METHOD and said.line.occurred_at > scene.began:
+    if said and said.left_at is not None and said.left_at > scene.began:
         return refused(Reason.CONSENT_WITHDRAWN)
-    scene.person.say(step.topic_id, step.channel, "granted", scene.now, METHOD)
+    scene.person.say(step.topic_id, step.channel, "granted", scene.now, by_a_step=True)
     scene.touched = True
     return Heard(Answer())
 
 
 def unsubscribe(step: UnsubscribeStep, scene: Scene) -> Heard:
-    scene.person.say(step.topic_id, step.channel, "withdrawn", scene.now, METHOD)
+    scene.person.say(step.topic_id, step.channel, "withdrawn", scene.now, by_a_step=True)
     scene.touched = True
     return Heard(Answer())
 

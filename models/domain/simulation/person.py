@@ -14,10 +14,11 @@ LINES = UUID("7d0b6d4e-5a0c-5f2b-9f43-0f0f5a3c8e21")  # the namespace of ids tha
 
 @dataclass(frozen=True)
 class HeldConsent:
-    """The line of the ledger in force. `method`: by which it was said, `journey` for a step's."""
+    """The line of the ledger in force. `left_at`: when the contact last withdrew by another way than a journey's step, and has not granted
+    by such a way since; as far as the simulation goes back."""
 
     line: ConsentLine
-    method: str = "form"
+    left_at: datetime | None = None
 
 
 @dataclass
@@ -58,11 +59,14 @@ class Person:
         if address is not None:
             self.suppressed[_family(channel), address.strip().lower()] = identifier or uuid5(LINES, f"suppression/{self.id}/{channel}")
 
-    def say(self, topic_id: UUID, channel: str, status: Literal["granted", "withdrawn"], at: datetime, method: str = "form") -> None:
+    def say(self, topic_id: UUID, channel: str, status: Literal["granted", "withdrawn"], at: datetime, *, by_a_step: bool = False) -> None:
         before = self.consents.get((topic_id, channel))
         if before is None or before.line.occurred_at <= at:
             line = ConsentLine(uuid5(LINES, f"consent/{self.id}/{topic_id}/{channel}/{at.isoformat()}"), status, at)
-            self.consents[topic_id, channel] = HeldConsent(line, method)
+            left_at = at if status == "withdrawn" else None
+            if by_a_step:
+                left_at = None if before is None else before.left_at
+            self.consents[topic_id, channel] = HeldConsent(line, left_at)
 
     def meet(self, name: str, properties: Mapping[str, Any], at: datetime) -> Happened:
         event = Happened(self.events[-1].number + 1 if self.events else 1, name, at, at, properties)

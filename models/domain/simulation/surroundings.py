@@ -34,7 +34,6 @@ class Surroundings:
     """`published`: journeys that can be entered; `attributes`: the schema; `tries`: of a call that does not succeed."""
 
     timezone: str = "UTC"
-    status: str = "active"
     quiet_hours: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     topics: Mapping[UUID, TopicFact] = field(default_factory=dict)

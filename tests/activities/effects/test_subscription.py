@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,8 +11,10 @@ from temporalio.testing import ActivityEnvironment
 from activities.consent import ConsentActivities
 from activities.contracts.sending import Judgement
 from activities.versions import Versions
+from api.inbound import unsubscribe
 from models.domain.audit import Actor
 from models.domain.decision import Outcome
+from models.domain.unsubscribe import Unsubscribe
 from models.settings import Settings
 from models.store import audit, consents
 from models.store.consents import NewConsent
@@ -70,6 +73,13 @@ async def test_unsubscribing_withdraws(world: EffectWorld) -> None:
     assert (judgement.verdict, judgement.reason) == (Outcome.REFUSE, "consent_withdrawn")
 
 
+async def test_unsubscribing_withdraws_what_a_host_that_is_ahead_has_granted(world: EffectWorld) -> None:
+    run = await world.contact()
+    await record(world, replace(left(world, run), status="granted", method="form", occurred_at=datetime.now(UTC) + timedelta(seconds=50)))
+    assert said(await world.perform([run], "leave")) == [("done", None)]
+    assert (await may_send(world, run)).reason == "consent_withdrawn"
+
+
 async def test_a_suppressed_address_stays_suppressed(world: EffectWorld) -> None:
     run = await world.contact(consent=None)
     await world.suppress(run)
@@ -111,6 +121,39 @@ async def test_who_left_before_the_run_began_or_by_a_step_may_be_subscribed(worl
     assert said(await world.perform([back, wavering], "join", now=datetime.now(UTC))) == [("done", None)] * 2
     for run in (back, wavering):
         assert (await may_send(world, run)).verdict is Outcome.SEND
+
+
+async def test_what_steps_say_does_not_hide_that_the_contact_has_left(world: EffectWorld) -> None:
+    run, back = await world.people(2)
+    for each in (run, back):
+        await record(world, left(world, each))
+    await record(world, replace(left(world, back), status="granted", method="form"))
+    assert said(await world.perform([run, back], "leave")) == [("done", None)] * 2
+    assert said(await world.perform([run, back], "join")) == [("refused", "consent_withdrawn"), ("done", None)]
+    assert (await may_send(world, run)).reason == "consent_withdrawn"
+
+
+async def test_who_says_again_that_they_have_left_is_not_subscribed(world: EffectWorld) -> None:
+    """They had left before their run began, or a step had withdrawn for them."""
+    before, by_step = await world.contact(consent="withdrawn"), await world.contact()
+    await world.sql("UPDATE runs SET created_at = clock_timestamp() WHERE id = :id", id=before)
+    await world.perform([by_step], "leave")
+    for run in (before, by_step):
+        asked = Unsubscribe(world.organization_id, world.contacts[run], world.topic_id, "email", new_id())
+        async with world.database.organization(world.organization_id) as session:
+            await unsubscribe._withdraw(session, asked)
+    assert said(await world.perform([before, by_step], "join")) == [("refused", "consent_withdrawn")] * 2
+
+
+async def test_a_way_that_others_call_as_ours_is_another_way(world: EffectWorld) -> None:
+    run = await world.contact()
+    await record(world, replace(left(world, run), method="journey"))
+    assert said(await world.perform([run], "join")) == [("refused", "consent_withdrawn")]
+
+
+async def record(world: EffectWorld, *said: NewConsent) -> None:
+    async with world.database.organization(world.organization_id) as session:
+        await consents.record(session, said)
 
 
 async def test_what_the_contact_says_after_the_workflow_asked_stands(world: EffectWorld) -> None:

@@ -55,16 +55,18 @@ async def test_looking_changes_nothing(client: AsyncClient, alice: Person, setti
     assert await ledger(alice, asked) == [("granted", "form")]
 
 
-async def test_one_click_withdraws_and_repeating_changes_nothing(
+async def test_one_click_withdraws_and_each_click_is_on_record(
     client: AsyncClient, alice: Person, settings: Settings, asked: Unsubscribe
 ) -> None:
     for _ in range(3):
         answer = await client.post(link(settings, asked), data=ONE_CLICK)
         assert answer.status_code == 200 and "location" not in answer.headers
-    assert sorted(await ledger(alice, asked)) == [("granted", "form"), ("withdrawn", "one_click")]
+    assert sorted(await ledger(alice, asked)) == [("granted", "form"), *[("withdrawn", "one_click")] * 3]
     lines = (await alice.client.get(f"/v1/consents?contact_id={asked.contact_id}")).json()["items"]
-    withdrawn = next(line for line in lines if line["status"] == "withdrawn")
-    assert withdrawn["evidence"] == {"delivery_id": str(asked.delivery_id)}
+    withdrawn = [line for line in lines if line["status"] == "withdrawn"]
+    assert all(line["evidence"] == {"delivery_id": str(asked.delivery_id)} for line in withdrawn)
+    [current] = (await alice.client.get(f"/v1/contacts/{asked.contact_id}/consents")).json()["items"]
+    assert (current["status"], current["occurred_at"]) == ("withdrawn", withdrawn[-1]["occurred_at"])
 
 
 async def test_one_click_withdraws_what_a_host_that_is_ahead_has_just_granted(

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +10,7 @@ from models.domain.quiet_hours import QuietHours, choose_zone
 GRANTED = ConsentLine(uuid4(), "granted", datetime(2026, 1, 1, tzinfo=UTC))
 WITHDRAWN = ConsentLine(uuid4(), "withdrawn", datetime(2026, 1, 2, tzinfo=UTC))
 NIGHT = QuietHours(time(21), time(8))
+AT = datetime(2026, 1, 15, 12, tzinfo=UTC)
 AT_NIGHT = datetime(2026, 1, 15, 22, tzinfo=UTC)
 
 
@@ -38,22 +39,28 @@ def facts(**changes: Any) -> ConsentFacts:
         ({"contact_exists": False, "has_address": False}, Reason.CONTACT_GONE),
         ({"topic_exists": False, "topic_id": None}, Reason.NO_TOPIC),
         ({"topic_archived": True}, Reason.TOPIC_ARCHIVED),
-        ({"organization_status": "suspended"}, Reason.ORGANIZATION_SUSPENDED),
         ({"purpose": "transactional", "consent": None, "topic_id": None, "topic_exists": False}, None),
         ({"purpose": "transactional", "consent": WITHDRAWN}, None),
         ({"purpose": "transactional", "topic_archived": True}, None),
         ({"purpose": "transactional", "suppression_id": uuid4()}, Reason.SUPPRESSED),
-        ({"purpose": "transactional", "organization_status": "suspended"}, Reason.ORGANIZATION_SUSPENDED),
     ],
 )
 def test_a_message_leaves_only_where_nothing_speaks_against_it(changes: dict[str, Any], reason: Reason | None) -> None:
-    decision = decide_consent(facts(**changes))
+    decision = decide_consent(facts(**changes), AT)
     assert decision.reason == reason
     assert decision.outcome == (Outcome.SEND if reason is None else Outcome.REFUSE)
 
 
+@pytest.mark.parametrize(("asked", "minutes"), [(0, 1), (1, 2), (4, 16), (5, 30), (1_000, 30)])
+def test_a_suspended_organizations_messages_wait_whatever_speaks_against_them(asked: int, minutes: int) -> None:
+    for changes in ({}, {"purpose": "transactional"}, {"consent": WITHDRAWN}):
+        decision = decide_consent(facts(organization_status="suspended", **changes), AT, asked)
+        assert (decision.outcome, decision.reason) == (Outcome.HOLD, Reason.ORGANIZATION_SUSPENDED)
+        assert decision.hold_until == AT + timedelta(minutes=minutes)
+
+
 def test_the_inputs_name_the_ledger_line_that_decided() -> None:
-    assert decide_consent(facts(consent=WITHDRAWN)).inputs["consent"] == {
+    assert decide_consent(facts(consent=WITHDRAWN), AT).inputs["consent"] == {
         "id": str(WITHDRAWN.id),
         "status": "withdrawn",
         "occurred_at": "2026-01-02T00:00:00+00:00",

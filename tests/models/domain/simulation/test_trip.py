@@ -197,6 +197,8 @@ def test_consent_is_taken_but_not_from_who_has_just_left() -> None:
     left = {"after": "PT1H", "consent": {"topic": "news", "status": "withdrawn"}}
     assert reasons(trip(steps, left)) == ["consent_withdrawn", "consent_withdrawn"]
     leave = {"kind": "unsubscribe", "topic_id": str(TOPIC), "next": "join"}
+    steps = {"wait": {"kind": "wait", "duration": "P1D", "next": "leave"}, "leave": leave, "join": join, "mail": SEND}
+    assert "consent_withdrawn" in reasons(trip(steps, left))  # what the step withdrew hides nothing
     assert kinds(trip({"leave": leave, "join": join, "mail": SEND}))[1:4] == ["unsubscribed", "subscribed", "sent"]
     assert reasons(trip({"join": {**join, "topic_id": str(OTHER), "next": None}})) == ["topic_archived"]
 
