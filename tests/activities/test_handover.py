@@ -18,6 +18,7 @@ from activities.handover import HandOverActivities
 from activities.moves import MoveActivities
 from activities.versions import Versions
 from models.domain.journey import workflow_id
+from models.domain.journey.arriving import ANY_STEP
 from models.domain.journey.content_hash import stored
 from models.domain.journey.definition import Definition
 from models.domain.journey.run import RunState
@@ -94,16 +95,18 @@ class Handing:
     async def rows(self) -> Sequence[Any]:
         return await self.world.sql("SELECT * FROM runs ORDER BY id")
 
-    async def tell(self, run_id: UUID, *kinds: tuple[str, str]) -> None:
+    async def tell(self, run_id: UUID, *kinds: tuple[str, str], visit: int = 1) -> None:
         """Each kind and step is a line of the run's record."""
         for sequence, (kind, step_id) in enumerate(kinds):
             await self.world.sql(
                 """INSERT INTO run_events (id, organization_id, run_id, sequence, kind, step_id, visit, details, occurred_at)
-                   VALUES (gen_random_uuid(), :o, :run_id, :sequence, :kind, :step_id, 1, '{"actor_kind": "system"}', clock_timestamp())""",
+                   VALUES (gen_random_uuid(), :o, :run_id, :sequence, :kind, :step_id, :visit,
+                           '{"actor_kind": "system"}', clock_timestamp())""",
                 run_id=run_id,
                 sequence=sequence,
                 kind=kind,
                 step_id=step_id,
+                visit=visit,
             )
 
     async def sentences(self, run_id: UUID) -> list[str]:
@@ -428,3 +431,15 @@ async def test_who_leaves_is_told_by_the_outbox_where_temporal_takes_nothing_for
         ("exit", {"reason": "bought"}),
         ("start", {"workflow_id": handing.workflow_id}),
     ]
+
+
+async def test_a_run_is_handed_over_as_its_record_says_that_it_has_been_there(handing: Handing) -> None:
+    """The step that it leaves, and those that it has left, count as when it last was there; read by its row, each run for itself."""
+    been, new, there = handing.runs
+    await handing.tell(been, ("sent", "receipt"), ("waiting", "news"), visit=3)
+    await handing.world.sql("UPDATE runs SET step_id = 'receipt' WHERE id = :id", id=there)
+    handed = handing.handed
+    at = [replace(run, visit=2 if run.run_id == there else 1) for run in handed.runs]
+    await ActivityEnvironment().run(handing.activities().hand_over_runs, handed.model_copy(update={"runs": at}))
+    visits = {run.run_id: run.visits for run in (await handing.given()).runs}
+    assert visits == {been: {"receipt": 2, ANY_STEP: 3}, new: {ANY_STEP: 1}, there: {"receipt": 1, ANY_STEP: 2}}
