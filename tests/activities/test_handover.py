@@ -17,6 +17,7 @@ from activities.contracts.moves import HandOver, MoveChoice, MoveOrder, PlanPage
 from activities.handover import HandOverActivities
 from activities.moves import MoveActivities
 from activities.versions import Versions
+from models.domain.findings import LOST
 from models.domain.journey import workflow_id
 from models.domain.journey.arriving import ANY_STEP
 from models.domain.journey.content_hash import stored
@@ -117,6 +118,12 @@ class Handing:
         async with self.world.database.organization(self.world.organization_id) as session:
             steps = await publish_plans.progress(session, await publish_plans.get(session, self.plan_id))
         return sum(step.moved for step in steps)
+
+    async def progress(self) -> tuple[int, int, int]:
+        """So many moved, remain, and lost their workflow."""
+        async with self.world.database.organization(self.world.organization_id) as session:
+            [step] = await publish_plans.progress(session, await publish_plans.get(session, self.plan_id))
+        return step.moved, step.remaining, step.lost
 
     async def given(self) -> JourneyInput:
         return await recorder.given(self.temporal, self.workflow_id)
@@ -414,6 +421,23 @@ async def test_a_plan_is_completed_once_when_nobody_stands_there(handing: Handin
         assert (await ActivityEnvironment().run(finish, plan)).finished is True
     assert await handing.world.actions("journey.publish_plan") == ["journey.publish_plan_completed"]
     assert await handing.moved() == 3  # kept as it was at the end
+
+
+async def test_a_run_whose_workflow_is_gone_keeps_no_plan_under_way_and_is_not_told(handing: Handing) -> None:
+    """Nobody can move it: the next plan must not wait for somebody who cancels or replays it."""
+    lost, *_ = handing.runs
+    await handing.world.sql(
+        "UPDATE runs SET status = 'needs_attention', reason = :lost, workflow_id = 'gone' WHERE id = :id", lost=LOST, id=lost
+    )
+    plan = PlanRef(organization_id=handing.world.organization_id, plan_id=handing.plan_id)
+    switchboard = Switchboard()
+    await ActivityEnvironment().run(moves(handing, switchboard, 9).tell_moves, PlanPage(plan=plan))
+    assert {name for name, *_ in switchboard.told} == {row["workflow_id"] for row in await handing.rows()} - {"gone"}
+    await handing.world.sql("UPDATE runs SET status = 'needs_attention', reason = 'attempt_lost' WHERE id <> :id", id=lost)
+    assert await handing.progress() == (0, 2, 1)  # who needs attention otherwise can move
+    await handing.world.sql("UPDATE runs SET version_id = :new WHERE id <> :id", new=handing.version_id, id=lost)
+    assert (await ActivityEnvironment().run(moves(handing, switchboard, 9).finish_plan, plan)).finished is True
+    assert await handing.progress() == (0, 0, 1)
 
 
 async def test_who_leaves_is_told_by_the_outbox_where_temporal_takes_nothing_for_the_workflow(handing: Handing) -> None:
