@@ -15,6 +15,7 @@ from activities.missed_words import Known, tell_exits, tell_later, tell_missed_w
 from activities.starting import start_journey
 from activities.versions import Versions
 from models.domain.journey import workflow_id
+from models.domain.journey.arriving import NOWHERE, arriving
 from models.domain.journey.definition import Definition
 from models.domain.journey.run import RunState
 from models.settings import Settings
@@ -65,8 +66,10 @@ class HandOverActivities:
             await handovers.take_over(session, target, handed.scope.version_id, run_ids)
             if listens_to_runs(definition):  # the new version's rules, which nobody has looked at for these runs
                 await outside_rules.begin(session, self.versions.definition, run_ids, utc_now(), missed=False)
+            ways = await handovers.ways(session, run_ids)
+            arrived = [arriving(definition, run, ways.get(run.run_id, NOWHERE)) for run in handed.runs]
             leaving = await handovers.exits(session, run_ids)
-            runs = [replace(run, leaving=run.leaving or leaving.get(run.run_id)) for run in handed.runs]
+            runs = [replace(run, leaving=run.leaving or leaving.get(run.run_id)) for run in arrived]
             return definition, runs, (await handovers.in_force(session, {name: (scope.journey_id, scope.campaign_id)}))[name]
 
     async def _start(self, name: str, scope: Scope, definition: Definition, runs: Sequence[RunState], flags: Flags) -> bool:

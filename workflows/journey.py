@@ -56,16 +56,21 @@ class JourneyWorkflow:
         given.__dict__["runs"] = ()  # the trips have them: kept twice, they would weigh twice for as long as they wait
         try:
             await self._until(lambda: self._done() or workflow.info().is_continue_as_new_suggested())
+            await self._drain()
         except asyncio.CancelledError:  # somebody cancelled the workflow itself: its runs must not be forgotten
             if workflow.cancellation_reason() is None:
                 raise  # the worker only drops it from its cache
             runs = list(self.trips.by_run)
             await self.operators.command(RunControl(command="cancel", run_ids=runs, actor_kind="system", reason="workflow_cancelled"))
             await self._until(self._done)
-        self.draining = not self._done()
-        await self._until(lambda: self._at_rest() and workflow.all_handlers_finished())
+            await self._drain()
         if not self._done():
             await self._hand_over()
+
+    async def _drain(self) -> None:
+        """Who is not finished comes to rest."""
+        self.draining = not self._done()
+        await self._until(lambda: self._at_rest() and workflow.all_handlers_finished())
 
     # --- one run ---------------------------------------------------------------------------------------------------
 

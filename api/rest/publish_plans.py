@@ -73,12 +73,16 @@ class StepProgressView(BaseModel):
     moved: int
     exited: int
     remaining: int = Field(description="Still there: something is in flight for them, or their workflow has not been told yet.")
+    lost: int = Field(
+        description="Still there, but what carried them is gone (workflow_lost): they do not keep the plan. Replay or cancel them."
+    )
 
 
 class ProgressView(BaseModel):
     moved: int
     exited: int
     remaining: int
+    lost: int
     steps: list[StepProgressView] = Field(description="Those whose runs move or exit.")
 
 
@@ -122,6 +126,7 @@ def _progress(steps: Sequence[publish_plans.StepProgress]) -> ProgressView:
         moved=sum(step.moved for step in steps),
         exited=sum(step.exited for step in steps),
         remaining=sum(step.remaining for step in steps),
+        lost=sum(step.lost for step in steps),
         steps=[StepProgressView.model_validate(step) for step in steps],
     )
 

@@ -185,27 +185,35 @@ async def forget_secret(session: OrganizationSession, connection_id: UUID) -> No
     )
 
 
+_USED = text(
+    """
+    WITH naming AS MATERIALIZED (
+      SELECT v.id, v.journey_id, j.archived_at FROM journey_versions v JOIN journeys j ON j.organization_id = :o AND j.id = v.journey_id
+      WHERE v.organization_id = :o
+        AND jsonb_path_exists(v.definition, '$.steps.*.connection_id ? (@ == $id)', jsonb_build_object('id', CAST(:id AS text))))
+    SELECT EXISTS (SELECT 1 FROM naming WHERE archived_at IS NULL) AS published,
+           EXISTS (SELECT 1 FROM naming n JOIN runs r ON r.organization_id = :o AND r.journey_id = n.journey_id AND r.version_id = n.id
+                   WHERE r.finished_at IS NULL) AS under_way
+    """
+)
+
+
 async def delete(session: OrganizationSession, stored: StoredConnection) -> None:
     """The connection is gone.
 
     Raises:
-        Conflict: others would be left without a default, or a published journey names it.
+        Conflict: others would be left without a default, a published journey names it, or runs of an archived one, which go on, do.
     """
     parameters = {"o": session.organization_id, "id": stored.id, "channel": stored.channel}
     if stored.is_default and await session.scalar(
         text("SELECT 1 FROM connections WHERE organization_id = :o AND channel = :channel AND id <> :id LIMIT 1"), parameters
     ):
         raise Conflict("This is the default connection. Make another one the default first.")
-    if await session.scalar(
-        text(
-            """SELECT 1 FROM journey_versions v JOIN journeys j ON j.id = v.journey_id
-               WHERE v.organization_id = :o AND j.archived_at IS NULL
-                 AND jsonb_path_exists(v.definition, '$.steps.*.connection_id ? (@ == $id)', jsonb_build_object('id', CAST(:id AS text)))
-               LIMIT 1"""
-        ),
-        {**parameters, "id": str(stored.id)},
-    ):
-        raise Conflict("A published journey sends through this connection. Archive the journey or publish a version without it first.")
+    used = (await session.execute(_USED, {"o": session.organization_id, "id": str(stored.id)})).one()
+    if used.published:
+        raise Conflict("A published journey sends through this connection. Archive the journey first.")
+    if used.under_way:
+        raise Conflict("Runs of an archived journey send through this connection. Wait until they have ended, or cancel or move them.")
     await session.execute(text("DELETE FROM connection_rates WHERE organization_id = :o AND connection_id = :id"), parameters)
     await session.execute(text("DELETE FROM connections WHERE organization_id = :o AND id = :id"), parameters)
 

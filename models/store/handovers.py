@@ -1,14 +1,18 @@
 """Runs that leave their workflow for one of another version: their rows, and what has been said about them meanwhile."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 from sqlalchemy import text
 
+from models.domain.journey.arriving import Way
+from models.domain.journey.replay import Arrival, Begun
 from models.store import audience, publish_plans
 from models.store.audience import Flags
 from models.store.journeys import CANCELLED_WITH
+from models.store.replay_chains import begun_with
 from models.store.session import OrganizationSession
 from models.store.waits import UNTAKEN
 
@@ -59,6 +63,29 @@ async def take_over(session: OrganizationSession, target: Target, old_version_id
     if rows:  # the plan's lock comes last: hundreds of workflows hand over at the same time
         plan = await publish_plans.get(session, target.plan_id, lock=True)
         await publish_plans.count_moved(session, plan, old_version_id, {row.step_id: row.runs for row in rows})
+
+
+# The lines of a run's record grow with its way, and are grouped here: what comes back are its steps and their visits.
+_WAYS = text(
+    """
+    SELECT r.id, r.step_id AS left_step, r.replay, e.step_id, e.visit, min(e.sequence) AS sequence
+    FROM runs r LEFT JOIN run_events e
+      ON e.organization_id = :o AND e.run_id = r.id AND e.step_id IS NOT NULL AND e.visit IS NOT NULL
+    WHERE r.organization_id = :o AND r.id = ANY(:ids)
+    GROUP BY r.id, e.step_id, e.visit
+    """
+)
+
+
+async def ways(session: OrganizationSession, run_ids: Sequence[UUID]) -> dict[UUID, Way]:
+    """By run, the step that its row shows and where it has been by its record."""
+    begun: dict[UUID, tuple[str | None, Begun]] = {}
+    arrivals: defaultdict[UUID, list[Arrival]] = defaultdict(list)
+    for row in await session.execute(_WAYS, {"o": session.organization_id, "ids": list(run_ids)}):
+        begun.setdefault(row.id, (row.left_step, begun_with(row.replay)))
+        if row.step_id is not None:
+            arrivals[row.id].append(Arrival(row.step_id, row.visit, row.sequence))
+    return {run_id: Way(left, began, arrivals[run_id]) for run_id, (left, began) in begun.items()}
 
 
 async def exits(session: OrganizationSession, run_ids: Sequence[UUID]) -> dict[UUID, str]:

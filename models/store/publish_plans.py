@@ -11,6 +11,7 @@ from sqlmodel import col
 
 from models.domain.audit import Actor, NewEntry
 from models.domain.errors import NotFound
+from models.domain.findings import LOST
 from models.domain.journey.publish_plan import Count, PlannedStep, Preview
 from models.store import audit
 from models.store.rowset import rowset
@@ -26,14 +27,18 @@ _COUNTS = text("""
           GROUP BY r.version_id, r.step_id, r.status) s
     JOIN journey_versions v ON v.organization_id = :o AND v.id = s.version_id
     ORDER BY v.number, s.step_id, s.status""")
+# Nobody can move these: what carried them is gone for good. They are counted, and do not keep a plan under way.
+_LOST = "(r.finished_at IS NULL AND r.status = 'needs_attention' AND r.reason IS NOT DISTINCT FROM :lost)"
 _NAMED = "jsonb_to_recordset(CAST(:steps AS jsonb)) AS n(version_id uuid, step_id text)"
 _WORKFLOWS = text(f"""
     SELECT DISTINCT r.workflow_id, r.version_id
     FROM {_NAMED} JOIN runs r ON r.version_id = n.version_id AND r.step_id = n.step_id
     WHERE r.organization_id = :o AND r.journey_id = :journey_id AND r.finished_at IS NULL AND r.workflow_id > :after
+      AND NOT {_LOST}
     ORDER BY r.workflow_id LIMIT :limit""")
 _PROGRESS = text(f"""
-    SELECT r.version_id, r.step_id, count(*) FILTER (WHERE r.finished_at IS NULL) AS remaining,
+    SELECT r.version_id, r.step_id, count(*) FILTER (WHERE r.finished_at IS NULL AND NOT {_LOST}) AS remaining,
+           count(*) FILTER (WHERE {_LOST}) AS lost,
            count(*) FILTER (WHERE r.status = 'exited' AND r.reason = 'version_replaced') AS exited
     FROM {_NAMED} JOIN runs r ON r.version_id = n.version_id AND r.step_id = n.step_id
     WHERE r.organization_id = :o AND r.journey_id = :journey_id
@@ -178,6 +183,7 @@ class StepProgress:
     moved: int
     exited: int
     remaining: int
+    lost: int = 0  # still there, and their workflow is gone
 
 
 async def progress(session: OrganizationSession, plan: PublishPlan) -> list[StepProgress]:
@@ -193,14 +199,15 @@ async def progress(session: OrganizationSession, plan: PublishPlan) -> list[Step
 def _progress(step: PlannedStep, told: Chosen, row: Any) -> StepProgress:
     place = (step.version_id, step.step_id)
     exited = (row.exited if row is not None else 0) - told.exited_before.get(place, 0) if step.choice == "exit" else 0
-    remaining = row.remaining if row is not None else 0
-    return StepProgress(step.number, step.step_id, step.choice, step.to_step, told.moved.get(place, 0), exited, remaining)
+    remaining, lost = (row.remaining, row.lost) if row is not None else (0, 0)
+    return StepProgress(step.number, step.step_id, step.choice, step.to_step, told.moved.get(place, 0), exited, remaining, lost)
 
 
 async def _standing(session: OrganizationSession, journey_id: UUID, steps: Sequence[PlannedStep]) -> Sequence[Any]:
     if not steps:
         return []
-    return (await session.execute(_PROGRESS, {"o": session.organization_id, "journey_id": journey_id, "steps": _named(steps)})).all()
+    parameters = {"o": session.organization_id, "journey_id": journey_id, "steps": _named(steps), "lost": LOST}
+    return (await session.execute(_PROGRESS, parameters)).all()
 
 
 def _named(steps: Sequence[PlannedStep]) -> str:
@@ -208,17 +215,18 @@ def _named(steps: Sequence[PlannedStep]) -> str:
 
 
 async def workflows(session: OrganizationSession, plan: PublishPlan, after: str | None, limit: int) -> list[tuple[str, UUID]]:
-    """Up to `limit` workflows that carry unfinished runs at steps where they move or exit, with their version, beginning after `after`."""
+    """Up to `limit` workflows that carry unfinished runs at steps where they move or exit, with their version, beginning after `after`.
+    Not those of which nothing but lost runs is known."""
     told = chosen(plan)
     if told is None or not told.acting:
         return []
-    parameters = {"o": session.organization_id, "journey_id": plan.journey_id, "steps": _named(told.acting)}
+    parameters = {"o": session.organization_id, "journey_id": plan.journey_id, "steps": _named(told.acting), "lost": LOST}
     rows = await session.execute(_WORKFLOWS, parameters | {"after": after or "", "limit": limit})
     return [(row.workflow_id, row.version_id) for row in rows]
 
 
 async def finish(session: OrganizationSession, plan_id: UUID) -> bool:
-    """Whether no unfinished run stands where it should not. Marks the plan completed, once, with what came of it.
+    """Whether no unfinished run stands where it should not, but for lost ones. Marks the plan completed, once, with what came of it.
 
     Raises:
         NotFound: no such plan.
@@ -232,7 +240,8 @@ async def finish(session: OrganizationSession, plan_id: UUID) -> bool:
     plan.choices = {**plan.choices, "progress": [vars(step) for step in steps]}
     plan.status, plan.completed_at = "completed", datetime.now(UTC)
     await session.flush()
-    details = {"plan_id": plan_id, "moved": sum(step.moved for step in steps), "exited": sum(step.exited for step in steps)}
+    numbers = {name: sum(getattr(step, name) for step in steps) for name in ("moved", "exited", "lost")}
+    details = {"plan_id": plan_id, **numbers}
     await audit.append(session, [NewEntry("journey.publish_plan_completed", "journey", str(plan.journey_id), details=details)])
     return True
 

@@ -17,7 +17,9 @@ from activities.contracts.moves import HandOver, MoveChoice, MoveOrder, PlanPage
 from activities.handover import HandOverActivities
 from activities.moves import MoveActivities
 from activities.versions import Versions
+from models.domain.findings import LOST
 from models.domain.journey import workflow_id
+from models.domain.journey.arriving import ANY_STEP
 from models.domain.journey.content_hash import stored
 from models.domain.journey.definition import Definition
 from models.domain.journey.run import RunState
@@ -94,16 +96,18 @@ class Handing:
     async def rows(self) -> Sequence[Any]:
         return await self.world.sql("SELECT * FROM runs ORDER BY id")
 
-    async def tell(self, run_id: UUID, *kinds: tuple[str, str]) -> None:
+    async def tell(self, run_id: UUID, *kinds: tuple[str, str], visit: int = 1) -> None:
         """Each kind and step is a line of the run's record."""
         for sequence, (kind, step_id) in enumerate(kinds):
             await self.world.sql(
                 """INSERT INTO run_events (id, organization_id, run_id, sequence, kind, step_id, visit, details, occurred_at)
-                   VALUES (gen_random_uuid(), :o, :run_id, :sequence, :kind, :step_id, 1, '{"actor_kind": "system"}', clock_timestamp())""",
+                   VALUES (gen_random_uuid(), :o, :run_id, :sequence, :kind, :step_id, :visit,
+                           '{"actor_kind": "system"}', clock_timestamp())""",
                 run_id=run_id,
                 sequence=sequence,
                 kind=kind,
                 step_id=step_id,
+                visit=visit,
             )
 
     async def sentences(self, run_id: UUID) -> list[str]:
@@ -114,6 +118,12 @@ class Handing:
         async with self.world.database.organization(self.world.organization_id) as session:
             steps = await publish_plans.progress(session, await publish_plans.get(session, self.plan_id))
         return sum(step.moved for step in steps)
+
+    async def progress(self) -> tuple[int, int, int]:
+        """So many moved, remain, and lost their workflow."""
+        async with self.world.database.organization(self.world.organization_id) as session:
+            [step] = await publish_plans.progress(session, await publish_plans.get(session, self.plan_id))
+        return step.moved, step.remaining, step.lost
 
     async def given(self) -> JourneyInput:
         return await recorder.given(self.temporal, self.workflow_id)
@@ -413,6 +423,23 @@ async def test_a_plan_is_completed_once_when_nobody_stands_there(handing: Handin
     assert await handing.moved() == 3  # kept as it was at the end
 
 
+async def test_a_run_whose_workflow_is_gone_keeps_no_plan_under_way_and_is_not_told(handing: Handing) -> None:
+    """Nobody can move it: the next plan must not wait for somebody who cancels or replays it."""
+    lost, *_ = handing.runs
+    await handing.world.sql(
+        "UPDATE runs SET status = 'needs_attention', reason = :lost, workflow_id = 'gone' WHERE id = :id", lost=LOST, id=lost
+    )
+    plan = PlanRef(organization_id=handing.world.organization_id, plan_id=handing.plan_id)
+    switchboard = Switchboard()
+    await ActivityEnvironment().run(moves(handing, switchboard, 9).tell_moves, PlanPage(plan=plan))
+    assert {name for name, *_ in switchboard.told} == {row["workflow_id"] for row in await handing.rows()} - {"gone"}
+    await handing.world.sql("UPDATE runs SET status = 'needs_attention', reason = 'attempt_lost' WHERE id <> :id", id=lost)
+    assert await handing.progress() == (0, 2, 1)  # who needs attention otherwise can move
+    await handing.world.sql("UPDATE runs SET version_id = :new WHERE id <> :id", new=handing.version_id, id=lost)
+    assert (await ActivityEnvironment().run(moves(handing, switchboard, 9).finish_plan, plan)).finished is True
+    assert await handing.progress() == (0, 0, 1)
+
+
 async def test_who_leaves_is_told_by_the_outbox_where_temporal_takes_nothing_for_the_workflow(handing: Handing) -> None:
     class Refuses(SaysSomething):
         def get_workflow_handle(self, name: str) -> Any:
@@ -428,3 +455,15 @@ async def test_who_leaves_is_told_by_the_outbox_where_temporal_takes_nothing_for
         ("exit", {"reason": "bought"}),
         ("start", {"workflow_id": handing.workflow_id}),
     ]
+
+
+async def test_a_run_is_handed_over_as_its_record_says_that_it_has_been_there(handing: Handing) -> None:
+    """The step that it leaves, and those that it has left, count as when it last was there; read by its row, each run for itself."""
+    been, new, there = handing.runs
+    await handing.tell(been, ("sent", "receipt"), ("waiting", "news"), visit=3)
+    await handing.world.sql("UPDATE runs SET step_id = 'receipt' WHERE id = :id", id=there)
+    handed = handing.handed
+    at = [replace(run, visit=2 if run.run_id == there else 1) for run in handed.runs]
+    await ActivityEnvironment().run(handing.activities().hand_over_runs, handed.model_copy(update={"runs": at}))
+    visits = {run.run_id: run.visits for run in (await handing.given()).runs}
+    assert visits == {been: {"receipt": 2, ANY_STEP: 3}, new: {ANY_STEP: 1}, there: {"receipt": 1, ANY_STEP: 2}}

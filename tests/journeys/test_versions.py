@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from datetime import timedelta
 from time import perf_counter
+from typing import Any
 
 from sqlalchemy import text
 
@@ -34,9 +35,9 @@ SECOND: Document = {
 }
 
 
-async def save(acme: Organization, journey: str, steps: Document) -> None:
+async def save(acme: Organization, journey: str, steps: Document, **rules: Any) -> None:
     revision = (await acme.get(f"/journeys/{journey}"))["revision"]
-    draft = {"start": "which", "steps": steps}
+    draft = {"start": "which", "steps": steps, **rules}
     await acme.call("PATCH", f"/journeys/{journey}/draft", {"draft": draft}, headers={"If-Match": f'"{revision}"'})
 
 
@@ -54,6 +55,15 @@ async def standing(acme: Organization, journey: str, expected: dict[tuple[str, s
         return {"runs": runs, "counts": Counter((run["status"], run["step_id"]) for run in runs)}
 
     return list((await acme.until(look, lambda found: found["counts"] == expected))["runs"])
+
+
+async def recorded(acme: Organization, run_id: str, expected: list[str]) -> None:
+    """The run's record, once it has so many lines, is as expected."""
+
+    async def told() -> Document:
+        return {"kinds": [entry["kind"] for entry in await acme.timeline(run_id) if entry["source"] == "event"]}
+
+    assert (await acme.until(told, lambda found: len(found["kinds"]) >= len(expected)))["kinds"] == expected
 
 
 def choice(step_id: str, choice: str, to_step: str | None = None, version: int = 1) -> Document:
@@ -128,6 +138,33 @@ async def test_a_run_that_is_moved_back_keeps_its_message_and_its_timeline_says_
     assert sentences[3].startswith('Moved to version 2 of the journey at "Welcome again" by ')
     assert sentences[4].startswith('Kept "Welcome again": sent on ') and sentences[4].endswith(", and not repeated")
     assert len(await acme.every("/deliveries", run_id=run)) == 1
+
+
+async def test_a_message_of_which_nobody_knows_stays_one_and_a_last_visit_stays_the_last(stack: Stack, acme: Organization) -> None:
+    """On a loop, too: who moves to the step where he stands, stands there for the same visit."""
+    topic, ann, bob = await acme.topic(), await acme.contact(email="ann@example.com"), await acme.contact(email="bob@example.com")
+    await acme.consent([ann, bob], topic)
+    await acme.post("/sandbox/faults", {"phase": "data", "action": "drop_after_dot", "recipient": "ann@example.com", "remaining": 1})
+    steps: Document = {
+        "which": {"kind": "send", "template_id": await acme.template(), "topic_id": topic, "next": "rest"},
+        "rest": {"kind": "wait", "duration": "P30D", "next": "which"},
+    }
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("which", steps, max_visits=1)
+            await acme.without_brake(journey)
+            lost, waiting = await acme.start_run(journey, ann), await acme.start_run(journey, bob)
+            assert (await acme.until_run(lost, "needs_attention"))["reason"] == "connection_lost_after_data"
+            await acme.until_run(waiting, "waiting")
+            for version in (1, 2):
+                await save(acme, journey, {**steps, "which": {**steps["which"], "name": f"After version {version}"}}, max_visits=1)
+                plan = await acme.post(f"/journeys/{journey}/publish-plans", None)
+                await execute(acme, plan, choice("which", "move", "which", version), choice("rest", "move", "rest", version))
+                await recorded(acme, lost, ["entered", "parked"] + ["moved", "parked"] * version)
+                await recorded(acme, waiting, ["entered", "sent", "waiting"] + ["moved", "waiting"] * version)
+            assert (await acme.run(lost))["reason"] == "connection_lost_after_data"
+            for run in (lost, waiting):
+                assert len(await acme.every("/deliveries", run_id=run)) == 1
 
 
 async def test_scenario_35_two_editors(stack: Stack, acme: Organization) -> None:

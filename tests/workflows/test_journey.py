@@ -357,6 +357,27 @@ async def test_a_workflow_that_somebody_cancels_cancels_its_runs(server: Workflo
     assert set(fakes.phases().values()) == {"cancelled"}
 
 
+async def test_a_workflow_that_is_cancelled_while_it_drains_cancels_its_runs(
+    short_history_server: WorkflowEnvironment, fakes: Fakes
+) -> None:
+    """It waits for a message in flight before it continues as new, and is cancelled just then."""
+    [flying] = some_runs(1)
+    fakes.may_send.clear()
+    async with working(short_history_server, fakes) as queue:
+        with short_history_server.with_time_skipping_disabled():
+            handle = await start(short_history_server, queue, [flying])
+            await until(lambda: fakes.calls["send_messages"] == 1)
+            for _ in range(6):
+                for command in ("pause", "resume"):
+                    await control(handle, command, [flying.run_id])
+            assert (await handle.describe()).history_length > 30
+            await handle.cancel()
+            await until(lambda: fakes.kinds(flying.run_id)[-1] == "cancel_requested")
+            fakes.may_send.set()
+            await handle.result(follow_runs=False)
+    assert fakes.kinds(flying.run_id)[-1] == "cancelled"
+
+
 async def test_a_transient_answer_is_asked_again_after_longer_and_longer_waits(server: WorkflowEnvironment, fakes: Fakes) -> None:
     fakes.outcome = lambda visit: SendOutcome.CONNECTION_BROKEN if visit.round < 4 else SendOutcome.ACCEPTED
     runs = some_runs(1)

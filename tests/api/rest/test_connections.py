@@ -12,6 +12,7 @@ from models.settings import Settings
 from models.store.session import Database
 from tests.api.conftest import Person
 from tests.api.rest import acme
+from tests.api.rest.acme import Surroundings
 from tests.api.rest.fake_temporal import FakeTemporal
 
 SMTP: dict[str, Any] = {
@@ -202,3 +203,19 @@ async def test_a_stranger_sees_nothing_and_a_viewer_changes_nothing(alice: Perso
     assert (await charlie.client.post(f"{path}/checks")).status_code == 404
     assert (await charlie.client.delete(path)).status_code == 404
     assert (await bob.client.delete(path)).status_code == 403
+
+
+async def test_a_connection_stays_while_runs_of_an_archived_journey_send_through_it(
+    alice: Person, around: Surroundings, journey: str, database: Database
+) -> None:
+    """They go on in an archived journey, and would be held for ever."""
+    path = f"/v1/connections/{around.connection_id}"
+    started = await alice.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(around.contact_id)})
+    assert started.status_code == 201, started.text
+    assert "Archive the journey" in (await alice.client.delete(path)).text
+    assert (await alice.client.put(f"/v1/journeys/{journey}/archive")).status_code == 200
+    refused = await alice.client.delete(path)
+    assert refused.status_code == 409 and "Runs of an archived journey" in refused.text
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE runs SET status = 'completed', finished_at = now()"))
+    assert (await alice.client.delete(path)).status_code == 204

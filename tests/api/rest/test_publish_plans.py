@@ -97,7 +97,8 @@ async def test_it_publishes_and_is_carried_out_by_a_workflow_once(
         "moved": 0,
         "exited": 0,
         "remaining": 3,
-        "steps": [{**{name: MOVE[name] for name in MOVE}, "moved": 0, "exited": 0, "remaining": 3}],
+        "lost": 0,
+        "steps": [{**{name: MOVE[name] for name in MOVE}, "moved": 0, "exited": 0, "remaining": 3, "lost": 0}],
     }
     [(name, started)] = temporal.started.items()
     assert name == f"{alice.organization_id}/publish-plan/{plan['id']}"
