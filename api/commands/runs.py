@@ -256,8 +256,8 @@ class Controlled:
 
 @dataclass(frozen=True)
 class Word:
-    """An operator's word about one run. `place`: where the run stood when it was said (None: as it is recorded now, for a skip); `to_step`:
-    which other step is meant."""
+    """An operator's word about one run. `place`: where the run stood when it was said (None: as it is recorded now, for a skip and for a
+    review's decision); `to_step`: which other step is meant."""
 
     command: Command
     reason: str | None = None
@@ -317,9 +317,13 @@ def _digest(caller: Caller, run_id: UUID, word: Word, *more: str | int) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
+_OF_ONE_PLACE: frozenset[Command] = frozenset({"skip", "approve", "reject"})
+
+
 async def _meant(session: OrganizationSession, run: Run, word: Word) -> Word:
-    """A skip that names no place means the one where the run is recorded now, and no later visit of a step on a loop."""
-    if word.command != "skip" or word.place is not None or run.step_id is None:
+    """A skip, or a review's decision, that names no place means the one where the run is recorded now, and no later visit of a step on a
+    loop."""
+    if word.command not in _OF_ONE_PLACE or word.place is not None or run.step_id is None:
         return word
     return replace(word, place=Place(step_id=run.step_id, visit=await run_places.visit(session, run.id)))
 
@@ -419,9 +423,12 @@ async def _of_lost(caller: Caller, run_id: UUID, command: Command, reason: str |
         return Controlled(await lost_runs.cancel(session, run_id, caller.actor, reason), str(Phase.CANCELLED), changed=True)
 
 
-async def review_run(caller: Caller, run_id: UUID, approved: bool, reason: str | None, key: str | None) -> Controlled:
-    """The run that waits for a review goes the way that the person has decided. Raises as `control_run`."""
-    return await control_run(caller, run_id, Word("approve" if approved else "reject", reason), key)
+async def review_run(
+    caller: Caller, run_id: UUID, approved: bool, reason: str | None, key: str | None, place: Place | None = None
+) -> Controlled:
+    """The run that waits for a review goes the way that the person has decided of this one (`place` None: of that at which the run is
+    recorded now), and of no later one. Raises as `control_run`."""
+    return await control_run(caller, run_id, Word("approve" if approved else "reject", reason, place), key)
 
 
 async def change_variables(caller: Caller, run_id: UUID, values: Mapping[str, Any], reason: str | None) -> Run:
@@ -463,13 +470,13 @@ def _judged(run: Run, command: Command, answer: RunControlled) -> Controlled:
         raise Conflict("The run is paused together with its campaign or journey; resume that.")
     if command == "cancel":  # asked for before, and still waiting for what is in flight
         return Controlled(run, answer.phase, changed=False)
-    if command in ("approve", "reject"):
-        decided = answer.why == "already"
-        raise Conflict("The run's review is decided already." if decided else "The run does not wait for a review.")
     if answer.why == "moved_on":
         here = answer.step_id or run.step_id
         visit = "" if answer.visit in (None, 1) else f", at its visit {answer.visit}"
         raise Conflict(f"The run has left that step; it stands at {here} now{visit}. Say again what is meant, with that step.")
+    if command in ("approve", "reject"):
+        decided = answer.why == "already"
+        raise Conflict("The run's review is decided already." if decided else "The run does not wait for a review.")
     if answer.why == "unknown_step":
         raise Conflict("The run was moved to another version meanwhile, which has no such step.")
     if command in ("cancel_step", "restore_step") or (command == "jump" and answer.why == "already"):  # it is so already

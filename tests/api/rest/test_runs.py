@@ -388,6 +388,23 @@ async def test_a_skip_names_the_step_that_was_seen(alice: Person, run: dict[str,
     assert late.status_code == 409 and "stands at welcome now" in late.json()["detail"]
 
 
+async def test_a_reviews_decision_is_for_the_place_that_was_looked_at_or_where_the_run_is_recorded(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal
+) -> None:
+    path, decision = f"/v1/runs/{run['id']}/review", {"decision": "rejected"}
+    await alice.client.put(path, json=decision)
+    await alice.client.put(path, json={"step_id": "pause", "visit": 2, **decision})
+    assert [(told.control.command, dict(told.control.places)) for told in temporal.told] == [
+        ("reject", {run["id"]: Place(step_id="welcome", visit=1)}),
+        ("reject", {run["id"]: Place(step_id="pause", visit=2)}),
+    ]
+    temporal.changed, temporal.why, temporal.phase = False, "moved_on", "waiting"
+    late = await alice.client.put(path, json={"step_id": "pause", **decision})
+    assert late.status_code == 409 and "stands at welcome now" in late.json()["detail"]
+    for wrong in ({"step_id": "nowhere"}, {"visit": 2}):
+        assert (await alice.client.put(path, json={**wrong, **decision})).status_code == 422
+
+
 async def test_a_skip_is_for_the_visit_at_which_the_run_stood_when_it_was_first_asked_for(
     alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database
 ) -> None:
