@@ -98,7 +98,7 @@ class RunView(BaseModel):
 
 class ControlledRun(BaseModel):
     """`status` as its workflow says; `changed` is false when it was so already. A run with a message in flight is
-    cancelled when that has come back."""
+    cancelled when that has come back. Repeated under a key that was answered, both are as they were answered, and `run` is as it is now."""
 
     id: UUID
     status: str = Field(examples=["paused"])
