@@ -14,7 +14,7 @@ VISIT = """(
         ELSE coalesce(CAST(e.details ->> 'at_visit' AS int), CASE WHEN e.step_id = r.step_id THEN e.visit END) END
       FROM (VALUES (1)) one LEFT JOIN run_events e ON e.organization_id = :o AND e.run_id = r.id AND e.sequence = r.sequence)"""
 
-# Of a run `r`: whether somebody has paused it by itself since its record was at a sequence; NULL or FALSE where that is not known.
+# Of a run `r`: whether somebody has paused it by itself since its record was at a sequence. FALSE where that (NULL) is not known.
 PAUSED_SINCE = """EXISTS (
       SELECT FROM run_events e WHERE e.organization_id = :o AND e.run_id = r.id AND e.sequence > {sequence}
         AND e.kind = 'paused' AND NOT jsonb_exists(e.details, 'with'))"""

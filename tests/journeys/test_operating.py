@@ -153,6 +153,30 @@ async def test_a_skip_that_nobody_heard_at_first_is_for_the_visit_at_which_the_r
     assert results == {left: ("unchanged", "moved_on"), there: ("done", None)}
 
 
+async def test_a_resume_that_nobody_heard_at_first_lifts_no_pause_that_was_set_since(stack: Stack, acme: Organization) -> None:
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("long", WAITS)
+            again_paused, still = [await acme.start_run(journey, await acme.contact()) for _ in range(2)]
+            await standing(acme, journey, {("waiting", "long"): 2})
+            for run in (again_paused, still):
+                await acme.call("PUT", f"/runs/{run}/pause", {"reason": "wait"})
+    seen = await preview(acme, "resume", {"journey_id": journey})
+    await acme.post("/run-operations", {"preview_id": seen["id"], "reason": "all clear"})  # nobody works, so nobody is told
+    await stack.services.temporal.get_workflow_handle(f"{acme.id}/run-operation/{seen['id']}").terminate("stands aside")
+    path = f"/run-operations/{seen['id']}/items"
+    assert [item["details"] for item in await acme.every(path)] == [{}, {}]
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await acme.call("DELETE", f"/runs/{again_paused}/pause")
+            await acme.call("PUT", f"/runs/{again_paused}/pause", {"reason": "legal hold"})
+            await again(stack, acme, seen["id"])
+            await completed(acme, seen["id"])
+            results = {item["run_id"]: (item["result"], item["why"]) for item in await acme.every(path)}
+            await standing(acme, journey, {("paused", "long"): 1, ("waiting", "long"): 1})
+    assert results == {again_paused: ("unchanged", "paused_again"), still: ("done", None)}
+
+
 async def test_a_skip_that_was_obeyed_is_not_obeyed_again_under_its_key_by_the_workflow_of_another_version(
     stack: Stack, acme: Organization
 ) -> None:
