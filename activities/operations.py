@@ -16,7 +16,7 @@ from activities.poking import poke
 from activities.updating import Updates
 from models.domain.audit import Actor
 from models.domain.findings import LOST
-from models.domain.journey.operations import OPERATIONS
+from models.domain.journey.operations import OPERATIONS, PAUSED_AGAIN
 from models.domain.journey.run import Phase
 from models.store import lost_runs, run_operations, run_variables
 from models.store.run_operations import Item, Settled
@@ -102,12 +102,19 @@ async def next_page(session: OrganizationSession, operation: RunOperation, after
 
 async def _tell(updates: Updates, operation: RunOperation, until: int, name: str, items: Sequence[Item]) -> list[Settled]:
     """What each of the workflow's runs answered; nothing of those that have to be asked again."""
-    told = [item for item in items if not item.finished]
-    settled = [Settled(item.run_id, "unchanged", "finished", item.status) for item in items if item.finished]
-    if not told:
-        return settled
-    answers = await updates.ask(name, CONTROL_RUNS, _word(operation, told), f"{operation.id}/{until}", list[RunControlled])
-    return settled + [_settled(answer) for answer in answers or ()]
+    settled = {item.run_id: Settled(item.run_id, "unchanged", why, item.status) for item in items if (why := _why_not(operation, item))}
+    told = [item for item in items if item.run_id not in settled]
+    if told:
+        answers = await updates.ask(name, CONTROL_RUNS, _word(operation, told), f"{operation.id}/{until}", list[RunControlled])
+        settled |= {answer.run_id: _settled(answer) for answer in answers or ()}  # also of those that have heard it in an earlier pass
+    return list(settled.values())
+
+
+def _why_not(operation: RunOperation, item: Item) -> str | None:
+    """Why the run is not told. A workflow that has taken it over since would obey a word that was heard, or meant, before the pause."""
+    if item.finished:
+        return "finished"
+    return PAUSED_AGAIN if operation.command == "resume" and item.paused_since else None
 
 
 def _by_workflow(items: Sequence[Item]) -> Mapping[str, list[Item]]:

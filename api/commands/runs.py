@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal
@@ -13,12 +12,13 @@ from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
 from activities.contracts.payload import Scope
 from activities.contracts.run_control import Place, RunControl, RunControlled
 from activities.starting import attributes
-from api.commands import routing, temporal
+from api.commands import command_keys, routing, temporal
+from api.commands.command_keys import Remembered
 from api.commands.starting import start_each
 from api.commands.temporal import NoSuchWorkflow
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
-from models.domain.errors import Conflict, Invalid, KeyReused, NotFound, Unavailable
+from models.domain.errors import Conflict, Invalid, NotFound, Unavailable
 from models.domain.findings import LOST, REPLAY
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition
@@ -31,7 +31,6 @@ from models.store import (
     entries,
     entry_pace,
     handovers,
-    idempotency,
     journey_versions,
     journeys,
     lost_runs,
@@ -43,7 +42,6 @@ from models.store import (
     waits,
 )
 from models.store.audience import Flags
-from models.store.idempotency import Earlier, Reserved
 from models.store.outbox import OutboxMessage
 from models.store.run_variables import VariableChange
 from models.store.session import OrganizationSession
@@ -256,8 +254,8 @@ class Controlled:
 
 @dataclass(frozen=True)
 class Word:
-    """An operator's word about one run. `place`: where the run stood when it was said (None: as it is recorded now, for a skip); `to_step`:
-    which other step is meant."""
+    """An operator's word about one run. `place`: where the run stood when it was said (None: as it is recorded now, for a skip and for a
+    review's decision); `to_step`: which other step is meant."""
 
     command: Command
     reason: str | None = None
@@ -269,44 +267,56 @@ async def control_run(caller: Caller, run_id: UUID, word: Word, key: str | None)
     """The run's workflow has obeyed the command. What is so already stays so, and is no error.
 
     The workflow records what happened, with the caller as its actor, in timeline and audit. The same word of the same caller about the
-    run as it stands, or with the same key, is heard once; what somebody else says, or for another reason, is a word of its own.
+    run as it stands, or with the same key, is heard once; what somebody else says, or for another reason, is a word of its own. A key whose
+    word was answered gets that answer again, whichever workflow carries the run by then, and nobody is asked.
 
     Raises:
         NotFound: no such run.
         Invalid: its version has no such step, or (KeyReused) the key was used for another request.
-        Conflict: the run is in a phase in which the command makes no sense, or has left the step that was meant.
+        Conflict: the run is in a phase in which the command makes no sense, has left the step that was meant, or was paused once more after
+            it was first to be resumed.
         Unavailable: no answer in time. The command may still be obeyed: repeat with the same key.
     """
-    command = word.command
     async with caller.session() as session:
         run = await runs.get(session, run_id)
-        if word.to_step is not None or word.place is not None:
-            await _check_steps(session, run, word)
-        meant, reserved = await _meant(session, run, word), None
+        said, kept = Remembered(sequence=run.sequence, place=await _meant(session, run, word)), None
         if key is not None:
-            reserved, meant = await _reserve(session, caller, key, _digest(caller, run_id, word), meant)
+            kept = await command_keys.reserve(session, caller, key, _digest(caller, run_id, word), said)
+            said = kept.said
+            if said.phase is not None:
+                return Controlled(run, said.phase, said.changed)
+        await _check(session, run, word, said)
         if run.status in FINISHED:
-            return _settled(run, command)
-    async with _settling(caller, reserved):
-        # With a key as it was said: where the run stands may have changed when that is repeated, which does not make it another word.
-        update_id = f"{command}/{run_id}/{_digest(caller, run_id, word if key else meant, key or run.sequence)}"
-        control = RunControl(
-            command=command,
-            run_ids=[run_id],
-            actor_kind=caller.actor.kind,
-            actor_id=caller.actor.id,
-            reason=word.reason,
-            places={} if meant.place is None else {str(run_id): meant.place},
-            to_step=word.to_step,
-            request_id=None if key is None else temporal.request_id(update_id, caller.organization_id),
-        )
-        try:
-            answer = await _answer(caller, run, control, update_id)
-        except NoSuchWorkflow:
-            return await _unanswered(caller, run_id, command, word.reason)
-        async with caller.session() as session:
-            run = await runs.get(session, run_id)
-        return _judged(run, command, answer)
+            return _settled(run, word.command)
+    meant = replace(word, place=said.place)
+    # With a key as it was said: where the run stands may have changed when that is repeated, which does not make it another word.
+    update_id = f"{word.command}/{run_id}/{_digest(caller, run_id, word if key else meant, key or run.sequence)}"
+    request = None if key is None else temporal.request_id(update_id, caller.organization_id)
+    async with command_keys.releasing(caller, kept):
+        done = await _say(caller, run, meant, update_id, request)
+    if kept is not None:
+        await command_keys.settle(caller, kept, done.phase, done.changed)
+    return done
+
+
+async def _say(caller: Caller, run: Run, meant: Word, update_id: str, request: UUID | None) -> Controlled:
+    control = RunControl(
+        command=meant.command,
+        run_ids=[run.id],
+        actor_kind=caller.actor.kind,
+        actor_id=caller.actor.id,
+        reason=meant.reason,
+        places={} if meant.place is None else {str(run.id): meant.place},
+        to_step=meant.to_step,
+        request_id=request,
+    )
+    try:
+        answer = await _answer(caller, run, control, update_id)
+    except NoSuchWorkflow:
+        return await _unanswered(caller, run.id, meant.command, meant.reason)
+    async with caller.session() as session:
+        run = await runs.get(session, run.id)
+    return _judged(run, meant.command, answer)
 
 
 def _digest(caller: Caller, run_id: UUID, word: Word, *more: str | int) -> str:
@@ -317,42 +327,23 @@ def _digest(caller: Caller, run_id: UUID, word: Word, *more: str | int) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-async def _meant(session: OrganizationSession, run: Run, word: Word) -> Word:
-    """A skip that names no place means the one where the run is recorded now, and no later visit of a step on a loop."""
-    if word.command != "skip" or word.place is not None or run.step_id is None:
-        return word
-    return replace(word, place=Place(step_id=run.step_id, visit=await run_places.visit(session, run.id)))
+_OF_ONE_PLACE: frozenset[Command] = frozenset({"skip", "approve", "reject"})
 
 
-async def _reserve(session: OrganizationSession, caller: Caller, key: str, digest: str, meant: Word) -> tuple[Reserved | None, Word]:
-    """The key is this word's from now on (None: it was already), and what is meant by it: the place of which it was first said, wherever
-    the run stands when it is repeated. Raises KeyReused where it is another request's."""
-    assert caller.actor.id is not None  # only `system` has none
-    note = None if meant.place is None else meant.place.model_dump_json().encode()
-    found = await idempotency.reserve(session, caller.actor.id, key, bytes.fromhex(digest), note)
-    if isinstance(found, Earlier) and found.request_hash != bytes.fromhex(digest):
-        raise KeyReused
-    first = found.note if isinstance(found, Reserved) else found.answer
-    place = Place.model_validate_json(first) if first else meant.place
-    return found if isinstance(found, Reserved) else None, replace(meant, place=place)
+async def _meant(session: OrganizationSession, run: Run, word: Word) -> Place | None:
+    """A skip, or a review's decision, that names no place means the one where the run is recorded now, and no later visit of a step on a
+    loop."""
+    if word.command not in _OF_ONE_PLACE or word.place is not None or run.step_id is None:
+        return word.place
+    return Place(step_id=run.step_id, visit=await run_places.visit(session, run.id))
 
 
-@asynccontextmanager
-async def _settling(caller: Caller, reserved: Reserved | None) -> AsyncIterator[None]:
-    """What is refused uses up no key; what was not answered may still be obeyed, and keeps its own. There is no answer to keep: the
-    workflow has it."""
-    try:
-        yield
-    except Unavailable:
-        raise
-    except Exception:
-        if reserved is not None:
-            async with caller.session() as session:
-                await idempotency.release(session, reserved)
-        raise
-    if reserved is not None:
-        async with caller.session() as session:
-            await idempotency.settle(session, reserved, 200, reserved.note or b"")
+async def _check(session: OrganizationSession, run: Run, word: Word, said: Remembered) -> None:
+    """Raises Invalid for a step that the run's version lacks, Conflict for a resume that would lift a pause set after it was said."""
+    if word.to_step is not None or word.place is not None:
+        await _check_steps(session, run, word)
+    if word.command == "resume" and said.sequence is not None and await run_places.paused_since(session, run.id, said.sequence):
+        raise Conflict("The run was paused once more after this was first asked for. To lift that pause, too, ask with another key.")
 
 
 async def _check_steps(session: OrganizationSession, run: Run, word: Word) -> None:
@@ -419,9 +410,12 @@ async def _of_lost(caller: Caller, run_id: UUID, command: Command, reason: str |
         return Controlled(await lost_runs.cancel(session, run_id, caller.actor, reason), str(Phase.CANCELLED), changed=True)
 
 
-async def review_run(caller: Caller, run_id: UUID, approved: bool, reason: str | None, key: str | None) -> Controlled:
-    """The run that waits for a review goes the way that the person has decided. Raises as `control_run`."""
-    return await control_run(caller, run_id, Word("approve" if approved else "reject", reason), key)
+async def review_run(
+    caller: Caller, run_id: UUID, approved: bool, reason: str | None, key: str | None, place: Place | None = None
+) -> Controlled:
+    """The run that waits for a review goes the way that the person has decided of this one (`place` None: of that at which the run is
+    recorded now), and of no later one. Raises as `control_run`."""
+    return await control_run(caller, run_id, Word("approve" if approved else "reject", reason, place), key)
 
 
 async def change_variables(caller: Caller, run_id: UUID, values: Mapping[str, Any], reason: str | None) -> Run:
@@ -463,13 +457,13 @@ def _judged(run: Run, command: Command, answer: RunControlled) -> Controlled:
         raise Conflict("The run is paused together with its campaign or journey; resume that.")
     if command == "cancel":  # asked for before, and still waiting for what is in flight
         return Controlled(run, answer.phase, changed=False)
-    if command in ("approve", "reject"):
-        decided = answer.why == "already"
-        raise Conflict("The run's review is decided already." if decided else "The run does not wait for a review.")
     if answer.why == "moved_on":
         here = answer.step_id or run.step_id
         visit = "" if answer.visit in (None, 1) else f", at its visit {answer.visit}"
         raise Conflict(f"The run has left that step; it stands at {here} now{visit}. Say again what is meant, with that step.")
+    if command in ("approve", "reject"):
+        decided = answer.why == "already"
+        raise Conflict("The run's review is decided already." if decided else "The run does not wait for a review.")
     if answer.why == "unknown_step":
         raise Conflict("The run was moved to another version meanwhile, which has no such step.")
     if command in ("cancel_step", "restore_step") or (command == "jump" and answer.why == "already"):  # it is so already

@@ -58,11 +58,14 @@ class VariablesChange(RunReason):
     )
 
 
-class Review(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Review(RunReason):
+    """Left out: the review at which the run is recorded now, at this visit."""
 
     decision: Literal["approved", "rejected"]
-    reason: StatedReason | None = None
+    step_id: str | None = Field(
+        None, max_length=63, description="The review that was looked at: of a run that has left it nothing is decided."
+    )
+    visit: int | None = Field(None, ge=1, le=1_000_000, description="Which of its visits; left out: whichever it is.")
 
 
 class RunView(BaseModel):
@@ -95,7 +98,7 @@ class RunView(BaseModel):
 
 class ControlledRun(BaseModel):
     """`status` as its workflow says; `changed` is false when it was so already. A run with a message in flight is
-    cancelled when that has come back."""
+    cancelled when that has come back. Repeated under a key that was answered, both are as they were answered, and `run` is as it is now."""
 
     id: UUID
     status: str = Field(examples=["paused"])
@@ -231,8 +234,14 @@ async def skip_run(
     """The run leaves the step at which it stands undone and goes on. 409 when it has left that step. While something is in flight for
     it, it skips when that has come back, if it still stands there then."""
     meant = stated(meant)
-    place = Place(step_id=meant.step_id, visit=meant.visit) if meant.step_id is not None else None
-    return await _say(caller, run_id, Word("skip", meant.reason, place), key)
+    return await _say(caller, run_id, Word("skip", meant.reason, _place(meant)), key)
+
+
+def _place(meant: Skip | Review) -> Place | None:
+    """Raises Invalid for a visit of no step, which would be taken for any."""
+    if meant.step_id is None and meant.visit is not None:
+        raise Invalid.field("step_id", "missing", "Say of which step this is the visit.")
+    return None if meant.step_id is None else Place(step_id=meant.step_id, visit=meant.visit)
 
 
 @router.put("/{run_id}/jump")
@@ -279,6 +288,7 @@ async def change_variables(caller: Annotated[Caller, authorize("runs.control")],
 async def review(
     caller: Annotated[Caller, authorize("runs.review")], run_id: UUID, decided: Review, key: CommandKey = None
 ) -> ControlledRun:
-    """A run that waits at a `review` step goes the way that the person has decided."""
-    done = await review_run(caller, run_id, decided.decision == "approved", decided.reason, key)
+    """A run that waits at a `review` step goes the way that the person has decided. 409 when it has left that step: name the step that was
+    looked at, so that nobody decides the next review unseen."""
+    done = await review_run(caller, run_id, decided.decision == "approved", decided.reason, key, _place(decided))
     return ControlledRun(id=run_id, status=done.phase, changed=done.changed, run=RunView.model_validate(done.run))

@@ -27,8 +27,10 @@ class Reserved:
 
 @dataclass(frozen=True)
 class Earlier:
-    """The key was used before. `status_code` is None while that request still runs; `answer` is its note until then."""
+    """The key was used before. `status_code` is None while that request still runs; `answer` is its note until then. `id`: to settle it
+    by who repeats a request that was not answered."""
 
+    id: UUID
     request_hash: bytes
     status_code: int | None
     answer: bytes | None
@@ -48,7 +50,7 @@ _RESERVE = text(
     """
 )
 _READ = text(
-    "SELECT request_hash, status_code, body AS answer FROM idempotency_keys"
+    "SELECT id, request_hash, status_code, body AS answer FROM idempotency_keys"
     " WHERE organization_id = :o AND actor_id = :actor_id AND key = :key"
 )
 _FORGET_OLD = text(
@@ -84,7 +86,8 @@ async def settle(session: OrganizationSession, reserved: Reserved, status_code: 
 
 
 async def release(session: OrganizationSession, reserved: Reserved) -> None:
-    """The key may be used again at once."""
+    """The key may be used again at once, unless somebody who repeated the request has been answered meanwhile."""
     await session.execute(
-        text("DELETE FROM idempotency_keys WHERE organization_id = :o AND id = :id"), {"o": session.organization_id, "id": reserved.id}
+        text("DELETE FROM idempotency_keys WHERE organization_id = :o AND id = :id AND status_code IS NULL"),
+        {"o": session.organization_id, "id": reserved.id},
     )

@@ -16,7 +16,7 @@ from models.domain.journey.operations import RunSelection
 from models.store import audit
 from models.store.limits import within
 from models.store.rowset import rowset
-from models.store.run_places import VISIT
+from models.store.run_places import PAUSED_SINCE, VISIT
 from models.store.run_selection import FINGERPRINT, LOOK, TAKEN, RunQuery, fitting
 from models.store.session import OrganizationSession
 from models.tables.operating import RunOperation
@@ -24,13 +24,15 @@ from models.tables.operating import RunOperation
 PREVIEW_HOLDS = timedelta(minutes=15)
 PREVIEW_KEPT = timedelta(days=1)  # one that nobody carried out
 
-# Runs of one workflow stand together, so that it is told of many of them at once.
+# Runs of one workflow stand together, so that it is told of many of them at once. Of each that is not settled, the details say how far its
+# record was, which nobody else is told.
 _TAKE = """
     WITH t AS MATERIALIZED ({taken}),
     items AS (
       INSERT INTO run_operation_items (id, organization_id, operation_id, run_id, position, step_id, visit, result, details)
       SELECT gen_random_uuid(), :o, :operation_id, t.id, row_number() OVER (ORDER BY t.workflow_id, t.id), t.step_id,
-        (SELECT {visit} FROM runs r WHERE r.organization_id = :o AND r.id = t.id), 'pending', '{{}}' FROM t)
+        (SELECT {visit} FROM runs r WHERE r.organization_id = :o AND r.id = t.id), 'pending',
+        (SELECT jsonb_build_object('taken_at', r.sequence) FROM runs r WHERE r.organization_id = :o AND r.id = t.id) FROM t)
     SELECT count(*) AS runs, CAST({fingerprint} AS text) AS fingerprint FROM t"""
 
 
@@ -172,6 +174,7 @@ class Item:
     status: str  # now
     finished: bool  # now
     lost: bool  # now: its workflow is gone for good
+    paused_since: bool  # by itself, after it was taken
 
 
 @dataclass(frozen=True)
@@ -186,9 +189,10 @@ class Settled:
 
 
 _PENDING = text(
-    """
+    f"""
     SELECT i.run_id, i.position, i.step_id, i.visit, r.workflow_id, r.status, r.finished_at IS NOT NULL AS finished,
-      r.finished_at IS NULL AND r.reason IS NOT DISTINCT FROM :lost AS lost
+      r.finished_at IS NULL AND r.reason IS NOT DISTINCT FROM :lost AS lost,
+      {PAUSED_SINCE.format(sequence="CAST(i.details ->> 'taken_at' AS int)")} AS paused_since
     FROM run_operation_items i JOIN runs r ON r.organization_id = :o AND r.id = i.run_id
     WHERE i.organization_id = :o AND i.operation_id = :id AND i.result = 'pending' AND i.position > :after AND i.position <= :until
     ORDER BY i.position
@@ -272,7 +276,7 @@ async def finish(session: OrganizationSession, operation_id: UUID, *, give_up: s
 
 
 _ITEMS = """
-    SELECT i.run_id, i.result, i.why, i.status, i.step_id, i.details, i.settled_at
+    SELECT i.run_id, i.result, i.why, i.status, i.step_id, i.details - 'taken_at' AS details, i.settled_at
     FROM run_operation_items i
     WHERE i.organization_id = :o AND i.operation_id = :id AND i.run_id > :after{result} ORDER BY i.run_id LIMIT :limit"""
 

@@ -14,10 +14,22 @@ VISIT = """(
         ELSE coalesce(CAST(e.details ->> 'at_visit' AS int), CASE WHEN e.step_id = r.step_id THEN e.visit END) END
       FROM (VALUES (1)) one LEFT JOIN run_events e ON e.organization_id = :o AND e.run_id = r.id AND e.sequence = r.sequence)"""
 
+# Of a run `r`: whether somebody has paused it by itself since its record was at a sequence. FALSE where that (NULL) is not known.
+PAUSED_SINCE = """EXISTS (
+      SELECT FROM run_events e WHERE e.organization_id = :o AND e.run_id = r.id AND e.sequence > {sequence}
+        AND e.kind = 'paused' AND NOT jsonb_exists(e.details, 'with'))"""
+
 _VISIT = text(f"SELECT {VISIT} FROM runs r WHERE r.organization_id = :o AND r.id = :id")
+_PAUSED_SINCE = text(f"SELECT {PAUSED_SINCE.format(sequence=':sequence')} FROM runs r WHERE r.organization_id = :o AND r.id = :id")
 
 
 async def visit(session: OrganizationSession, run_id: UUID) -> int | None:
     """At which visit of its step the run stands, by its record; None: it does not say."""
     found: int | None = await session.scalar(_VISIT, {"o": session.organization_id, "id": run_id})
     return found
+
+
+async def paused_since(session: OrganizationSession, run_id: UUID, sequence: int) -> bool:
+    """Whether a pause of the run's own is on record that was set after the record was at `sequence`."""
+    wanted = {"o": session.organization_id, "id": run_id, "sequence": sequence}
+    return bool(await session.scalar(_PAUSED_SINCE, wanted))

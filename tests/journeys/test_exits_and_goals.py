@@ -243,3 +243,47 @@ async def test_a_second_reviewer_of_a_paused_run_hears_that_it_is_decided(stack:
         await acme.call("DELETE", f"/runs/{run}/pause")
         ended = await acme.until_run(run, "exited")
     assert ended["reason"] == "good"
+
+
+async def test_a_second_approval_of_a_review_does_not_approve_the_next_one(stack: Stack, acme: Organization) -> None:
+    """Two people look at the first of two reviews, and both approve it; on a loop the same step may be the next one."""
+    steps = {
+        "legal": {"kind": "review", "approved": "budget", "rejected": None},
+        "budget": {"kind": "review", "approved": "good", "rejected": "legal"},
+        "good": {"kind": "exit", "reason": "good"},
+    }
+    journey = await acme.publish("legal", steps)
+    async with stack.working():
+        run = await acme.start_run(journey, await acme.contact())
+
+        async def decide(step: str, visit: int, decision: str = "approved") -> tuple[int, str | None]:
+            body = {"decision": decision, "step_id": step, "visit": visit}
+            answer = await acme.client.put(f"/v1/runs/{run}/review", json=body)
+            return answer.status_code, answer.json().get("detail")
+
+        async def until_at(step: str) -> None:
+            await acme.until(lambda: acme.run(run), lambda found: (found["status"], found["step_id"]) == ("waiting", step))
+
+        await until_at("legal")
+        assert await decide("legal", 1) == (200, None)
+        await until_at("budget")
+        left = "The run has left that step; it stands at {} now{}. Say again what is meant, with that step."
+        assert await decide("legal", 1) == (409, left.format("budget", ""))
+        assert await decide("budget", 1, "rejected") == (200, None)
+        await until_at("legal")
+        assert await decide("legal", 1) == (409, left.format("legal", ", at its visit 2"))
+        await acme.call("PUT", f"/runs/{run}/review", {"decision": "approved"})
+        await until_at("budget")
+        await acme.call("PUT", f"/runs/{run}/review", {"decision": "approved"})
+        ended = await acme.until_run(run, "exited")
+    decided = [(entry["kind"], entry["step_id"], entry["visit"]) for entry in await acme.timeline(run) if entry["kind"] in DECISIONS]
+    assert decided == [
+        ("review_approved", "legal", 1),
+        ("review_rejected", "budget", 1),
+        ("review_approved", "legal", 2),
+        ("review_approved", "budget", 2),
+    ]
+    assert ended["reason"] == "good"
+
+
+DECISIONS = ("review_approved", "review_rejected")

@@ -153,6 +153,54 @@ async def test_a_skip_that_nobody_heard_at_first_is_for_the_visit_at_which_the_r
     assert results == {left: ("unchanged", "moved_on"), there: ("done", None)}
 
 
+async def test_a_resume_that_nobody_heard_at_first_lifts_no_pause_that_was_set_since(stack: Stack, acme: Organization) -> None:
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("long", WAITS)
+            again_paused, still = [await acme.start_run(journey, await acme.contact()) for _ in range(2)]
+            await standing(acme, journey, {("waiting", "long"): 2})
+            for run in (again_paused, still):
+                await acme.call("PUT", f"/runs/{run}/pause", {"reason": "wait"})
+    seen = await preview(acme, "resume", {"journey_id": journey})
+    await acme.post("/run-operations", {"preview_id": seen["id"], "reason": "all clear"})  # nobody works, so nobody is told
+    await stack.services.temporal.get_workflow_handle(f"{acme.id}/run-operation/{seen['id']}").terminate("stands aside")
+    path = f"/run-operations/{seen['id']}/items"
+    assert [item["details"] for item in await acme.every(path)] == [{}, {}]
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            await acme.call("DELETE", f"/runs/{again_paused}/pause")
+            await acme.call("PUT", f"/runs/{again_paused}/pause", {"reason": "legal hold"})
+            await again(stack, acme, seen["id"])
+            await completed(acme, seen["id"])
+            results = {item["run_id"]: (item["result"], item["why"]) for item in await acme.every(path)}
+            await standing(acme, journey, {("paused", "long"): 1, ("waiting", "long"): 1})
+    assert results == {again_paused: ("unchanged", "paused_again"), still: ("done", None)}
+
+
+async def test_a_skip_that_was_obeyed_is_not_obeyed_again_under_its_key_by_the_workflow_of_another_version(
+    stack: Stack, acme: Organization
+) -> None:
+    skip: Document = {"json": {"reason": "asked by phone"}, "headers": {"Idempotency-Key": "call-1042"}}
+    steps: Document = {"first": {**WAITS["long"], "next": "long"}, **WAITS}
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("first", steps)
+            run = await acme.start_run(journey, await acme.contact())
+            await standing(acme, journey, {("waiting", "first"): 1})
+            answers = [await acme.client.put(f"/v1/runs/{run}/skip", **skip)]
+            await standing(acme, journey, {("waiting", "long"): 1})
+            revision = (await acme.get(f"/journeys/{journey}"))["revision"]
+            draft = {"start": "first", "steps": {**steps, "short": {**WAITS["short"], "duration": "P2D"}}}
+            await acme.call("PATCH", f"/journeys/{journey}/draft", {"draft": draft}, headers={"If-Match": f'"{revision}"'})
+            await move(acme, journey, {run})
+            answers.append(await acme.client.put(f"/v1/runs/{run}/skip", **skip))
+            await standing(acme, journey, {("waiting", "long"): 1})
+    assert [(each.status_code, each.json()["status"], each.json()["changed"]) for each in answers] == [
+        (200, answers[0].json()["status"], True)
+    ] * 2
+    assert (await kinds(acme, run)).count("skipped") == 1
+
+
 async def test_a_paused_run_that_jumps_or_skips_is_on_record_where_it_has_arrived(stack: Stack, acme: Organization) -> None:
     """So that an operation, a publish plan and a replay of what lost its workflow find it there, although it does nothing there yet."""
     template, topic = await acme.template(), await acme.topic()

@@ -24,6 +24,7 @@ VARIABLES_BYTES = 32 * 1024  # together, as much as an event brings with it
 WRONG_PHASE = "wrong_phase"  # why a command makes no sense for a run
 UNKNOWN_STEP = "unknown_step"
 UNKNOWN_RESEND = "unknown_resend"
+PAUSED_AGAIN = "paused_again"  # why a run is not resumed: somebody paused it after it was taken
 
 Ids = Annotated[list[UUID], Field(max_length=MOST_IDS)]
 Codes = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=50)]

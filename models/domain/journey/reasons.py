@@ -110,6 +110,7 @@ _CLAUSES = {
     "finished": "it was over already",
     "no_workflow": "its workflow did not answer, or it has none",
     "operation_cancelled": "the operation was cancelled before it was told",
+    "paused_again": "it was paused once more after the operation had begun; resume it anew",
     "paused_with_campaign": "it is paused together with its campaign; resume that",
     "paused_with_journey": "it is paused together with its journey; resume that",
     "paused": "the campaign, journey or run was paused",

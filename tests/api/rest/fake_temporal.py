@@ -53,14 +53,14 @@ class FakeTemporal:
     def away(self, *, hears: bool = False) -> None:
         self.fault, self.hears = RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b""), hears
 
-    def silent(self) -> None:
-        self.fault = WorkflowUpdateRPCTimeoutOrCancelledError()
+    def silent(self, *, hears: bool = False) -> None:
+        self.fault, self.hears = WorkflowUpdateRPCTimeoutOrCancelledError(), hears
 
     def refusing(self, kind: str) -> None:
         self.fault = WorkflowUpdateFailedError(ApplicationError("refused", type=kind))
 
     def back(self) -> None:
-        self.fault = None
+        self.fault, self.hears = None, False
 
     async def start_workflow(self, workflow: str, argument: Payload | None = None, **options: Any) -> None:
         """With a signal: the signal's argument is kept, under its request's id; the same request is heard once."""
@@ -107,11 +107,13 @@ class Handle:
 
     async def execute_update(self, name: str, control: RunControl, *, id: str, **options: Any) -> list[RunControlled]:
         assert name == "control_runs"
-        if self.temporal.fault is not None:
+        if self.temporal.fault is not None and not self.temporal.hears:
             raise self.temporal.fault
         if self.workflow_id not in self.temporal.started:
             raise RPCError("workflow not found", RPCStatusCode.NOT_FOUND, b"")
         self.temporal.told.append(Told(self.workflow_id, control, id))
+        if self.temporal.fault is not None:
+            raise self.temporal.fault
         return [
             RunControlled(run_id=run_id, phase=self.temporal.phase, changed=self.temporal.changed, why=self.temporal.why)
             for run_id in control.run_ids

@@ -388,6 +388,23 @@ async def test_a_skip_names_the_step_that_was_seen(alice: Person, run: dict[str,
     assert late.status_code == 409 and "stands at welcome now" in late.json()["detail"]
 
 
+async def test_a_reviews_decision_is_for_the_place_that_was_looked_at_or_where_the_run_is_recorded(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal
+) -> None:
+    path, decision = f"/v1/runs/{run['id']}/review", {"decision": "rejected"}
+    await alice.client.put(path, json=decision)
+    await alice.client.put(path, json={"step_id": "pause", "visit": 2, **decision})
+    assert [(told.control.command, dict(told.control.places)) for told in temporal.told] == [
+        ("reject", {run["id"]: Place(step_id="welcome", visit=1)}),
+        ("reject", {run["id"]: Place(step_id="pause", visit=2)}),
+    ]
+    temporal.changed, temporal.why, temporal.phase = False, "moved_on", "waiting"
+    late = await alice.client.put(path, json={"step_id": "pause", **decision})
+    assert late.status_code == 409 and "stands at welcome now" in late.json()["detail"]
+    for wrong in ({"step_id": "nowhere"}, {"visit": 2}):
+        assert (await alice.client.put(path, json={**wrong, **decision})).status_code == 422
+
+
 async def test_a_skip_is_for_the_visit_at_which_the_run_stood_when_it_was_first_asked_for(
     alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database
 ) -> None:
@@ -505,9 +522,12 @@ async def test_what_somebody_else_says_is_another_word(
     path, who = f"/v1/runs/{run['id']}/pause", await another_key(alice, "runs.control")
     body = {"reason": "must stop this now"}
     async with anonymous(app) as other:
-        said = [await other.put(path, json=body, headers=who | key), await alice.client.put(path, json=body, headers=key)]
+        said = [await other.put(path, json=body, headers=who | key)]
+    temporal.silent(hears=True)
     said.append(await alice.client.put(path, json=body, headers=key))
-    assert [answer.status_code for answer in said] == [200] * 3
+    temporal.back()
+    said.append(await alice.client.put(path, json=body, headers=key))
+    assert [answer.status_code for answer in said] == [200, 503, 200]
     ids, requests = [told.update_id for told in temporal.told], [told.control.request_id for told in temporal.told]
     assert ids[0] != ids[1] == ids[2] and (not key or requests[0] != requests[1] == requests[2])
 
@@ -530,7 +550,7 @@ async def test_a_key_for_another_word_is_refused(alice: Person, run: dict[str, A
         await alice.client.post("/v1/topics", json={"key": "news", "name": "News"}, headers=key),
     ):
         assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
-    assert [told.control.to_step for told in temporal.told] == ["pause", "pause"]
+    assert [told.control.to_step for told in temporal.told] == ["pause"]
 
 
 async def test_a_word_that_is_refused_uses_up_no_key_and_one_that_is_not_answered_keeps_its_own(
@@ -550,10 +570,72 @@ async def test_a_word_that_is_refused_uses_up_no_key_and_one_that_is_not_answere
 async def test_a_skip_that_is_repeated_under_its_key_is_the_same_word_wherever_the_run_has_come(
     alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database
 ) -> None:
-    for step in ("welcome", "pause"):
-        await project(database, alice, run["id"], step_id=step)
-        await alice.client.put(f"/v1/runs/{run['id']}/skip", json=WHY, headers={"Idempotency-Key": "once"})
-    assert len({told.update_id for told in temporal.told}) == 1
+    """Also once it was refused there, for it may have been obeyed when nobody answered."""
+    path, key = f"/v1/runs/{run['id']}/skip", {"Idempotency-Key": "once"}
+    temporal.silent(hears=True)
+    assert (await alice.client.put(path, json=WHY, headers=key)).status_code == 503
+    temporal.back()
+    temporal.changed, temporal.why = False, "moved_on"
+    await project(database, alice, run["id"], step_id="pause", sequence=3)
+    for _ in range(2):
+        assert (await alice.client.put(path, json=WHY, headers=key)).status_code == 409
+        async with database.organization(alice.organization_id) as session:
+            await session.execute(text("UPDATE idempotency_keys SET created_at = created_at - interval '6 minutes'"))
+    assert (await alice.client.put(path, json=WHY, headers=key)).status_code == 409
+    [place] = {told.control.places[run["id"]] for told in temporal.told}
+    assert (len(temporal.told), place, len({told.update_id for told in temporal.told})) == (4, Place(step_id="welcome", visit=1), 1)
+
+
+@pytest.mark.parametrize("answered", ["at once", "when repeated"])
+async def test_a_word_that_was_answered_under_its_key_is_answered_so_again_and_nobody_is_asked(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database, answered: str
+) -> None:
+    """Or another workflow that carries the run by now would obey it once more, and lift the pause that somebody has set since."""
+    path, key = f"/v1/runs/{run['id']}/pause", {"Idempotency-Key": "once"}
+    temporal.phase = "waiting"
+    if answered == "when repeated":
+        temporal.silent(hears=True)
+        assert (await alice.client.delete(path, headers=key)).status_code == 503
+        temporal.back()
+    first = await alice.client.delete(path, headers=key)
+    asked = len(temporal.told)
+    await paused(database, alice, run["id"], 1)
+    temporal.phase, temporal.changed = "paused", False
+    for status in ("paused", "completed"):
+        await project(database, alice, run["id"], status=status)
+        again = await alice.client.delete(path, headers=key)
+        assert (again.status_code, again.json()["run"]["status"]) == (200, status)
+        assert [again.json()[name] for name in ("status", "changed")] == [first.json()[name] for name in ("status", "changed")]
+    assert (first.json()["status"], first.json()["changed"], len(temporal.told)) == ("waiting", True, asked)
+
+
+async def test_a_repeated_resume_lifts_no_pause_that_was_set_after_it_was_first_asked_for(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database
+) -> None:
+    path, key = f"/v1/runs/{run['id']}/pause", {"Idempotency-Key": "once"}
+    temporal.phase = "waiting"
+    await paused(database, alice, run["id"], 1)
+    temporal.silent(hears=True)
+    assert (await alice.client.delete(path, headers=key)).status_code == 503
+    temporal.back()
+    await paused(database, alice, run["id"], 2, {"with": "journey"})  # which a resume of one run does not lift anyway
+    temporal.silent(hears=True)
+    assert (await alice.client.delete(path, headers=key)).status_code == 503
+    temporal.back()
+    await paused(database, alice, run["id"], 3)
+    for _ in range(2):
+        late = await alice.client.delete(path, headers=key)
+        assert late.status_code == 409 and "paused once more" in late.json()["detail"]
+    assert len(temporal.told) == 2
+    assert (await alice.client.delete(path, headers={"Idempotency-Key": "another"})).status_code == 200
+
+
+async def paused(database: Database, person: Person, run_id: str, sequence: int, details: dict[str, Any] | None = None) -> None:
+    """As `record_audit` would leave it."""
+    async with database.organization(person.organization_id) as session:
+        where: dict[str, Any] = {"organization_id": person.organization_id, "run_id": UUID(run_id), "occurred_at": utc_now()}
+        session.add(RunEvent(**where, sequence=sequence, kind="paused", step_id="welcome", visit=1, details=details or {}))
+    await project(database, person, run_id, status="paused", sequence=sequence)
 
 
 async def test_a_skip_that_named_the_wrong_step_does_not_answer_for_the_right_one(
