@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 from activities.contracts.payload import Scope
 from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger
-from activities.lines import Line, mark_broken, send_guarded
+from activities.lines import CONNECTION_CHANGED, Line, mark_broken, send_guarded
 from activities.message import Composer, Message
 from activities.outcomes import Concluder, Conclusion
 from activities.pace import Pace
@@ -19,12 +19,12 @@ from activities.providers.port import ABORTED, ProviderAnswer
 from models.domain.decision import Reason
 from models.domain.errors import Unavailable
 from models.domain.template import Unsendable
-from models.store import deliveries
+from models.store import connections, deliveries
 from models.store.fence import Passage, Verdict, Word
 from models.store.session import Database
 from models.store.suppressions import address_hash
 
-LOOK_EVERY = 2.0  # seconds between looks at the pause flags while waiting for a slot
+LOOK_EVERY = 2.0  # seconds between looks at the pause flags and at the connection, while waiting and before another message begins
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Stop:
 
     outcome: SendOutcome | None
     reason: str | None
+    back_at: datetime | None = None  # when those not begun ask again; None: the workflow knows
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Dispatch:
     results: dict[UUID, SendResult] = field(default_factory=dict)
     lost: list[Message] = field(default_factory=list)  # another attempt owns them
     settling: "list[asyncio.Future[None]]" = field(default_factory=list)
+    outdated: bool = False  # the connection has been changed since it was loaded
+    _looked: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Every message has a result, is `lost`, or was never begun because of `stop`.
@@ -83,6 +86,7 @@ class Dispatch:
             if fault is not None:
                 raise fault
         self._answer_the_rest(waiting)
+        self._forget_what_is_outdated()
         for failed in await asyncio.gather(*self.settling, return_exceptions=True):
             if failed is not None:
                 raise failed
@@ -96,7 +100,14 @@ class Dispatch:
             if self.stop is None:
                 self._tell(self.concluder.released(message, SendOutcome.THROTTLED, "rate_limited", self.pace.back_at))
             elif self.stop.outcome is not None:
-                self._tell(self.concluder.released(message, self.stop.outcome, self.stop.reason))
+                self._tell(self.concluder.released(message, self.stop.outcome, self.stop.reason, self.stop.back_at))
+
+    def _forget_what_is_outdated(self) -> None:
+        """A changed connection may work: nobody waits for it to be mended, for that has been told already."""
+        if self.outdated:
+            for run_id, result in self.results.items():
+                if result.outcome is SendOutcome.CONNECTION_BROKEN:
+                    self.results[run_id] = replace(result, outcome=SendOutcome.PAUSED, reason=CONNECTION_CHANGED, retry_at=self.now())
 
     # --- pace ------------------------------------------------------------------------------------------------------
 
@@ -108,6 +119,12 @@ class Dispatch:
         await self._sleep_until(slot)
         if self.stop is None:
             await self.line.places.acquire()
+            try:
+                if self.stop is None and asyncio.get_running_loop().time() - self._looked >= LOOK_EVERY:
+                    await self._look()
+            except BaseException:
+                self.line.places.release()
+                raise
             if self.stop is None:
                 return True
             self.line.places.release()
@@ -119,17 +136,28 @@ class Dispatch:
         while self.stop is None and (left := slot - loop.time()) > 0:
             await asyncio.sleep(min(left, LOOK_EVERY))
             if left > LOOK_EVERY:
-                await self._look_for_pause()
+                await self._look()
 
-    async def _look_for_pause(self) -> None:
+    async def _look(self) -> None:
+        """Whether something was paused, or the connection changed: then its password and sender are others than those loaded."""
+        connection = self.line.connection
         async with self.tools.database.organization(self.scope.organization_id) as session:
             reason = await deliveries.paused_reason(session, self.scope.journey_id, self.scope.campaign_id)
+            current = await connections.is_current(session, connection.id, connection.revision)
+        self._looked = asyncio.get_running_loop().time()
         if reason is not None:
             self.halt(SendOutcome.PAUSED, reason)
+        if not current:
+            self._load_anew()
 
-    def halt(self, outcome: SendOutcome | None, reason: str | None) -> None:
+    def _load_anew(self) -> None:
+        """What is not begun asks again at once, and goes by the connection as it is then."""
+        self.outdated = True
+        self.halt(SendOutcome.PAUSED, CONNECTION_CHANGED, self.now())
+
+    def halt(self, outcome: SendOutcome | None, reason: str | None, back_at: datetime | None = None) -> None:
         """No further message is begun. The first reason stands."""
-        self.stop = self.stop or Stop(outcome, reason)
+        self.stop = self.stop or Stop(outcome, reason, back_at)
 
     # --- one message -----------------------------------------------------------------------------------------------
 
@@ -159,7 +187,8 @@ class Dispatch:
         self._tell(told)
         if answer.outcome is SendOutcome.CONNECTION_BROKEN:
             self.halt(SendOutcome.CONNECTION_BROKEN, answer.reason)
-            await mark_broken(self.tools.database, self.line.connection, answer.reason or SendOutcome.CONNECTION_BROKEN)
+            if not await mark_broken(self.tools.database, self.line.connection, answer.reason or SendOutcome.CONNECTION_BROKEN):
+                self.outdated = True
 
     def _turned_back(self, message: Message, gate: "_Gate") -> None:
         """Certainly not sent."""

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities import pace
+from activities import dispatch, pace
 from activities.clock import Clock
 from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome, SendResult
 from activities.lines import Lines
@@ -179,6 +179,45 @@ async def test_a_broken_connection_stops_the_batch_and_is_marked_once(
     await world.sql("UPDATE connections SET status = 'active', broken_reason = NULL")
     provider.answer = ProviderAnswer(SendOutcome.ACCEPTED)
     assert {result.outcome for result in await send(sending, world, runs, round=2)} == {SendOutcome.ACCEPTED}
+
+
+async def test_an_answer_to_an_old_password_breaks_no_connection_that_was_mended_meanwhile(
+    world: World, sending: SendActivities, provider: FakeProvider
+) -> None:
+    async def mend(_: OutgoingMessage) -> None:
+        provider.before.clear()
+        await world.change_connection()
+
+    sending.lines._concurrency = 1
+    provider.before.append(mend)
+    provider.answer = ProviderAnswer(SendOutcome.CONNECTION_BROKEN, "authentication_failed")
+    runs = await world.people(3)
+    results = await send(sending, world, runs)
+    assert outcomes(results) == [(SendOutcome.PAUSED, "connection_changed")] * 3
+    assert all(result.retry_at is not None and result.retry_at < NOON + timedelta(minutes=1) for result in results)
+    assert await world.one("SELECT status FROM connections") == "active"
+    assert await world.actions("connection.") == []
+    provider.answer = ProviderAnswer(SendOutcome.ACCEPTED)
+    assert {result.outcome for result in await send(sending, world, runs, round=1)} == {SendOutcome.ACCEPTED}
+
+
+async def test_a_batch_that_waits_goes_on_by_no_connection_that_has_been_changed(
+    world: World, sending: SendActivities, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def change(_: OutgoingMessage) -> None:
+        provider.before.clear()
+        await world.change_connection(sender_address="new@acme.example")
+
+    monkeypatch.setattr(dispatch, "LOOK_EVERY", 0.0)
+    sending.lines._concurrency = 1
+    provider.before.append(change)
+    runs = await world.people(3)
+    results = await send(sending, world, runs)
+    assert outcomes(results) == [(SendOutcome.ACCEPTED, None)] + [(SendOutcome.PAUSED, "connection_changed")] * 2
+    assert all(result.retry_at is not None and result.retry_at < NOON + timedelta(minutes=1) for result in results[1:])
+    assert {row["state"] for row in await world.sql("SELECT state FROM deliveries WHERE attempt IS NULL")} == {"claimed"}
+    assert {result.outcome for result in await send(sending, world, runs, round=1)} == {SendOutcome.ACCEPTED}
+    assert [mail.sender.address for mail in provider.accepted] == ["hello@acme.example"] + ["new@acme.example"] * 2
 
 
 async def test_a_sandbox_connection_that_broke_when_the_sandbox_moved_mends_itself(world: World, sending: SendActivities) -> None:

@@ -152,6 +152,13 @@ class World:
 
     # --- what people do meanwhile --------------------------------------------------------------------------------------
 
+    async def change_connection(self, **config: Any) -> None:
+        """Somebody mends the connection: its config is another, and with it its revision."""
+        async with self.database.organization(self.organization_id) as session:
+            stored = await connections.get(session, self.connection_id)
+            new = NewConnection("Mail", "email", "fake", {**stored.config, **config}, "new", True, stored.rate_per_second)
+            await connections.change(session, stored, new, self.settings.derive_key("connection-secrets"))
+
     async def consent(self, run_id: UUID, status: Any) -> None:
         async with self.database.organization(self.organization_id) as session:
             line = NewConsent(self.contacts[run_id], self.topic_id, "email", status, "form", "test", {}, SYSTEM, datetime.now(UTC))
