@@ -15,7 +15,7 @@ from activities.contracts.braking import BRAKING_WORKFLOW, BrakingNotice, Brakin
 from activities.contracts.control import Control, ControlledKind
 from activities.contracts.sending import SendOutcome
 from activities.heartbeat import heartbeating
-from activities.lines import Lines, send_guarded
+from activities.lines import CONNECTION_CHANGED, Lines, is_current, send_guarded
 from activities.message import mail_from
 from activities.providers.port import OutgoingEmail, ProviderAnswer
 from activities.starting import attributes, say_control, start_once
@@ -146,6 +146,8 @@ class BrakingActivities:
         if not slots.delays:
             return ProviderAnswer(SendOutcome.THROTTLED)
         await asyncio.sleep(slots.delays[0])
+        if not await is_current(self.database, notice.connection):
+            return ProviderAnswer(SendOutcome.THROTTLED, CONNECTION_CHANGED)
         line = await self.lines.line(notice.connection)
         async with line.places:
             return await send_guarded(line, _mail(notice, self.settings.public_url), _Gate(self.database, notice.row))
@@ -184,9 +186,10 @@ class _Gate:
     passed: bool = False
 
     async def transmit(self) -> bool:
+        before, self.passed = "transmitting" if self.passed else "waiting", False
         async with self.database.organization(self.row.organization_id) as session:
             row = await brakes.get(session, self.row.id, lock=True)
-            allowed = row.notice == "waiting" and row.lifted_at is None
+            allowed = row.notice == before and row.lifted_at is None
             if allowed:
                 row.notice = "transmitting"
         self.passed = allowed  # committed

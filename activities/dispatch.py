@@ -3,15 +3,15 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from activities.contracts.payload import Scope
 from activities.contracts.sending import SendOutcome, SendResult
 from activities.ledger import Ledger
-from activities.lines import Line, mark_broken, send_guarded
+from activities.lines import CONNECTION_CHANGED, Line, mark_broken, send_guarded
 from activities.message import Composer, Message
 from activities.outcomes import Concluder, Conclusion
 from activities.pace import Pace
@@ -19,12 +19,13 @@ from activities.providers.port import ABORTED, ProviderAnswer
 from models.domain.decision import Reason
 from models.domain.errors import Unavailable
 from models.domain.template import Unsendable
-from models.store import deliveries
+from models.store import connections, deliveries
 from models.store.fence import Passage, Verdict, Word
 from models.store.session import Database
 from models.store.suppressions import address_hash
 
-LOOK_EVERY = 2.0  # seconds between looks at the pause flags while waiting for a slot
+LOOK_EVERY = 2.0  # seconds between looks at the pause flags and at the connection, while waiting and before another message begins
+FRESH = timedelta(seconds=5)  # for how long what the fence said may be acted on
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Stop:
 
     outcome: SendOutcome | None
     reason: str | None
+    back_at: datetime | None = None  # when those not begun ask again; None: the workflow knows
 
 
 @dataclass
@@ -61,6 +63,8 @@ class Dispatch:
     results: dict[UUID, SendResult] = field(default_factory=dict)
     lost: list[Message] = field(default_factory=list)  # another attempt owns them
     settling: "list[asyncio.Future[None]]" = field(default_factory=list)
+    outdated: bool = False  # the connection has been changed since it was loaded
+    _looked: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Every message has a result, is `lost`, or was never begun because of `stop`.
@@ -83,6 +87,7 @@ class Dispatch:
             if fault is not None:
                 raise fault
         self._answer_the_rest(waiting)
+        self._forget_what_is_outdated()
         for failed in await asyncio.gather(*self.settling, return_exceptions=True):
             if failed is not None:
                 raise failed
@@ -96,7 +101,14 @@ class Dispatch:
             if self.stop is None:
                 self._tell(self.concluder.released(message, SendOutcome.THROTTLED, "rate_limited", self.pace.back_at))
             elif self.stop.outcome is not None:
-                self._tell(self.concluder.released(message, self.stop.outcome, self.stop.reason))
+                self._tell(self.concluder.released(message, self.stop.outcome, self.stop.reason, self.stop.back_at))
+
+    def _forget_what_is_outdated(self) -> None:
+        """A changed connection may work: nobody waits for it to be mended, for that has been told already."""
+        if self.outdated:
+            for run_id, result in self.results.items():
+                if result.outcome is SendOutcome.CONNECTION_BROKEN:
+                    self.results[run_id] = replace(result, outcome=SendOutcome.PAUSED, reason=CONNECTION_CHANGED, retry_at=self.now())
 
     # --- pace ------------------------------------------------------------------------------------------------------
 
@@ -108,6 +120,12 @@ class Dispatch:
         await self._sleep_until(slot)
         if self.stop is None:
             await self.line.places.acquire()
+            try:
+                if self.stop is None and asyncio.get_running_loop().time() - self._looked >= LOOK_EVERY:
+                    await self._look()
+            except BaseException:
+                self.line.places.release()
+                raise
             if self.stop is None:
                 return True
             self.line.places.release()
@@ -119,17 +137,28 @@ class Dispatch:
         while self.stop is None and (left := slot - loop.time()) > 0:
             await asyncio.sleep(min(left, LOOK_EVERY))
             if left > LOOK_EVERY:
-                await self._look_for_pause()
+                await self._look()
 
-    async def _look_for_pause(self) -> None:
+    async def _look(self) -> None:
+        """Whether something was paused, or the connection changed: then its password and sender are others than those loaded."""
+        connection = self.line.connection
         async with self.tools.database.organization(self.scope.organization_id) as session:
             reason = await deliveries.paused_reason(session, self.scope.journey_id, self.scope.campaign_id)
+            current = await connections.is_current(session, connection.id, connection.revision)
+        self._looked = asyncio.get_running_loop().time()
         if reason is not None:
             self.halt(SendOutcome.PAUSED, reason)
+        if not current:
+            self._load_anew()
 
-    def halt(self, outcome: SendOutcome | None, reason: str | None) -> None:
+    def _load_anew(self) -> None:
+        """What is not begun asks again at once, and goes by the connection as it is then."""
+        self.outdated = True
+        self.halt(SendOutcome.PAUSED, CONNECTION_CHANGED, self.now())
+
+    def halt(self, outcome: SendOutcome | None, reason: str | None, back_at: datetime | None = None) -> None:
         """No further message is begun. The first reason stands."""
-        self.stop = self.stop or Stop(outcome, reason)
+        self.stop = self.stop or Stop(outcome, reason, back_at)
 
     # --- one message -----------------------------------------------------------------------------------------------
 
@@ -159,7 +188,8 @@ class Dispatch:
         self._tell(told)
         if answer.outcome is SendOutcome.CONNECTION_BROKEN:
             self.halt(SendOutcome.CONNECTION_BROKEN, answer.reason)
-            await mark_broken(self.tools.database, self.line.connection, answer.reason or SendOutcome.CONNECTION_BROKEN)
+            if not await mark_broken(self.tools.database, self.line.connection, answer.reason or SendOutcome.CONNECTION_BROKEN):
+                self.outdated = True
 
     def _turned_back(self, message: Message, gate: "_Gate") -> None:
         """Certainly not sent."""
@@ -171,7 +201,7 @@ class Dispatch:
             case None:  # the database did not answer there; its row may say that it was handed over: release it, or it would end as unknown
                 self.halt(None, "database_unavailable")
                 self._tell(self.concluder.released(message, SendOutcome.TRANSIENT, "database_unavailable"))
-            case Verdict(word=Word.GO) if not gate.passed:  # quiet hours began while the fence was asked; its row says it was handed over
+            case Verdict(word=Word.GO) if not gate.passed:  # quiet hours began after the fence was asked; its row says it was handed over
                 self._ask_again(message)
             case Verdict(word=Word.REFUSED, reason=reason):
                 self._tell(self.concluder.settled(message, "refused", SendOutcome.REFUSED, reason))
@@ -199,18 +229,34 @@ class _Gate:
     asked: bool = False
     verdict: Verdict | None = None
     passed: bool = False  # the provider was told to go on
+    _asked_at: datetime | None = None  # the workflow's clock: nothing that happened before is missing in the verdict
 
     async def transmit(self) -> bool:
-        dispatch = self.dispatch
-        if dispatch.stop is not None or self.message.too_late(dispatch.now()):
+        if self.passed:
+            return await self._still_passes()
+        if self.dispatch.stop is not None or self.message.too_late(self.dispatch.now()):
             return False
-        self.asked = True
-        channel, address = self.message.step.channel, self.message.address
+        return await self._ask()
+
+    async def _still_passes(self) -> bool:
+        """The first byte is about to be written. What is not begun stops with its batch; this one has passed, and goes on if it may."""
+        now = self.dispatch.now()
+        if self.message.too_late(now):
+            self.passed = False
+        elif self._asked_at is None or now - self._asked_at >= FRESH:
+            self.passed = False  # until it has passed again: whatever happens meanwhile, nothing was sent
+            return await self._ask(again=True)
+        return self.passed
+
+    async def _ask(self, *, again: bool = False) -> bool:
+        dispatch, message = self.dispatch, self.message
+        self.asked, self.verdict, self._asked_at = True, None, dispatch.now()
+        channel, address = message.step.channel, message.address
         assert address is not None  # or it would not have been composed
-        passage = Passage(self.message.id, dispatch.concluder.attempt, channel, self.address_hash, address, self.message.hours)
+        passage = Passage(message.id, dispatch.concluder.attempt, channel, self.address_hash, address, message.hours, again)
         try:
             self.verdict = await dispatch.tools.ledger.fence(dispatch.scope.organization_id, passage)
         except Unavailable:
             return False
-        self.passed = self.verdict.word is Word.GO and not self.message.too_late(dispatch.now())
+        self.passed = self.verdict.word is Word.GO and not message.too_late(dispatch.now())
         return self.passed

@@ -17,6 +17,8 @@ from models.store.session import Database
 
 log = logging.getLogger(__name__)
 
+CONNECTION_CHANGED = "connection_changed"  # while something waited to be sent by it: its password or sender may be others now
+
 
 class ProviderSource(Protocol):
     async def of(self, connection: SendingConnection) -> Provider:
@@ -81,9 +83,20 @@ async def send_guarded(line: Line, mail: OutgoingMessage, gate: Gate) -> Provide
         return ProviderAnswer(outcome, f"provider_raised:{type(error).__name__}")
 
 
-async def mark_broken(database: Database, connection: SendingConnection, reason: str) -> None:
-    """Runs that need the connection wait until somebody mends it. `reason` is a code."""
+async def is_current(database: Database, connection: SendingConnection) -> bool:
+    """Whether nobody has changed or deleted the connection since it was loaded. For those who have waited for a slot of it."""
     async with database.organization(connection.organization_id) as session:
-        if await connections.mark_broken(session, connection.id, reason):
-            entry = NewEntry("connection.broken", "connection", str(connection.id), details={"reason": reason})
-            await audit.append(session, [entry])
+        return await connections.is_current(session, connection.id, connection.revision)
+
+
+async def mark_broken(database: Database, connection: SendingConnection, reason: str) -> bool:
+    """Runs that need the connection wait until somebody mends it. `reason` is a code.
+
+    False: somebody has changed the connection since it was loaded, so that this says nothing of how it is now. Safe to repeat.
+    """
+    async with database.organization(connection.organization_id) as session:
+        if not await connections.mark_broken(session, connection.id, reason, connection.revision):
+            return await connections.is_current(session, connection.id, connection.revision)
+        entry = NewEntry("connection.broken", "connection", str(connection.id), details={"reason": reason})
+        await audit.append(session, [entry])
+        return True

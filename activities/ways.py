@@ -60,5 +60,5 @@ class Ways:
         stranded = {way.connection.id: way.connection for way in ways if way.stranded and way.connection is not None}
         for connection in stranded.values():
             async with self._database.organization(connection.organization_id) as session:
-                if await connections.mark_active(session, connection.id):
+                if await connections.mark_active(session, connection.id, connection.revision):
                     await audit.append(session, [NewEntry("connection.mended", "connection", str(connection.id))])

@@ -23,7 +23,7 @@ from activities.effects.effect import (
     halted,
     leaving,
 )
-from activities.lines import Line, mark_broken, send_guarded
+from activities.lines import CONNECTION_CHANGED, Line, is_current, mark_broken, send_guarded
 from activities.message import mail_from
 from activities.outcomes import back_off
 from activities.providers.port import ABORTED, OutgoingEmail, ProviderAnswer
@@ -82,6 +82,7 @@ class _Round:
     unknown: dict[str, str] = field(default_factory=dict)
     wait: timedelta = timedelta(0)  # as long as a provider wants
     lasting: bool = False  # what is in the way is no fault of the mail's: it does not count as a try
+    broken: str | None = None  # what is wrong with the connection
 
     def hear(self, user_id: str, answer: ProviderAnswer) -> None:
         reason = answer.reason or str(answer.outcome)
@@ -93,9 +94,15 @@ class _Round:
             case outcome if outcome == ABORTED or outcome in LATER:
                 self.later[user_id] = reason
                 self.wait = max(self.wait, answer.retry_after or timedelta(0))
-                self.lasting = self.lasting or outcome is SendOutcome.CONNECTION_BROKEN or reason == RATE_LIMITED
+                self.lasting = self.lasting or outcome is SendOutcome.CONNECTION_BROKEN or reason in (RATE_LIMITED, CONNECTION_CHANGED)
+                if outcome is SendOutcome.CONNECTION_BROKEN:
+                    self.broken = self.broken or reason
             case _:
                 self.refused[user_id] = reason
+
+    def load_anew(self) -> None:
+        """The connection has been changed, and may work: nobody waits for it to be mended."""
+        self.later = dict.fromkeys(self.later, CONNECTION_CHANGED)
 
 
 class NotifyTeam:
@@ -187,29 +194,30 @@ class NotifyTeam:
             if str(member) not in round.told:
                 mail = mail_from(notice.connection, uuid5(notice.claimed.id, str(member)), address, rendered, datetime.now(UTC))
                 round.hear(str(member), await self._send(line, mail, gate))
-        if round.lasting and RATE_LIMITED not in round.later.values():
-            await mark_broken(self.tools.database, notice.connection, next(iter(round.later.values())))
+        if round.broken is not None and not await mark_broken(self.tools.database, notice.connection, round.broken):
+            round.load_anew()
         return round
 
     async def _send(self, line: Line, mail: OutgoingEmail, gate: "_Gate") -> ProviderAnswer:
         if leaving():
             return ProviderAnswer(ABORTED)
-        if not await self._slot(gate.notice):
-            return ProviderAnswer(SendOutcome.THROTTLED, RATE_LIMITED)
+        if (reason := await self._slot(gate.notice)) is not None:
+            return ProviderAnswer(SendOutcome.THROTTLED, reason)
         async with line.places:
             gate.asked = False
             return await send_guarded(line, mail, gate)
 
-    async def _slot(self, notice: _Notice) -> bool:
-        """The connection's rate lets one more go now. False: its next slot is too far away."""
+    async def _slot(self, notice: _Notice) -> str | None:
+        """None: the connection's rate lets one more go now. Otherwise why none can: its next slot is too far away, or it is another
+        connection by now."""
         if notice.connection.rate_per_second is None:
-            return True
+            return None
         async with self.tools.database.organization(notice.connection.organization_id) as session:
             slots = await connections.reserve_slots(session, notice.connection.id, 1, HORIZON)
         if not slots.delays:
-            return False
+            return RATE_LIMITED
         await asyncio.sleep(slots.delays[0])
-        return True
+        return None if await is_current(self.tools.database, notice.connection) else CONNECTION_CHANGED
 
     # --- what became of them ----------------------------------------------------------------------------------------
 
@@ -223,7 +231,8 @@ class NotifyTeam:
         if round.unknown:
             return await self._settle(work, notice, "unknown", next(iter(round.unknown.values())), full)
         if round.later and (tries or round.lasting):
-            at = shared_instant(work.clock.now() + max(back_off(tries), round.wait))
+            wait = timedelta(0) if CONNECTION_CHANGED in round.later.values() else max(back_off(tries), round.wait)
+            at = shared_instant(work.clock.now() + wait)
             return await self._settle(work, notice, "claimed", next(iter(round.later.values())), details, at)
         if round.told:
             return await self._settle(work, notice, "done", None, full)

@@ -165,7 +165,7 @@ async def check_connection(caller: Caller, connection_id: UUID) -> CheckResult:
     ok = answer.outcome is SendOutcome.ACCEPTED
     async with caller.session() as session:
         if ok:
-            await connections.mark_active(session, connection_id)
+            await connections.mark_active(session, connection_id, sending.revision)
         await audit.append(session, [_entry(caller.actor, "connection.checked", stored, ok=ok, reason=answer.reason)])
     if ok:
         await wake(caller, "connection", connection_id)

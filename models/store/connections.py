@@ -256,25 +256,33 @@ def _opened(row: RowMapping, key: bytes) -> SendingConnection:
     return SendingConnection(**values, revision=revision, secret=secret)
 
 
-async def mark_broken(session: OrganizationSession, connection_id: UUID, reason: str) -> bool:
-    """Runs wait until somebody mends it. True when it was active until now. `reason` is a code."""
-    return await _set_status(session, connection_id, "broken", reason)
+async def mark_broken(session: OrganizationSession, connection_id: UUID, reason: str, revision: datetime) -> bool:
+    """Runs wait until somebody mends it. True when it was active until now. `reason` is a code, of the connection as it was at `revision`:
+    what has been changed since stays as it is."""
+    return await _set_status(session, connection_id, "broken", reason, revision)
 
 
-async def mark_active(session: OrganizationSession, connection_id: UUID) -> bool:
-    """It works again. True when it was broken until now."""
-    return await _set_status(session, connection_id, "active", None)
+async def mark_active(session: OrganizationSession, connection_id: UUID, revision: datetime) -> bool:
+    """It works again, as it was at `revision`. True when it was broken until now."""
+    return await _set_status(session, connection_id, "active", None, revision)
 
 
-async def _set_status(session: OrganizationSession, connection_id: UUID, status: str, reason: str | None) -> bool:
+async def _set_status(session: OrganizationSession, connection_id: UUID, status: str, reason: str | None, revision: datetime) -> bool:
     changed = await session.scalar(
         text(
             """UPDATE connections SET status = :status, broken_reason = :reason
-               WHERE organization_id = :o AND id = :id AND status <> :status RETURNING id"""
+               WHERE organization_id = :o AND id = :id AND status <> :status AND updated_at = :revision RETURNING id"""
         ),
-        {"o": session.organization_id, "id": connection_id, "status": status, "reason": reason},
+        {"o": session.organization_id, "id": connection_id, "status": status, "reason": reason, "revision": revision},
     )
     return changed is not None
+
+
+async def is_current(session: OrganizationSession, connection_id: UUID, revision: datetime) -> bool:
+    """Whether nobody has changed or deleted the connection since `revision`."""
+    query = "SELECT 1 FROM connections WHERE organization_id = :o AND id = :id AND updated_at = :revision"
+    found = await session.scalar(text(query), {"o": session.organization_id, "id": connection_id, "revision": revision})
+    return found is not None
 
 
 # `line` is what the row says as the statement begins, and may be stale when another caller holds it; `reserved` looks again.

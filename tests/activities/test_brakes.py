@@ -22,7 +22,7 @@ from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.send import SendActivities
 from activities.versions import Versions
 from models.domain.audit import SYSTEM
-from models.store import brakes, controls
+from models.store import brakes, connections, controls
 from models.store.deliveries import Settled
 from models.tables.base import new_id, utc_now
 from tests.activities.test_audit import happened
@@ -358,6 +358,41 @@ async def test_the_connections_rate_is_obeyed_by_a_worker_whose_clock_is_wrong(
     async with asyncio.timeout(60):
         assert await notify(world, provider, ref) == (None, "told")
     assert asyncio.get_running_loop().time() - began > 1
+
+
+async def test_a_notice_that_has_waited_for_its_slot_leaves_by_no_connection_that_has_been_changed(
+    world: World, provider: FakeProvider, sending: SendActivities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await person(world, "admin")
+    ref = await brakes_down(world, provider, sending)
+    called, really = len(provider.called), connections.reserve_slots
+
+    async def changed_meanwhile(*given: Any) -> Any:
+        monkeypatch.setattr(connections, "reserve_slots", really)
+        await world.change_connection(sender_address="new@acme.example")
+        return await really(*given)
+
+    monkeypatch.setattr(connections, "reserve_slots", changed_meanwhile)
+    assert (await notify(world, provider, ref))[1] == "waiting"
+    assert len(provider.called) == called
+    assert (await notify(world, provider, ref))[1] == "told"
+    assert provider.called[-1].sender.address == "new@acme.example"
+
+
+async def test_a_notice_that_is_kept_waiting_until_somebody_has_resumed_does_not_leave(
+    world: World, provider: FakeProvider, sending: SendActivities
+) -> None:
+    await person(world, "admin")
+    ref = await brakes_down(world, provider, sending)
+    accepted = len(provider.accepted)
+
+    async def resume(_: OutgoingMessage) -> None:
+        async with world.database.organization(world.organization_id) as session:
+            await controls.apply(session, "journey", world.journey_id, "resume", SYSTEM)
+
+    provider.keeping.append(resume)
+    assert (await notify(world, provider, ref))[1] == "waiting"
+    assert (await notify(world, provider, ref), len(provider.accepted)) == ((None, "lifted"), accepted)
 
 
 async def test_a_mail_that_may_have_left_is_not_written_again(world: World, provider: FakeProvider, sending: SendActivities) -> None:

@@ -152,6 +152,13 @@ class World:
 
     # --- what people do meanwhile --------------------------------------------------------------------------------------
 
+    async def change_connection(self, **config: Any) -> None:
+        """Somebody mends the connection: its config is another, and with it its revision."""
+        async with self.database.organization(self.organization_id) as session:
+            stored = await connections.get(session, self.connection_id)
+            new = NewConnection("Mail", "email", "fake", {**stored.config, **config}, "new", True, stored.rate_per_second)
+            await connections.change(session, stored, new, self.settings.derive_key("connection-secrets"))
+
     async def consent(self, run_id: UUID, status: Any) -> None:
         async with self.database.organization(self.organization_id) as session:
             line = NewConsent(self.contacts[run_id], self.topic_id, "email", status, "form", "test", {}, SYSTEM, datetime.now(UTC))
@@ -214,6 +221,7 @@ class FakeProvider:
         self.called: list[OutgoingMessage] = []
         self.accepted: list[OutgoingMessage] = []
         self.before: list[Callable[[OutgoingMessage], Awaitable[None]]] = []  # between the claim and the fence
+        self.keeping: list[Callable[[OutgoingMessage], Awaitable[None]]] = []  # between the fence and the message's first byte
         self.after: list[Callable[[OutgoingMessage], Awaitable[None]]] = []  # between the provider's yes and our record
         self._accepted_one = asyncio.Event()
         self.answer: ProviderAnswer | Callable[[OutgoingMessage], ProviderAnswer] = ProviderAnswer(SendOutcome.ACCEPTED, None, None, "id-1")
@@ -229,6 +237,10 @@ class FakeProvider:
     async def send(self, message: OutgoingMessage, transmit: Transmit) -> ProviderAnswer:
         self.called.append(message)
         for step in self.before:
+            await step(message)
+        if not await transmit():
+            return ProviderAnswer(ABORTED)
+        for step in self.keeping:
             await step(message)
         if not await transmit():
             return ProviderAnswer(ABORTED)

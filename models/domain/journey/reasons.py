@@ -86,6 +86,7 @@ _CLAUSES = {
     "refuse": "a check refuses it",
     "changed": "something about it changed at the last moment; everything is asked again",
     "contact_changed": "the contact changed at the last moment; everything is asked again",
+    "connection_changed": "its connection was changed while it waited to be sent; everything is asked again",
     "run_paused": "the run is paused",
     "run_left": "a rule of the journey, or its replay, ended the run",
     "replayed": "another run goes on in its place",

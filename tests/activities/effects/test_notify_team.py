@@ -14,7 +14,7 @@ from activities.providers.registry import Providers
 from api.commands.connections import create_sandbox_connection
 from models.domain.audit import SYSTEM
 from models.settings import Settings
-from models.store import access, sandbox
+from models.store import access, connections, sandbox
 from models.store.sandbox import MessageFilter
 from models.store.session import Database
 from models.tables.base import new_id
@@ -303,6 +303,41 @@ async def test_a_broken_connection_is_waited_for_however_long_and_not_called(wor
     await world.sql("UPDATE connections SET status = 'active'")
     provider.answer = ProviderAnswer(SendOutcome.ACCEPTED)
     assert said(await world.perform([run], "one")) == [("done", None)]
+
+
+async def test_an_answer_to_an_old_password_breaks_no_connection_that_was_mended_meanwhile(
+    world: EffectWorld, provider: FakeProvider
+) -> None:
+    async def mend(_: OutgoingMessage) -> None:
+        provider.before.clear()
+        await world.change_connection()
+
+    run = await world.contact()
+    provider.before.append(mend)
+    provider.answer = ProviderAnswer(SendOutcome.CONNECTION_BROKEN, "auth_refused")
+    (answer,) = await world.perform([run], "one")
+    assert said([answer]) == [("again", "connection_changed")]
+    assert answer.retry_at < NOON + timedelta(minutes=1)
+    assert (await world.one("SELECT status FROM connections"), await world.actions("connection.")) == ("active", [])
+
+
+async def test_a_mail_that_has_waited_for_its_slot_leaves_by_no_connection_that_has_been_changed(
+    world: EffectWorld, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await world.contact()
+    await world.sql("UPDATE connections SET rate_per_second = 100")
+    really = connections.reserve_slots
+
+    async def changed_meanwhile(*given: Any) -> Any:
+        monkeypatch.setattr(connections, "reserve_slots", really)
+        await world.change_connection(sender_address="new@acme.example")
+        return await really(*given)
+
+    monkeypatch.setattr(connections, "reserve_slots", changed_meanwhile)
+    assert said(await world.perform([run], "one")) == [("again", "connection_changed")]
+    assert provider.called == []
+    assert said(await world.perform([run], "one", round=1)) == [("done", None)]
+    assert [mail.sender.address for mail in provider.accepted] == ["new@acme.example"]
 
 
 async def test_a_sandbox_connection_that_broke_when_the_sandbox_moved_mends_itself(world: EffectWorld, provider: FakeProvider) -> None:

@@ -17,7 +17,7 @@ from deploy.probes import Unhealthy
 from leadstats import main
 from models.migrations.run import RoleRefused, application_url, migrate
 from models.store import access
-from models.store.connections import NewConnection, create, mark_broken
+from models.store.connections import NewConnection, create, get, mark_broken
 from models.store.session import Database
 from models.tables.base import new_id
 
@@ -108,7 +108,7 @@ async def test_doctor_sees_the_broken_connections_of_every_organization_as_this_
     async with database.organization(new_id()) as session:
         await access.insert_organization(session, "Acme", "acme")
         identifier = await create(session, NewConnection("Mail", "email", "smtp", {}), b"k" * 32)
-        await mark_broken(session, identifier, "auth_refused")
+        await mark_broken(session, identifier, "auth_refused", (await get(session, identifier)).updated_at)
     await database.close()
     with pytest.raises(Unhealthy, match=r"1 of 1 .*acme: Mail \(auth_refused\).*POST /v1/connections"):
         await doctor_checks.connections(target)

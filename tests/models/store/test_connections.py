@@ -138,8 +138,24 @@ async def test_broken_and_mended_are_told_once(database: Database) -> None:
     organization_id = await new_organization(database)
     identifier = await make(database, organization_id)
     async with database.organization(organization_id) as session:
-        assert await connections.mark_broken(session, identifier, "authentication_failed")
-        assert not await connections.mark_broken(session, identifier, "authentication_failed")
+        revision = (await connections.get(session, identifier)).updated_at
+        assert await connections.mark_broken(session, identifier, "authentication_failed", revision)
+        assert not await connections.mark_broken(session, identifier, "authentication_failed", revision)
         assert (await connections.load_for_sending(session, identifier, "email", KEY)).status == "broken"
-        assert await connections.mark_active(session, identifier)
+        assert await connections.mark_active(session, identifier, revision)
         assert (await connections.get(session, identifier)).broken_reason is None
+
+
+async def test_what_is_known_of_an_older_revision_changes_nothing(database: Database) -> None:
+    organization_id = await new_organization(database)
+    identifier = await make(database, organization_id)
+    async with database.organization(organization_id) as session:
+        stored = await connections.get(session, identifier)
+        assert await connections.is_current(session, identifier, stored.updated_at)
+        await connections.change(session, stored, smtp(), KEY)
+        assert not await connections.is_current(session, identifier, stored.updated_at)
+        assert not await connections.mark_broken(session, identifier, "authentication_failed", stored.updated_at)
+        changed = await connections.get(session, identifier)
+        assert changed.status == "active"
+        assert await connections.mark_broken(session, identifier, "authentication_failed", changed.updated_at)
+        assert not await connections.mark_active(session, identifier, stored.updated_at)
