@@ -28,7 +28,7 @@ class Control(Payload):
     id: UUID
     command: Literal["pause", "resume", "cancel"]
     request_id: UUID | None = None  # the same word said twice has the same
-    pauses: int | None = None  # how often a pause had been said: a resume lifts no later one
+    pauses: int | None = None  # how often a pause had been said: a resume lifts no later one, and a pause's flag stood before its word
     spread: timedelta | None = None  # resume: each run goes on at a moment of its own within it
     said_at: datetime | None = None  # of a spread resume that is said again: from when on it is spread; None: from now on
     drop_older_than: timedelta | None = None  # resume: runs that were due longer ago exit instead

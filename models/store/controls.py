@@ -53,16 +53,18 @@ async def apply(
 ) -> bool:
     """The flag is as commanded, with an audit entry where that changes anything. False: a later word stands against it.
 
-    A resume lifts only the pauses that it knew of (`pauses`, None: any), and how it is spread is kept for whoever hears of it later. The
-    moment of a journey's cancellation stands before this is said (see `journeys.cancel_runs`), a connection has no flag, and a restored
-    journey's is lifted already: that is said to workflows only. Safe to repeat.
+    A resume lifts only the pauses that it knew of (`pauses`, None: any), and how it is spread is kept for whoever hears of it later. A
+    pause that says which one it is (`pauses`) stood before it was said, and sets nothing: a resume that was heard before it may have
+    lifted it. The moment of a journey's cancellation stands before this is said (see `journeys.cancel_runs`), a connection has no flag,
+    and a restored journey's is lifted already: that is said to workflows only. Safe to repeat.
     """
     statement = _CHANGES.get((kind, command))
     if statement is None:
         return True
     resumed = {"pauses": pauses, "resumption": None if spread is None else json.dumps(spread.stored())}
     wanted = {"o": session.organization_id, "id": subject_id} | (resumed if command == "resume" else {})
-    changed = set((await session.execute(text(statement), wanted)).scalars())
+    stood = command == "pause" and pauses is not None
+    changed: set[UUID] = set() if stood else set((await session.execute(text(statement), wanted)).scalars())
     if (kind, command) == ("campaign", "resume") and subject_id in changed:
         await occurrences.void(session, subject_id)  # what was due in the pause is too late, even if its workflow has not looked yet
     in_force = bool(changed) or command == "cancel" or await _is_paused(session, kind, subject_id) is (command == "pause")

@@ -221,6 +221,33 @@ async def test_operators_words_change_the_flag_once_and_are_audited(world: World
     assert await world.actions("journey.") == ["journey.paused", "journey.resumed"]
 
 
+@pytest.mark.parametrize("kind", [ControlledKind.CAMPAIGN, ControlledKind.JOURNEY])
+async def test_a_pause_that_is_heard_after_the_resume_that_lifted_it_pauses_nothing(world: World, kind: ControlledKind) -> None:
+    """Its flag is committed by one process, and another resumes before the first has said so."""
+    await crowd(world, 3)
+    await world.campaign()
+    await snapshot(world)
+    activities = ControlActivities(world.database, cast(Client, FakeTemporal()))
+    subject = world.campaign_id if kind is ControlledKind.CAMPAIGN else world.journey_id
+    row = f"{kind}s WHERE id = :id"
+
+    async def heard(command: Any, pauses: int) -> bool:
+        control = Control(organization_id=world.organization_id, kind=kind, id=cast(UUID, subject), command=command, pauses=pauses)
+        return await ActivityEnvironment().run(activities.apply_control, control)
+
+    async def is_paused() -> bool:
+        return bool(await world.one(f"SELECT paused_at IS NOT NULL FROM {row}", id=subject))
+
+    pause = f"UPDATE {kind}s SET paused_at = now(), pauses = pauses + 1 WHERE id = :id"
+    await world.sql(pause, id=subject)
+    assert await heard("pause", 1) and await is_paused()
+    assert await heard("resume", 1) and not await is_paused()
+    assert not await heard("pause", 1) and not await is_paused()
+    await world.sql(pause, id=subject)
+    assert not await heard("resume", 1) and await is_paused()
+    assert await heard("pause", 1)  # said late, and true again
+
+
 async def test_every_workflow_with_unfinished_runs_is_found_page_by_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.control.WORKFLOWS_PER_PAGE", 2)
     await crowd(world, 10)
