@@ -237,6 +237,32 @@ async def settle(session: OrganizationSession, settlements: Sequence[Settlement]
     return [Settled(**row) for row in rows.mappings()]
 
 
+RUN_ENDED = "run_ended"
+# Found by their runs, whatever the planner believes. In the order of ids, as by everybody else.
+_END = text(
+    f"""
+    WITH open AS MATERIALIZED (
+      SELECT d.id FROM deliveries d
+      WHERE d.organization_id = :o AND d.state = 'claimed' AND d.id = ANY(ARRAY(
+        SELECT e.id FROM unnest(CAST(:runs AS uuid[])) AS a(run_id)
+        CROSS JOIN LATERAL (SELECT d.id FROM deliveries d WHERE d.organization_id = :o AND d.run_id = a.run_id AND d.state = 'claimed') e))
+      ORDER BY d.id FOR UPDATE)
+    UPDATE deliveries d SET state = 'refused', outcome = 'refused', reason = '{RUN_ENDED}', attempt = NULL, settled_at = clock_timestamp()
+    WHERE d.organization_id = :o AND d.id = ANY(ARRAY(SELECT id FROM open))
+    RETURNING d.id, d.run_id, d.contact_id, d.step_id, d.visit, d.state, d.outcome, d.reason, d.journey_id, d.campaign_id
+    """
+)
+
+
+async def end(session: OrganizationSession, run_ids: Sequence[UUID]) -> list[Settled]:
+    """Of these runs, which have ended, nothing is about to be sent any more: what was claimed is refused, and an attempt that still has it
+    neither hands it over nor settles it. What may have been handed over is left to its attempt. Answers those. Safe to repeat."""
+    if not run_ids:
+        return []
+    rows = await session.execute(_END, {"o": session.organization_id, "runs": list(run_ids)})
+    return sorted((Settled(**row) for row in rows.mappings()), key=lambda one: one.id)
+
+
 _LOCK = text("SELECT 1 FROM deliveries WHERE organization_id = :o AND id = ANY(:ids) ORDER BY id FOR UPDATE")
 
 

@@ -13,7 +13,7 @@ from models.domain.audit import Actor, NewEntry
 from models.domain.journey.failures import Failure, failure
 from models.domain.journey.interpreter import FAILED, SKIPPED_BECAUSE
 from models.domain.journey.run import FINISHED, Phase
-from models.store import audit, brakes, failures, waits
+from models.store import audit, brakes, deliveries, failures, waits
 from models.store.rowset import rowset
 from models.store.session import OrganizationSession
 from models.tables.base import new_id
@@ -127,14 +127,15 @@ async def record(session: OrganizationSession, journey_id: UUID, transitions: Se
         rows_asked = [{"run_id": run_id, "occurred_at": at} for run_id, at in asked.items()]
         await session.execute(_CANCEL_REQUESTED, {"o": session.organization_id, "rows": rowset(rows_asked)})
     latest = {one.run_id: one for one in sorted(transitions, key=lambda one: one.sequence)}
-    await session.execute(
-        _CLOSE_WAITS, {"o": session.organization_id, "ids": [run for run, one in latest.items() if one.phase in FINISHED]}
-    )
+    ended = [run for run, one in latest.items() if one.phase in FINISHED]
+    await session.execute(_CLOSE_WAITS, {"o": session.organization_id, "ids": ended})
     new = [one for one, row in zip(transitions, rows, strict=True) if row["id"] in inserted]
     await waits.leave(session, [(one.run_id, one.step_id, one.visit) for one in new if one.kind in LEFT and one.step_id and one.visit])
     await failures.seen(session, journey_id, [(failed[key], one) for one in new if (key := (one.run_id, one.sequence)) in failed])
+    refused = await deliveries.end(session, ended)  # late: its rows are locked before what brakes, as by whoever settles
     braked = await brakes.parked(session, {one.run_id for one in new if one.kind == "parked"})
-    await audit.append(session, [*(_entry(one) for one in new if one.kind in AUDITED), *(one.entry for one in braked)])
+    told = [*(_entry(one) for one in new if one.kind in AUDITED), *(one.entry() for one in refused), *(one.entry for one in braked)]
+    await audit.append(session, told)
     return [one.id for one in braked]
 
 

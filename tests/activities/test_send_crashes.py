@@ -29,6 +29,7 @@ from models.store.fence import Passage, Verdict, Word
 from models.store.session import OrganizationSession
 from models.store.suppressions import address_hash
 from models.tables.base import new_id
+from tests.activities.test_audit import happened, record
 from tests.activities.test_lock_orders import take_both
 from tests.activities.world import NOON, Crash, FakeProvider, World
 
@@ -392,6 +393,31 @@ async def test_what_was_refused_at_the_fence_is_asked_anew_in_a_later_round(worl
     assert (again.outcome, again.reason, provider.accepted) == (SendOutcome.REFUSED, "consent_withdrawn", [])
     assert (await send(world, provider, [run], round=1000))[0].outcome is SendOutcome.ACCEPTED
     assert (await world.delivery(run))["state"] == "accepted" and len(provider.accepted) == 1
+
+
+@pytest.mark.parametrize("end", ["cancelled", "exited"])
+async def test_what_was_claimed_for_a_run_that_ends_is_settled(world: World, provider: FakeProvider, end: str) -> None:
+    """Held and then over. What may have been handed over is left as it is, and so is what another run waits to send."""
+    over, handed, other = await world.people(3)
+    await world.sql("UPDATE runs SET status = 'paused' WHERE id <> :id", id=handed)
+    provider.after = [crash]
+    with pytest.raises(Crash):
+        await send(world, provider, [handed, over, other])
+    assert [(await world.delivery(run))["state"] for run in (over, handed, other)] == ["claimed", "transmitting", "claimed"]
+    for _ in range(2):
+        await record(world, *(happened(run, 9, end, end, step_id="news", visit=1) for run in (over, handed)))
+    rows = [await world.delivery(run) for run in (over, handed, other)]
+    assert [(row["state"], row["reason"]) for row in rows] == [("refused", "run_ended"), ("transmitting", None), ("claimed", "run_paused")]
+    assert await world.actions("delivery.") == ["delivery.refused"]
+
+
+async def test_an_attempt_neither_sends_nor_settles_what_its_run_ended_before(world: World, provider: FakeProvider) -> None:
+    run = await world.contact()
+    end = happened(run, 9, "cancelled", "cancelled", step_id="news", visit=1)
+    provider.before = [once(lambda: record(world, end), world.contacts[run])]
+    (result,) = await send(world, provider, [run])
+    assert (result.outcome, result.reason, provider.accepted) == (SendOutcome.REFUSED, "run_ended", [])
+    assert await world.actions("delivery.") == ["delivery.refused"]
 
 
 async def another_topic(world: World) -> UUID:

@@ -97,6 +97,7 @@ _CLAUSES = {
     "journey_archived": "the journey is archived",
     "journey_unpublished": "that journey has no published version",
     "too_many_this_hour": "the journey takes only so many in an hour; the contact enters later",
+    "run_ended": "the run ended before it was handed over",
     "run_cancelled": "the run is being cancelled",
     "step_cancelled": "somebody had cancelled this step beforehand",
     "overdue": "the journey was resumed without what was overdue for too long",
