@@ -186,9 +186,10 @@ class _Gate:
     passed: bool = False
 
     async def transmit(self) -> bool:
+        before, self.passed = "transmitting" if self.passed else "waiting", False
         async with self.database.organization(self.row.organization_id) as session:
             row = await brakes.get(session, self.row.id, lock=True)
-            allowed = row.notice == "waiting" and row.lifted_at is None
+            allowed = row.notice == before and row.lifted_at is None
             if allowed:
                 row.notice = "transmitting"
         self.passed = allowed  # committed

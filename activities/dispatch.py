@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from models.store.session import Database
 from models.store.suppressions import address_hash
 
 LOOK_EVERY = 2.0  # seconds between looks at the pause flags and at the connection, while waiting and before another message begins
+FRESH = timedelta(seconds=5)  # for how long what the fence said may be acted on
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class Dispatch:
             case None:  # the database did not answer there; its row may say that it was handed over: release it, or it would end as unknown
                 self.halt(None, "database_unavailable")
                 self._tell(self.concluder.released(message, SendOutcome.TRANSIENT, "database_unavailable"))
-            case Verdict(word=Word.GO) if not gate.passed:  # quiet hours began while the fence was asked; its row says it was handed over
+            case Verdict(word=Word.GO) if not gate.passed:  # quiet hours began after the fence was asked; its row says it was handed over
                 self._ask_again(message)
             case Verdict(word=Word.REFUSED, reason=reason):
                 self._tell(self.concluder.settled(message, "refused", SendOutcome.REFUSED, reason))
@@ -228,18 +229,34 @@ class _Gate:
     asked: bool = False
     verdict: Verdict | None = None
     passed: bool = False  # the provider was told to go on
+    _asked_at: datetime | None = None  # the workflow's clock: nothing that happened before is missing in the verdict
 
     async def transmit(self) -> bool:
-        dispatch = self.dispatch
-        if dispatch.stop is not None or self.message.too_late(dispatch.now()):
+        if self.passed:
+            return await self._still_passes()
+        if self.dispatch.stop is not None or self.message.too_late(self.dispatch.now()):
             return False
-        self.asked = True
-        channel, address = self.message.step.channel, self.message.address
+        return await self._ask()
+
+    async def _still_passes(self) -> bool:
+        """The first byte is about to be written. What is not begun stops with its batch; this one has passed, and goes on if it may."""
+        now = self.dispatch.now()
+        if self.message.too_late(now):
+            self.passed = False
+        elif self._asked_at is None or now - self._asked_at >= FRESH:
+            self.passed = False  # until it has passed again: whatever happens meanwhile, nothing was sent
+            return await self._ask(again=True)
+        return self.passed
+
+    async def _ask(self, *, again: bool = False) -> bool:
+        dispatch, message = self.dispatch, self.message
+        self.asked, self.verdict, self._asked_at = True, None, dispatch.now()
+        channel, address = message.step.channel, message.address
         assert address is not None  # or it would not have been composed
-        passage = Passage(self.message.id, dispatch.concluder.attempt, channel, self.address_hash, address, self.message.hours)
+        passage = Passage(message.id, dispatch.concluder.attempt, channel, self.address_hash, address, message.hours, again)
         try:
             self.verdict = await dispatch.tools.ledger.fence(dispatch.scope.organization_id, passage)
         except Unavailable:
             return False
-        self.passed = self.verdict.word is Word.GO and not self.message.too_late(dispatch.now())
+        self.passed = self.verdict.word is Word.GO and not message.too_late(dispatch.now())
         return self.passed

@@ -17,7 +17,8 @@ from models.domain.journey.definition import Purpose
 ABORTED: Final = "aborted"  # `transmit()` said no: certainly not sent, and nothing is wrong
 
 Transmit = Callable[[], Awaitable[bool]]
-"""The fence. Awaited right before the phase in which the provider could accept; False stops the message there."""
+"""The fence. Awaited right before the phase in which the provider could accept, and once more right before the message's first byte, since
+the provider may have kept us waiting in between; False stops the message there. Asked again within moments it answers at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Provider(Protocol):
     async def send(self, message: OutgoingMessage, transmit: Transmit) -> ProviderAnswer:
         """Hand over the message, at most once. Never raises for what the provider or the network does.
 
-        Cancelling it after `transmit()` returned True leaves the outcome unknown.
+        Cancelling it after `transmit()` returned True leaves the outcome unknown. ABORTED is certain: it said False before the first byte.
         """
         ...
 

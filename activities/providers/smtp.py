@@ -88,16 +88,23 @@ class SmtpProvider:
         answer = await self._command(link, "rcpt", b"RCPT", f"TO:<{recipient}>".encode())
         if answer is not None:
             return answer
-        try:
-            allowed = await transmit()
-        except BaseException:
-            link.drop()
-            raise
-        if not allowed:
+        if not await self._allowed(link, transmit):
             await self._reset(link)
             return ProviderAnswer(ABORTED)
         answer = await self._command(link, "data", b"DATA", expect=354)
-        return answer or await self._body(link, raw)
+        if answer is not None:
+            return answer
+        if not await self._allowed(link, transmit):  # a server may take up to COMMAND_SECONDS to say 354
+            link.drop()  # it waits for a message now, and has none: whatever it was told would be one
+            return ProviderAnswer(ABORTED)
+        return await self._body(link, raw)
+
+    async def _allowed(self, link: SmtpLink, transmit: Transmit) -> bool:
+        try:
+            return await transmit()
+        except BaseException:
+            link.drop()
+            raise
 
     async def _command(self, link: SmtpLink, phase: Phase, *words: bytes, expect: int = 250) -> ProviderAnswer | None:
         """None when the server agrees. Otherwise the link is reset or dropped."""
@@ -121,7 +128,7 @@ class SmtpProvider:
         """From here on only an answer tells."""
         protocol = link.client.protocol
         try:
-            if protocol is None:
+            if protocol is None or not link.client.is_connected:  # lost while the fence was asked
                 return _GONE
             protocol.write(_LEADING_DOT.sub(b"..", raw) + (b".\r\n" if raw.endswith(b"\r\n") else b"\r\n.\r\n"))
             response = await protocol.read_response(timeout=self._answer_seconds)

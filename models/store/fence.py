@@ -28,6 +28,7 @@ class Passage:
     address_hash: bytes  # what a suppression would know it by
     address: str = field(repr=False)  # as composed; the contact's must still be the same
     hours: str | None = None  # `Recipient.hours`, which must still be the same; None: its hours do not matter
+    again: bool = False  # it has passed, and its first byte is still to be written
 
 
 class Word(StrEnum):
@@ -49,8 +50,10 @@ GO = Verdict(Word.GO)
 # Rows are found one by one by their key, whatever the planner believes: without fresh statistics it would rather read
 # every claimed row of the organization. Locked in the order given.
 _ROWS = """mine AS MATERIALIZED (
-      SELECT a.hash, a.channels, a.attempt AS asking, a.address, a.hours, d.*
-      FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, attempt uuid, hash text, channels text[], address text, hours text)
+      SELECT a.hash, a.channels, a.attempt AS asking, CASE WHEN a.again THEN 'transmitting' ELSE 'claimed' END AS from_state, a.address,
+        a.hours, d.*
+      FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, attempt uuid, hash text, channels text[], address text, hours text,
+        again boolean)
       CROSS JOIN LATERAL (
         SELECT d.id, d.attempt, d.state, d.run_id, d.purpose, d.contact_id, d.channel, d.topic_id, d.journey_id, d.campaign_id
         FROM deliveries d WHERE d.organization_id = :o AND d.id = a.id LIMIT 1 FOR UPDATE) d)"""
@@ -71,7 +74,7 @@ _PASS = text(
     WITH {_ROWS},
     passing AS MATERIALIZED (
       SELECT m.id FROM mine m
-      WHERE m.attempt = m.asking AND m.state = 'claimed'
+      WHERE m.attempt = m.asking AND m.state = m.from_state
         AND EXISTS (SELECT 1 FROM organizations o WHERE o.id = :o AND o.status = 'active')
         AND NOT EXISTS (SELECT 1 FROM journeys j WHERE j.organization_id = :o AND j.id = m.journey_id AND j.paused_at IS NOT NULL)
         AND NOT EXISTS (SELECT 1 FROM campaigns c WHERE c.organization_id = :o AND c.id = m.campaign_id
@@ -93,7 +96,7 @@ _PASS = text(
 _WHY_NOT = text(
     f"""
     WITH {_ROWS}
-    SELECT m.id, m.attempt IS NOT DISTINCT FROM m.asking AND m.state = 'claimed' AS mine, m.purpose,
+    SELECT m.id, m.attempt IS NOT DISTINCT FROM m.asking AND m.state = m.from_state AS mine, m.purpose,
            o.status AS organization_status, j.paused_at AS journey_paused, c.paused_at AS campaign_paused, c.cancelled_at AS cancelled,
            r.status = 'paused' AS run_paused,
            r.status = 'cancelled' OR r.cancel_requested_at IS NOT NULL OR {_WITH_JOURNEY} AS run_cancelled,
@@ -114,7 +117,8 @@ async def let_pass(session: OrganizationSession, passages: Sequence[Passage]) ->
     """By delivery: GO (the row says `transmitting` once this transaction commits), or why it must stay.
 
     One statement for all; a second one names the reasons of those that stay. Not safe to repeat: a row that has passed
-    is no longer `claimed`, so whoever does not hear the answer must not send.
+    is no longer `claimed`, so whoever does not hear the answer must not send. Who has heard GO and was kept waiting asks `again`; what then
+    stays still says `transmitting`: settle or release it.
     """
     ordered = sorted(passages, key=lambda one: one.id)  # locked in one order: two attempts at the same rows do not deadlock
     parameters = {"o": session.organization_id, "rows": rowset([_row(one) for one in ordered])}
@@ -134,6 +138,7 @@ def _row(passage: Passage) -> dict[str, Any]:
         "channels": suppression_channels(passage.channel),
         "address": sha256(passage.address.encode()).hexdigest(),
         "hours": passage.hours,
+        "again": passage.again,
     }
 
 

@@ -379,6 +379,22 @@ async def test_a_notice_that_has_waited_for_its_slot_leaves_by_no_connection_tha
     assert provider.called[-1].sender.address == "new@acme.example"
 
 
+async def test_a_notice_that_is_kept_waiting_until_somebody_has_resumed_does_not_leave(
+    world: World, provider: FakeProvider, sending: SendActivities
+) -> None:
+    await person(world, "admin")
+    ref = await brakes_down(world, provider, sending)
+    accepted = len(provider.accepted)
+
+    async def resume(_: OutgoingMessage) -> None:
+        async with world.database.organization(world.organization_id) as session:
+            await controls.apply(session, "journey", world.journey_id, "resume", SYSTEM)
+
+    provider.keeping.append(resume)
+    assert (await notify(world, provider, ref))[1] == "waiting"
+    assert (await notify(world, provider, ref), len(provider.accepted)) == ((None, "lifted"), accepted)
+
+
 async def test_a_mail_that_may_have_left_is_not_written_again(world: World, provider: FakeProvider, sending: SendActivities) -> None:
     await person(world, "admin")
     ref = await brakes_down(world, provider, sending)

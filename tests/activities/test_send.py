@@ -1,10 +1,12 @@
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from temporalio.testing import ActivityEnvironment
 
 from activities import dispatch, pace
@@ -16,7 +18,8 @@ from activities.send import SendActivities
 from activities.versions import Versions
 from models.settings import Settings
 from models.store import connections, fence
-from models.store.session import Database
+from models.store.fence import Passage
+from models.store.session import Database, OrganizationSession
 from tests.activities.world import NOON, FakeProvider, World
 
 
@@ -361,6 +364,101 @@ async def test_a_message_whose_hours_end_while_the_fence_is_asked_is_given_back(
     assert len(provider.called) == 1 and provider.accepted == []
     row = await world.delivery(run)
     assert (row["state"], row["attempt"], row["transmitting_at"]) == ("claimed", None, None)
+
+
+def kept_waiting(provider: FakeProvider, time: StandingClock, seconds: float, meanwhile: Callable[[], Awaitable[Any]]) -> None:
+    """The provider takes so long to let the first byte come, once."""
+
+    async def keep(_: OutgoingMessage) -> None:
+        provider.keeping.clear()
+        time.passed += timedelta(seconds=seconds)
+        await meanwhile()
+
+    provider.keeping.append(keep)
+
+
+def fence_counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many messages each question to the fence was about."""
+    asked: list[int] = []
+    really = fence.let_pass
+
+    async def let_pass(session: OrganizationSession, passages: Sequence[Passage]) -> Any:
+        asked.append(len(passages))
+        return await really(session, passages)
+
+    monkeypatch.setattr(fence, "let_pass", let_pass)
+    return asked
+
+
+async def nothing() -> None:
+    return None
+
+
+async def test_a_message_is_asked_about_again_only_when_the_provider_keeps_it_waiting(
+    world: World, sending: SendActivities, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time, asked = StandingClock(monkeypatch), fence_counted(monkeypatch)
+    for seconds, questions in ((4.9, 1), (5, 2)):
+        kept_waiting(provider, time, seconds, nothing)
+        run = await world.contact()
+        assert outcomes(await send(sending, world, [run])) == [(SendOutcome.ACCEPTED, None)]
+        assert (sum(asked), (await world.delivery(run))["attempts"]) == (questions, 1)
+        asked.clear()
+
+
+async def test_consent_withdrawn_while_the_provider_keeps_a_message_waiting_refuses_it(
+    world: World, sending: SendActivities, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await world.contact()
+    kept_waiting(provider, StandingClock(monkeypatch), 20, lambda: world.consent(run, "withdrawn"))
+    assert outcomes(await send(sending, world, [run])) == [(SendOutcome.REFUSED, "consent_withdrawn")]
+    assert (await world.delivery(run))["state"] == "refused"
+    assert (provider.accepted, await world.actions("delivery.")) == ([], ["delivery.refused"])
+
+
+async def test_a_pause_while_the_provider_keeps_a_message_waiting_gives_it_back(
+    world: World, sending: SendActivities, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await world.contact()
+    kept_waiting(provider, StandingClock(monkeypatch), 20, lambda: world.sql("UPDATE journeys SET paused_at = now()"))
+    assert outcomes(await send(sending, world, [run])) == [(SendOutcome.PAUSED, "journey_paused")]
+    row = await world.delivery(run)
+    assert (row["state"], row["attempt"], row["transmitting_at"], provider.accepted) == ("claimed", None, None, [])
+    await world.sql("UPDATE journeys SET paused_at = NULL")
+    assert outcomes(await send(sending, world, [run], round=1)) == [(SendOutcome.ACCEPTED, None)]
+
+
+async def test_a_message_whose_hours_end_while_the_provider_keeps_it_waiting_is_given_back(
+    world: World, sending: SendActivities, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await world.contact()
+    batch = world.batch([run])
+    visits = [replace(visit, allowed_until=NOON + timedelta(seconds=2)) for visit in batch.visits]
+    kept_waiting(provider, StandingClock(monkeypatch), 2, nothing)
+    results = await ActivityEnvironment().run(sending.send_messages, batch.model_copy(update={"visits": visits}))
+    assert outcomes(results) == [(SendOutcome.PAUSED, "quiet_hours")]
+    row = await world.delivery(run)
+    assert (row["state"], row["attempt"], row["transmitting_at"], provider.accepted) == ("claimed", None, None, [])
+
+
+async def test_the_database_goes_away_while_the_provider_keeps_a_message_waiting_and_nothing_is_in_doubt(
+    world: World, sending: SendActivities, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await world.contact()
+    really = fence.let_pass
+
+    async def away(*_: Any) -> Any:
+        monkeypatch.setattr(fence, "let_pass", really)
+        raise OperationalError("", {}, Exception("the server closed the connection"))
+
+    async def goes_away() -> None:
+        monkeypatch.setattr(fence, "let_pass", away)
+
+    kept_waiting(provider, StandingClock(monkeypatch), 20, goes_away)
+    (result,) = await send(sending, world, [run])
+    assert (result.outcome, result.reason) == (SendOutcome.TRANSIENT, "database_unavailable")
+    assert ((await world.delivery(run))["state"], provider.accepted) == ("claimed", [])
+    assert outcomes(await send(sending, world, [run], round=1)) == [(SendOutcome.ACCEPTED, None)]
 
 
 async def test_a_batch_does_not_wait_for_slots_that_are_far_away(world: World, sending: SendActivities, provider: FakeProvider) -> None:

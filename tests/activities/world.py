@@ -221,6 +221,7 @@ class FakeProvider:
         self.called: list[OutgoingMessage] = []
         self.accepted: list[OutgoingMessage] = []
         self.before: list[Callable[[OutgoingMessage], Awaitable[None]]] = []  # between the claim and the fence
+        self.keeping: list[Callable[[OutgoingMessage], Awaitable[None]]] = []  # between the fence and the message's first byte
         self.after: list[Callable[[OutgoingMessage], Awaitable[None]]] = []  # between the provider's yes and our record
         self._accepted_one = asyncio.Event()
         self.answer: ProviderAnswer | Callable[[OutgoingMessage], ProviderAnswer] = ProviderAnswer(SendOutcome.ACCEPTED, None, None, "id-1")
@@ -236,6 +237,10 @@ class FakeProvider:
     async def send(self, message: OutgoingMessage, transmit: Transmit) -> ProviderAnswer:
         self.called.append(message)
         for step in self.before:
+            await step(message)
+        if not await transmit():
+            return ProviderAnswer(ABORTED)
+        for step in self.keeping:
             await step(message)
         if not await transmit():
             return ProviderAnswer(ABORTED)

@@ -5,11 +5,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from activities.contracts.sending import SendOutcome
 from activities.providers import smtp
 from activities.providers.destination import Destinations
+from activities.providers.port import ABORTED
 from activities.providers.smtp import SmtpAccount, SmtpProvider
+from activities.providers.smtp_link import SmtpLink, open_link
 from models.domain.connection import Security, SmtpConfig
 from models.settings import Settings
 from tests.inbox import Fence, email
@@ -23,9 +28,11 @@ class ScriptedServer:
     port: int = 0
     connections: int = 0
     messages: list[bytes] = field(default_factory=list)
+    hang_up: Callable[[], None] = lambda: None  # of the latest connection
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.hang_up = writer.close
         number = self.connections
         writer.write(b"220 ready\r\n")
         while line := await reader.readline():
@@ -35,7 +42,10 @@ class ScriptedServer:
                 break
             writer.write(reply.encode() + b"\r\n")
             if reply.startswith("354"):
-                self.messages.append(await reader.readuntil(b"\r\n.\r\n"))
+                try:
+                    self.messages.append(await reader.readuntil(b"\r\n.\r\n"))
+                except asyncio.IncompleteReadError:
+                    break
                 writer.write(b"250 2.0.0 queued as ABC123\r\n")
         writer.close()
 
@@ -75,7 +85,7 @@ async def test_a_pooled_link_that_dies_at_the_next_sender_is_replaced_once(setti
         outcomes = [(await provider.send(email(), fence)).outcome for fence in fences]
         await provider.close()
     assert outcomes == [SendOutcome.ACCEPTED, SendOutcome.ACCEPTED]
-    assert (server.connections, len(server.messages), [fence.asked for fence in fences]) == (2, 2, [1, 1])
+    assert (server.connections, len(server.messages), [fence.asked for fence in fences]) == (2, 2, [2, 2])
 
 
 async def test_a_fresh_link_that_dies_is_not_replaced(settings: Settings) -> None:
@@ -97,6 +107,49 @@ async def test_a_drop_before_the_go_ahead_is_certainly_not_sent(settings: Settin
         fence = Fence()
         answer = await provider_for(server, settings).send(email(), fence)
     assert (answer.outcome, answer.reason, fence.asked, server.connections) == (SendOutcome.TRANSIENT, "connection_lost", 1, 1)
+
+
+async def test_a_fence_that_closes_before_the_go_ahead_stops_the_message_and_leaves_the_link(settings: Settings) -> None:
+    """The server may take a minute for its 354; what it has then promised to take ends with the link."""
+    closing = Fence()
+
+    def slow(_: int, command: str) -> str | None:
+        closing.answer = command != "DATA"
+        return agreeable(command)
+
+    async with scripted(slow) as server:
+        provider = provider_for(server, settings)
+        assert (await provider.send(email(), closing)).outcome == ABORTED
+        assert (closing.asked, server.messages, provider._idle) == (2, [], [])
+        closing = Fence()
+        server.behaviour = lambda _, command: agreeable(command)
+        assert (await provider.send(email(), closing)).outcome is SendOutcome.ACCEPTED
+        await provider.close()
+    assert (server.connections, len(server.messages)) == (2, 1)
+
+
+async def test_a_link_lost_before_the_first_byte_is_certainly_not_sent(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scripted(lambda _, command: agreeable(command)) as server:
+        provider = provider_for(server, settings)
+        fence = Fence()
+
+        async def lost_meanwhile() -> bool:
+            allowed = await fence()
+            if fence.asked == 2:
+                server.hang_up()
+                while links[0].client.is_connected:
+                    await asyncio.sleep(0.01)
+            return allowed
+
+        links: list[SmtpLink] = []
+
+        async def opened(*given: Any) -> SmtpLink:
+            links.append(await open_link(*given))
+            return links[0]
+
+        monkeypatch.setattr(smtp, "open_link", opened)
+        answer = await provider.send(email(), lost_meanwhile)
+    assert (answer.outcome, answer.reason) == (SendOutcome.TRANSIENT, "connection_lost")
 
 
 async def test_a_server_without_encryption_is_refused_when_it_is_required(settings: Settings) -> None:
