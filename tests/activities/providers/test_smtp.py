@@ -48,7 +48,7 @@ async def test_accepted_means_one_message_in_the_inbox(inbox: RunningInbox, prov
     assert received.delivery_id == message.delivery_id
     assert received.subject == "Grüße 🎉"
     assert received.headers["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
-    assert fence.asked == 1
+    assert fence.asked == 2
 
 
 async def test_bytes_arrive_as_they_were_built(inbox: RunningInbox, provider: SmtpProvider) -> None:
