@@ -47,6 +47,7 @@ def _new(told: Transition) -> NewTransition:
         step_id=told.step_id,
         at_step=told.at_step,
         visit=told.visit,
+        at_visit=told.at_visit,
         wake_at=told.wake_at,
         reason=told.reason,
         actor=Actor.of(told.actor_kind, told.actor_id),

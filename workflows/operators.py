@@ -74,7 +74,8 @@ class Operators:
     def _answer(self, trip: Trip, control: RunControl, changed: bool) -> RunControlled:
         why = None if changed else self._why_not(trip, control)
         state = trip.state
-        return RunControlled(run_id=state.run_id, phase=self.trips.shown(trip), changed=changed, why=why, step_id=state.step_id)
+        phase = self.trips.shown(trip)
+        return RunControlled(run_id=state.run_id, phase=phase, changed=changed, why=why, step_id=state.step_id, visit=state.visit)
 
     def _why_not(self, trip: Trip, control: RunControl) -> str:
         if trip.finished:

@@ -135,6 +135,8 @@ class Trips:
     def _transition(self, trip: Trip, state: RunState, change: Change, sequence: int, author: Author) -> Transition:
         phase = Phase.PAUSED if self.is_held(trip) and change.phase not in FINISHED else change.phase
         by = author.operation_id
+        at_step = state.step_id if phase is Phase.PAUSED and state.step_id != change.step_id else None  # where it stands still
+        shown = change.step_id if at_step is None else at_step
         return Transition(
             run_id=state.run_id,
             sequence=sequence,
@@ -143,8 +145,9 @@ class Trips:
             beneath=change.phase if phase is Phase.PAUSED else None,
             occurred_at=workflow.now(),
             step_id=change.step_id,
-            at_step=state.step_id if phase is Phase.PAUSED and state.step_id != change.step_id else None,  # where it stands still
+            at_step=at_step,
             visit=change.visit,
+            at_visit=state.visit if shown == state.step_id and (at_step is not None or state.visit != change.visit) else None,
             wake_at=change.wake_at or (interpreter.turn_ahead(state, workflow.now()) if change.phase is Phase.ACTIVE else None),
             reason=change.reason,
             actor_kind=author.kind,

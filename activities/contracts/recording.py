@@ -24,6 +24,7 @@ class Transition:
     step_id: str | None = None
     at_step: str | None = None  # while it is paused: where it stands after that, if that is another step than the one that this tells of
     visit: int | None = None
+    at_visit: int | None = None  # of the step that its row shows: at which visit it stands after that, if that is not `visit`
     wake_at: datetime | None = None
     reason: str | None = None
     actor_kind: str = "system"

@@ -38,11 +38,12 @@ class RunControl(Payload):
 
 
 class RunControlled(Payload):
-    """What `control_runs` answers for one run: its phase now, and whether the command changed anything; `why` not, as a code. `step_id`:
-    where it stands, which its row shows only once it rests."""
+    """What `control_runs` answers for one run: its phase now, and whether the command changed anything; `why` not, as a code. `step_id`
+    and `visit`: where it stands, which its row shows only once it rests."""
 
     run_id: UUID
     phase: str
     changed: bool
     why: str | None = None
     step_id: str | None = None
+    visit: int | None = None

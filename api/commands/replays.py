@@ -109,9 +109,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a replay would do. `checks`: before the first message that would be sent; that is of `first_send`. `topics`: their names."""
+    """What a replay would do. `ended`: the reason why it would end before it does anything; then nothing is `ahead`. `checks`: before the
+    first message that would be sent; that is of `first_send`. `topics`: their names."""
 
     plan: Plan
+    ended: str | None
+    ahead: Sequence[Ahead]
     numbers: Mapping[str, int]
     first_send: str | None
     checks: Sequence[Check]
@@ -132,10 +135,12 @@ async def preview(caller: Caller, run_id: UUID, wanted: ReplayOptions) -> Previe
     now = utc_now()
     async with caller.session() as session:
         plan = await _plan(session, run_id, wanted, lock=False)
-        first = next((each.step_id for each in plan.ahead if _is_sent(plan, each)), None)
+        ended = (await replay_plans.ends_at_once(session, [plan])).get(run_id)
+        ahead = plan.ahead if ended is None else []
+        first = next((each.step_id for each in ahead if _is_sent(plan, each)), None)
         checks = [] if first is None else await _checks(session, caller.services, plan, first, now)
         topics = await timelines.topic_names(session)
-    return Preview(plan, counts(plan.ahead), first, checks, topics)
+    return Preview(plan, ended, ahead, counts(ahead), first, checks, topics)
 
 
 def _is_sent(plan: Plan, ahead: Ahead) -> bool:

@@ -24,14 +24,16 @@ LIFTED_WITHIN = timedelta(seconds=30)  # a pause that is not lifted by then may 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What resuming now would do. `overdue`: how many runs are due for at least so long. `sends_due`: of those due, how many would send
-    a message first. `entries_waiting`: contacts that will enter then; `entries_no_longer_fit`: of those, whom checking the entry rules
-    again refuses."""
+    """What resuming now would do. `due` runs go on at once; `waiting_for_connection`: held by one that is broken still, and held on,
+    whenever they look again. `overdue`: how many runs are due for at least so long. `sends_due`: of those due, how many would send a
+    message first. `entries_waiting`: contacts that will enter then; `entries_no_longer_fit`: of those, whom checking the entry rules again
+    refuses."""
 
     paused_at: datetime | None
     runs: int
     by_status: Mapping[str, int]
     due: int
+    waiting_for_connection: int
     oldest_due_at: datetime | None
     overdue: Sequence[tuple[timedelta, int]]
     sends_due: int
@@ -70,6 +72,7 @@ async def outlook(caller: Caller, kind: Kind, subject_id: UUID, drop_older_than:
         runs=sum(by_status.values()),
         by_status=by_status,
         due=sum(place.due for place in due),
+        waiting_for_connection=sum(place.cut_off for place in places),
         oldest_due_at=min((place.oldest_due for place in due if place.oldest_due is not None), default=None),
         overdue=[(age, sum(place.overdue[index] for place in places)) for index, age in enumerate(BUCKETS)],
         sends_due=sum(place.due for place in due if resumptions.sends_next(definitions[place.version_id], place.step_id)),

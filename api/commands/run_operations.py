@@ -66,7 +66,7 @@ async def _effects(session: OrganizationSession, wanted: RunQuery, runs: int, bo
     run_ids = await run_selection.obeying(session, replace(wanted, maximum=runs))
     found = await replay_plans.dry_run(session, run_ids, replay_plans.wanted_of(wanted.arguments, "", run_operations.versions_in(bound)))
     steps = [{"step_id": step_id, **counted} for step_id, counted in sorted(found.by_step.items())]
-    return {"effects": {**found.numbers, "by_step": steps}}
+    return {"effects": {**found.numbers, "by_step": steps}, "ends_at_once": dict(found.ended)}
 
 
 def _operation(command: str) -> Operation:

@@ -37,11 +37,12 @@ from models.store import (
     lost_runs,
     outbox,
     outside_rules,
+    run_places,
     run_variables,
     runs,
 )
 from models.store.audience import Flags
-from models.store.idempotency import Reserved
+from models.store.idempotency import Earlier, Reserved
 from models.store.outbox import OutboxMessage
 from models.store.run_variables import VariableChange
 from models.store.session import OrganizationSession
@@ -253,11 +254,12 @@ async def control_run(caller: Caller, run_id: UUID, word: Word, key: str | None)
         run = await runs.get(session, run_id)
         if word.to_step is not None or word.place is not None:
             await _check_steps(session, run, word)
-        reserved = None if key is None else await _reserve(session, caller, key, _digest(caller, run_id, word))
+        meant, reserved = await _meant(session, run, word), None
+        if key is not None:
+            reserved, meant = await _reserve(session, caller, key, _digest(caller, run_id, word), meant)
         if run.status in FINISHED:
             return _settled(run, command)
     async with _settling(caller, reserved):
-        meant = replace(word, place=Place(step_id=run.step_id)) if word.place is None and command == "skip" and run.step_id else word
         # With a key as it was said: where the run stands may have changed when that is repeated, which does not make it another word.
         update_id = f"{command}/{run_id}/{_digest(caller, run_id, word if key else meant, key or run.sequence)}"
         control = RunControl(
@@ -287,15 +289,24 @@ def _digest(caller: Caller, run_id: UUID, word: Word, *more: str | int) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-async def _reserve(session: OrganizationSession, caller: Caller, key: str, digest: str) -> Reserved | None:
-    """The key is this word's from now on. None: it was already. Raises KeyReused where it is another request's."""
+async def _meant(session: OrganizationSession, run: Run, word: Word) -> Word:
+    """A skip that names no place means the one where the run is recorded now, and no later visit of a step on a loop."""
+    if word.command != "skip" or word.place is not None or run.step_id is None:
+        return word
+    return replace(word, place=Place(step_id=run.step_id, visit=await run_places.visit(session, run.id)))
+
+
+async def _reserve(session: OrganizationSession, caller: Caller, key: str, digest: str, meant: Word) -> tuple[Reserved | None, Word]:
+    """The key is this word's from now on (None: it was already), and what is meant by it: the place of which it was first said, wherever
+    the run stands when it is repeated. Raises KeyReused where it is another request's."""
     assert caller.actor.id is not None  # only `system` has none
-    found = await idempotency.reserve(session, caller.actor.id, key, bytes.fromhex(digest))
-    if isinstance(found, Reserved):
-        return found
-    if found.request_hash != bytes.fromhex(digest):
+    note = None if meant.place is None else meant.place.model_dump_json().encode()
+    found = await idempotency.reserve(session, caller.actor.id, key, bytes.fromhex(digest), note)
+    if isinstance(found, Earlier) and found.request_hash != bytes.fromhex(digest):
         raise KeyReused
-    return None
+    first = found.note if isinstance(found, Reserved) else found.answer
+    place = Place.model_validate_json(first) if first else meant.place
+    return found if isinstance(found, Reserved) else None, replace(meant, place=place)
 
 
 @asynccontextmanager
@@ -313,7 +324,7 @@ async def _settling(caller: Caller, reserved: Reserved | None) -> AsyncIterator[
         raise
     if reserved is not None:
         async with caller.session() as session:
-            await idempotency.settle(session, reserved, 200, b"")
+            await idempotency.settle(session, reserved, 200, reserved.note or b"")
 
 
 async def _check_steps(session: OrganizationSession, run: Run, word: Word) -> None:
@@ -429,7 +440,8 @@ def _judged(run: Run, command: Command, answer: RunControlled) -> Controlled:
         raise Conflict("The run's review is decided already." if decided else "The run does not wait for a review.")
     if answer.why == "moved_on":
         here = answer.step_id or run.step_id
-        raise Conflict(f"The run has left that step; it stands at {here} now. Say again what is meant, with that step.")
+        visit = "" if answer.visit in (None, 1) else f", at its visit {answer.visit}"
+        raise Conflict(f"The run has left that step; it stands at {here} now{visit}. Say again what is meant, with that step.")
     if answer.why == "unknown_step":
         raise Conflict("The run was moved to another version meanwhile, which has no such step.")
     if command in ("cancel_step", "restore_step") or (command == "jump" and answer.why == "already"):  # it is so already

@@ -14,6 +14,7 @@ from api.rest.headers import PostKey
 from api.rest.reasons import RequiredReason, StatedReason
 from api.rest.runs import RunView
 from models.domain.journey.happening import Happening, Names
+from models.domain.journey.reasons import reason_words
 from models.domain.journey.replay import Ahead, Standing
 from models.domain.journey.sentences import sentence
 from models.store.replay_plans import ReplayOptions
@@ -78,6 +79,11 @@ class CheckNow(BaseModel):
     sentence: str
 
 
+class EndsAtOnce(BaseModel):
+    reason: str = Field(examples=["exit_rule:bought"])
+    sentence: str
+
+
 class ReplayPreview(BaseModel):
     """What would happen if it were asked for now. The numbers count `effects` by their standing."""
 
@@ -86,6 +92,10 @@ class ReplayPreview(BaseModel):
     version: VersionSaid = Field(description="On which it would go on.")
     original: VersionSaid = Field(description="On which the run was.")
     content_differs: bool = Field(description="Between the two; false: the replay says exactly what the run would have said.")
+    ends_at_once: EndsAtOnce | None = Field(
+        description="An exit rule about the contact (or a goal that ends runs) holds already: the replay would end before it does anything "
+        "and have no effects. Null: none does."
+    )
     kept: int
     resent: int
     to_do: int
@@ -129,12 +139,23 @@ def _preview(found: Preview) -> ReplayPreview:
         "version": {"id": plan.version.id, "number": plan.version.number},
         "original": {"id": plan.original.id, "number": plan.original.number},
         "content_differs": found.differs,
-        "effects": [_ahead(found, each) for each in plan.ahead],
+        "ends_at_once": _ends_at_once(found),
+        "effects": [_ahead(found, each) for each in found.ahead],
         "first_send": found.first_send,
         "checks": [_check(found, each) for each in found.checks],
         "summary": _summary(found),
     }
     return ReplayPreview.model_validate({**found.numbers, **said})
+
+
+def _ends_at_once(found: Preview) -> dict[str, Any] | None:
+    if found.ended is None:
+        return None
+    return {"reason": found.ended, "sentence": f"It would exit at once, with nothing done: {_why_ended(found)}"}
+
+
+def _why_ended(found: Preview) -> str | None:
+    return reason_words(Happening("exited", _names(found), reason=found.ended))
 
 
 def _ahead(found: Preview, ahead: Ahead) -> dict[str, Any]:
@@ -189,4 +210,6 @@ def _summary(found: Preview) -> str:
     which = f"version {version}, which the run was on" if version == original else f"version {version} instead of {original}"
     content = "whose content differs" if found.differs else "with the same content"
     ahead = ", ".join(numbers) or (_WORN_OUT if found.plan.worn_out else "nothing to be done")
+    if found.ended is not None:
+        ahead = f"nothing is done, for the run exits at once: {_why_ended(found)}"
     return f"From {_names(found).step(found.plan.from_step)} on {which}, {content}: {ahead}"

@@ -36,10 +36,15 @@ class ResumptionOutlook(BaseModel):
     runs: int = Field(description="Under way.")
     by_status: dict[str, int] = Field(description="Where they stand beneath the pause.", examples=[{"waiting": 9000, "active": 1000}])
     due: int = Field(description="Would go on at once.")
+    waiting_for_connection: int = Field(
+        description="Held by a connection that is broken still: resuming does not send them. None of them is `due`."
+    )
     oldest_due_at: datetime | None
     overdue: list[Overdue]
     sends_due: int = Field(description="Of those due, how many would send a message first.")
-    would_drop: int = Field(description="With this `drop_older_than`.")
+    would_drop: int = Field(
+        description="With this `drop_older_than`: of `due`, and of `waiting_for_connection` those that were to look again longer ago."
+    )
     no_longer_fit: int = Field(description="With `recheck_entry`: of those that are not dropped.")
     entries_waiting: int = Field(description="Contacts that enter when the journey is resumed.")
     entries_no_longer_fit: int = Field(description="With `recheck_entry`: of `entries_waiting`, those who are refused.")

@@ -88,6 +88,12 @@ class OperationPreview(BaseModel):
         examples=[{"wrong_phase": 3, "paused_with_journey": 2}],
     )
     effects: ReplayEffects | None = Field(None, description="Of a replay; null for other commands.")
+    ends_at_once: dict[str, int] | None = Field(
+        None,
+        description="Of a replay: how many of the operation's `runs` would end before they do anything, by the exit rule about the contact "
+        "(or the goal that ends runs) that holds already. They have no `effects`. Null for other commands.",
+        examples=[{"exit_rule:bought": 12}],
+    )
 
 
 class Progress(BaseModel):

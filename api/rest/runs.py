@@ -42,7 +42,7 @@ class Because(BaseModel):
 
 
 class Skip(Because):
-    """Left out: the step at which the run is recorded now."""
+    """Left out: the step at which the run is recorded now, at this visit."""
 
     step_id: str | None = Field(None, max_length=63, description="The step that is meant: a run that has left it is not touched.")
     visit: int | None = Field(None, ge=1, le=1_000_000, description="Which of its visits; left out: whichever it is.")

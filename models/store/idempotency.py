@@ -18,14 +18,16 @@ PRESUMED_DEAD: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Reserved:
-    """The key is ours: run the request, then settle or release `id`."""
+    """The key is ours: run the request, then settle or release `id`. `note`: that of this request, or of the same one before, which was
+    taken for dead."""
 
     id: UUID
+    note: bytes | None = None
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """The key was used before. `status_code` and `answer` are None while that request still runs."""
+    """The key was used before. `status_code` is None while that request still runs; `answer` is its note until then."""
 
     request_hash: bytes
     status_code: int | None
@@ -34,13 +36,15 @@ class Earlier:
 
 _RESERVE = text(
     """
-    INSERT INTO idempotency_keys AS k (id, organization_id, actor_id, key, request_hash, headers)
-    VALUES (:id, :o, :actor_id, :key, :request_hash, '{}')
+    INSERT INTO idempotency_keys AS k (id, organization_id, actor_id, key, request_hash, headers, body)
+    VALUES (:id, :o, :actor_id, :key, :request_hash, '{}', :note)
     ON CONFLICT (organization_id, actor_id, key) DO UPDATE
-      SET id = EXCLUDED.id, request_hash = EXCLUDED.request_hash, status_code = NULL, body = NULL, created_at = now()
+      SET id = EXCLUDED.id, request_hash = EXCLUDED.request_hash, status_code = NULL, created_at = now(),
+        body = CASE WHEN k.status_code IS NULL AND k.request_hash = EXCLUDED.request_hash THEN coalesce(k.body, EXCLUDED.body)
+                    ELSE EXCLUDED.body END
       WHERE k.created_at < now() - CAST(:kept AS interval)
          OR (k.status_code IS NULL AND k.created_at < now() - CAST(:presumed_dead AS interval))
-    RETURNING id
+    RETURNING id, body
     """
 )
 _READ = text(
@@ -53,17 +57,20 @@ _FORGET_OLD = text(
 )
 
 
-async def reserve(session: OrganizationSession, actor_id: UUID, key: str, request_hash: bytes) -> Reserved | Earlier:
-    """The key is reserved for this request, or what is known of the earlier one. Forgets a few expired keys.
+async def reserve(
+    session: OrganizationSession, actor_id: UUID, key: str, request_hash: bytes, note: bytes | None = None
+) -> Reserved | Earlier:
+    """The key is reserved for this request, or what is known of the earlier one. Forgets a few expired keys. `note`: what is to be known
+    of this one when it is repeated, until it is settled.
 
     Of requests with one key at the same time, the first to insert reserves it; the others see it as still running.
     """
     parameters = {"o": session.organization_id, "actor_id": actor_id, "key": key}
-    fresh = {"id": new_id(), "request_hash": request_hash, "kept": KEPT, "presumed_dead": PRESUMED_DEAD}
-    reserved: UUID | None = (await session.execute(_RESERVE, parameters | fresh)).scalar_one_or_none()
+    fresh = {"id": new_id(), "request_hash": request_hash, "note": note, "kept": KEPT, "presumed_dead": PRESUMED_DEAD}
+    reserved = (await session.execute(_RESERVE, parameters | fresh)).one_or_none()
     if reserved is not None:
         await session.execute(_FORGET_OLD, {"o": session.organization_id, "kept": KEPT})
-        return Reserved(reserved)
+        return Reserved(reserved.id, reserved.body)
     row = (await session.execute(_READ, parameters)).mappings().one()
     return Earlier(**row)
 

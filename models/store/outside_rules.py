@@ -91,6 +91,10 @@ _GOAL = """
       ORDER BY r.id{order}) f
     ON CONFLICT (run_id, goal) DO NOTHING
     RETURNING run_id"""
+_ENDED = """
+    SELECT r.id FROM runs r JOIN contacts c ON c.organization_id = :o AND c.id = r.contact_id
+    WHERE r.organization_id = :o AND r.id = ANY(CAST(:runs AS uuid[])) AND {in_time} AND ({rule})"""
+_IN_TIME = "clock_timestamp() <= coalesce(r.entered_at, r.created_at) + CAST(:window AS interval)"
 _EXIT_RUNS = text(
     """
     UPDATE runs SET exit_requested_at = clock_timestamp(), exit_reason = :reason
@@ -100,6 +104,7 @@ _EXIT_RUNS = text(
 )
 
 
+_IN_ORDER = (col(JourneyTrigger.kind), col(JourneyTrigger.position), col(JourneyTrigger.id))
 Definitions = Callable[[OrganizationSession, UUID], Awaitable[Definition]]  # by version
 
 
@@ -128,8 +133,48 @@ async def _at_beginning(session: OrganizationSession, run_ids: Sequence[UUID], m
     statement = select(JourneyTrigger).where(
         col(JourneyTrigger.organization_id) == session.organization_id, col(JourneyTrigger.id).in_(ids)
     )
-    order = (col(JourneyTrigger.kind), col(JourneyTrigger.position), col(JourneyTrigger.id))
-    return (await session.execute(statement.order_by(*order))).scalars().all()
+    return (await session.execute(statement.order_by(*_IN_ORDER))).scalars().all()
+
+
+async def ends_at_once(
+    session: OrganizationSession, definitions: Mapping[UUID, Definition], versions: Mapping[UUID, UUID], now: datetime
+) -> dict[UUID, str]:
+    """By run, the reason why `begin` (without `missed`) would end what goes on in its place now; those that it lets go on are not there.
+    `versions`: of each run, the one that it would go on upon, and `definitions` of these. One statement for each rule. Writes nothing."""
+    on: dict[UUID, list[UUID]] = {}
+    for run_id, version_id in versions.items():
+        on.setdefault(version_id, []).append(run_id)
+    ended: dict[UUID, str] = {}
+    for trigger in await _about_contacts(session, list(on)):
+        goal = definitions[trigger.version_id].goals[trigger.position] if trigger.kind == "goal" else None
+        if goal is None or goal.exit:
+            reason = f"goal:{trigger.name}" if goal else f"exit_rule:{trigger.name}"
+            for run_id in await _held_by(session, trigger, on[trigger.version_id], goal.window if goal else None, now):
+                ended.setdefault(run_id, reason)
+    return ended
+
+
+async def _about_contacts(session: OrganizationSession, version_ids: Sequence[UUID]) -> Sequence[JourneyTrigger]:
+    """Exit rules, then goals, each in their order: the first that holds is why."""
+    statement = select(JourneyTrigger).where(
+        col(JourneyTrigger.organization_id) == session.organization_id,
+        col(JourneyTrigger.version_id).in_(version_ids),
+        col(JourneyTrigger.kind).in_(("exit", "goal")),
+        col(JourneyTrigger.event_name).is_(None),
+        col(JourneyTrigger.active),
+    )
+    return (await session.execute(statement.order_by(*_IN_ORDER))).scalars().all()
+
+
+async def _held_by(
+    session: OrganizationSession, trigger: JourneyTrigger, run_ids: Sequence[UUID], window: timedelta | None, now: datetime
+) -> Sequence[UUID]:
+    rule = compile_rule(trigger.rule, now) if trigger.rule else CompiledRule("TRUE", {})
+    wanted: dict[str, Any] = {"o": session.organization_id, "runs": list(run_ids), **rule.parameters}
+    if window is not None:
+        wanted["window"] = window
+    ended = _ENDED.format(in_time="TRUE" if window is None else _IN_TIME, rule=rule.sql)
+    return (await session.execute(text(ended), wanted)).scalars().all()
 
 
 async def act(

@@ -12,10 +12,12 @@ from models.domain.journey.definition import Definition
 from models.domain.journey.operations import UNKNOWN_RESEND, UNKNOWN_STEP
 from models.domain.journey.replay import Act, Ahead, Begun, Past, Standing, Trip, begin_at, forecast, worn_out
 from models.domain.journey.run import FINISHED, Phase
-from models.store import journey_versions, replay_chains
+from models.store import journey_versions, outside_rules, replay_chains
 from models.store.journeys import CANCELLED_WITH
 from models.store.run_applicability import LOST_PAUSED
 from models.store.session import OrganizationSession
+from models.store.triggers import listens_to_runs
+from models.tables.base import utc_now
 from models.tables.journeys import JourneyVersion
 
 VersionChoice = Literal["original", "current"]
@@ -133,6 +135,14 @@ async def plan(session: OrganizationSession, olds: Sequence[Old], wanted: Replay
     return [_plan(old, wanted, versions, chains[old.root_id], pasts[old.root_id]) for old in olds]
 
 
+async def ends_at_once(session: OrganizationSession, plans: Sequence[Plan]) -> dict[UUID, str]:
+    """By the old run, the reason why its replay would end before it does anything, were it made now: an exit rule about the contact (or a
+    goal that ends runs) holds already. Writes nothing."""
+    definitions = {each.version.id: each.definition for each in plans if listens_to_runs(each.definition)}
+    versions = {each.old.id: each.version.id for each in plans if each.version.id in definitions}
+    return await outside_rules.ends_at_once(session, definitions, versions, utc_now()) if versions else {}
+
+
 def _plan(old: Old, wanted: ReplayOptions, versions: "_Versions", chain: Sequence[Trip], pasts: Mapping[Act, Past]) -> Plan | Refusal:
     if (code := _refusal(old)) is not None:
         return Refusal(old, code)
@@ -196,21 +206,25 @@ RUNS_LOOKED_AT = 500  # in one go
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a replay of many runs would come to, in effects: by step and standing, and in all. Runs that cannot be replayed have none."""
+    """What a replay of many runs would come to, in effects: by step and standing, and in all. Runs that cannot be replayed have none,
+    nor have those whose replays would end at once: `ended` counts these by the reason."""
 
     by_step: Mapping[str, Mapping[str, int]]
     numbers: Mapping[str, int]
+    ended: Mapping[str, int]
 
 
 async def dry_run(session: OrganizationSession, run_ids: Sequence[UUID], wanted: ReplayOptions) -> DryRun:
     """The sums over all of these runs. Writes nothing."""
     by_step: defaultdict[str, Counter[str]] = defaultdict(Counter)
     numbers: Counter[str] = Counter({str(standing): 0 for standing in Standing})
+    ended: Counter[str] = Counter()
     for first in range(0, len(run_ids), RUNS_LOOKED_AT):
-        for each in await plan(session, await load(session, run_ids[first : first + RUNS_LOOKED_AT], lock=False), wanted):
-            if isinstance(each, Refusal):
-                continue
-            for effect in each.ahead:
-                by_step[effect.step_id][effect.standing] += 1
-                numbers[effect.standing] += 1
-    return DryRun(by_step, numbers)
+        found = await plan(session, await load(session, run_ids[first : first + RUNS_LOOKED_AT], lock=False), wanted)
+        plans = [each for each in found if isinstance(each, Plan)]
+        reasons = await ends_at_once(session, plans)
+        ended.update(reasons.values())
+        for effect in (effect for each in plans if each.old.id not in reasons for effect in each.ahead):
+            by_step[effect.step_id][effect.standing] += 1
+            numbers[effect.standing] += 1
+    return DryRun(by_step, numbers, ended)

@@ -50,14 +50,19 @@ _DUE = f"""CASE coalesce(r.beneath, r.status) WHEN 'active' THEN CAST(:paused_at
     WHEN 'needs_attention' THEN NULL
     WHEN 'held' THEN CASE WHEN {_LET_GO} THEN least(r.wake_at, CAST(:paused_at AS timestamptz)) ELSE r.wake_at END
     ELSE r.wake_at END"""
+# Whom lifting the pause does not let go, whenever they look again: they are held anew.
+_WAITS_FOR_CONNECTION = f"""CASE WHEN coalesce(r.beneath, r.status) = 'held' AND ({_HELD_FOR}) = ANY(CAST(:broken_reasons AS text[]))
+    THEN NOT {_MENDED} ELSE FALSE END"""
 _REASONS = {"pause_reasons": list(PAUSES), "broken_reasons": sorted(BROKEN_REASONS)}  # parameters of _DUE, with `paused_at`
 _STANDING = "r.organization_id = :o AND {inside} AND r.finished_at IS NULL AND r.exit_requested_at IS NULL"
 _PAUSED = "SELECT paused_at FROM {table} WHERE organization_id = :o AND id = :id AND pauses = coalesce(CAST(:pauses AS integer), pauses)"
 _COUNTS = f"""
     WITH standing AS MATERIALIZED (
-      SELECT r.version_id, r.step_id, coalesce(r.beneath, r.status) AS status, {_DUE} AS due_at FROM runs r WHERE {_STANDING})
-    SELECT s.version_id, s.step_id, s.status, count(*) AS runs, min(s.due_at) AS oldest_due,
-      count(*) FILTER (WHERE s.due_at <= :now) AS due, {{buckets}}
+      SELECT r.version_id, r.step_id, coalesce(r.beneath, r.status) AS status, {_DUE} AS due_at, {_WAITS_FOR_CONNECTION} AS cut_off
+      FROM runs r WHERE {_STANDING})
+    SELECT s.version_id, s.step_id, s.status, count(*) AS runs, count(*) FILTER (WHERE s.cut_off) AS cut_off,
+      min(s.due_at) FILTER (WHERE NOT s.cut_off) AS oldest_due, count(*) FILTER (WHERE NOT s.cut_off AND s.due_at <= :now) AS due,
+      {{buckets}}
     FROM standing s GROUP BY 1, 2, 3"""
 _LEAVING = f"""SELECT r.id FROM runs r JOIN contacts c ON c.organization_id = :o AND c.id = r.contact_id
     WHERE {_STANDING} AND ({{rule}})"""
@@ -92,12 +97,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class DueAtStep:
-    """Runs at one step. `overdue`: how many are due for longer than each of BUCKETS."""
+    """Runs at one step. `cut_off`: those held for a connection that is broken still; they count as nothing else. `overdue`: how many are
+    due for longer than each of BUCKETS."""
 
     version_id: UUID
     step_id: str | None
     status: str
     runs: int
+    cut_off: int
     oldest_due: datetime | None
     due: int
     overdue: Sequence[int]
@@ -112,11 +119,11 @@ async def paused_at(session: OrganizationSession, kind: Kind, subject_id: UUID, 
 
 async def standing(session: OrganizationSession, kind: Kind, subject_id: UUID, since: datetime, now: datetime) -> list[DueAtStep]:
     """Where the unfinished runs stand, beneath the pause."""
-    buckets = ", ".join(f"count(*) FILTER (WHERE s.due_at <= :before_{index}) AS b{index}" for index in range(len(BUCKETS)))
+    buckets = ", ".join(f"count(*) FILTER (WHERE NOT s.cut_off AND s.due_at <= :before_{index})" for index in range(len(BUCKETS)))
     parameters = {"o": session.organization_id, "id": subject_id, "paused_at": since, "now": now, **_REASONS}
     parameters |= {f"before_{index}": now - age for index, age in enumerate(BUCKETS)}
     rows = await session.execute(text(_COUNTS.format(inside=_INSIDE[kind], buckets=buckets)), parameters)
-    return [DueAtStep(row.version_id, row.step_id, row.status, row.runs, row.oldest_due, row.due, row[6:]) for row in rows]
+    return [DueAtStep(row.version_id, row.step_id, row.status, row.runs, row.cut_off, row.oldest_due, row.due, row[7:]) for row in rows]
 
 
 async def count_leaving(

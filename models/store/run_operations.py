@@ -16,6 +16,7 @@ from models.domain.journey.operations import RunSelection
 from models.store import audit
 from models.store.limits import within
 from models.store.rowset import rowset
+from models.store.run_places import VISIT
 from models.store.run_selection import FINGERPRINT, LOOK, TAKEN, RunQuery, fitting
 from models.store.session import OrganizationSession
 from models.tables.operating import RunOperation
@@ -29,8 +30,7 @@ _TAKE = """
     items AS (
       INSERT INTO run_operation_items (id, organization_id, operation_id, run_id, position, step_id, visit, result, details)
       SELECT gen_random_uuid(), :o, :operation_id, t.id, row_number() OVER (ORDER BY t.workflow_id, t.id), t.step_id,
-        (SELECT e.visit FROM run_events e WHERE e.organization_id = :o AND e.run_id = t.id AND e.sequence = t.sequence
-           AND e.step_id = t.step_id), 'pending', '{{}}' FROM t)
+        (SELECT {visit} FROM runs r WHERE r.organization_id = :o AND r.id = t.id), 'pending', '{{}}' FROM t)
     SELECT count(*) AS runs, CAST({fingerprint} AS text) AS fingerprint FROM t"""
 
 
@@ -111,7 +111,7 @@ async def execute(session: OrganizationSession, operation: RunOperation, actor: 
     wanted = wanted_of(operation)
     async with within(session, LOOK):
         sql, parameters = await fitting(session, wanted)
-        take = text(_TAKE.format(taken=TAKEN.format(fitting=sql), fingerprint=FINGERPRINT))
+        take = text(_TAKE.format(taken=TAKEN.format(fitting=sql), visit=VISIT, fingerprint=FINGERPRINT))
         taken = (await session.execute(take, {**parameters, "operation_id": operation.id, "maximum": operation.maximum})).one()
     if taken.runs != operation.runs:
         raise PreviewOutdated(

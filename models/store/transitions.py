@@ -47,6 +47,7 @@ class NewTransition:
     details: dict[str, Any]
     beneath: str | None = None  # the phase underneath a pause
     at_step: str | None = None  # where the run stands after it, if that is another step than the one that it tells of
+    at_visit: int | None = None  # likewise, of the step that its row shows
 
 
 _EVENTS = text(
@@ -153,6 +154,7 @@ def _by_run(transitions: Sequence[NewTransition]) -> list[list[NewTransition]]:
 def _event(one: NewTransition, failed: Failure | None) -> dict[str, Any]:
     told = {
         "phase": one.phase,
+        "at_visit": one.at_visit,
         "reason": one.reason,
         "wake_at": None if one.wake_at is None else one.wake_at.isoformat(),
         "actor_kind": one.actor.kind,

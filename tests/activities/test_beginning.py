@@ -165,22 +165,33 @@ async def test_whom_an_event_brings_in_although_a_rule_ends_it_is_ended_in_the_t
 
 async def test_a_replay_that_a_rule_about_its_contact_ends_begins_with_that(journeys: Journeys) -> None:
     world = journeys.world
-    journey = await journeys.publish({"entry": {"triggers": [ORDERED]}, "exits": [CUSTOMER, CANCELLED]})
-    customer, canceller = await journeys.contact(), await journeys.contact()
-    for contact in (customer, canceller):
+    vip = {"name": "vip", "when": {"tag": "vip"}, "exit": True}
+    late = {"name": "late", "when": {"tag": "late"}, "exit": True, "window": "PT1H"}
+    rules = {"exits": [CUSTOMER, CANCELLED], "goals": [READER, vip, late]}
+    journey = await journeys.publish({"entry": {"triggers": [ORDERED]}, **rules})
+    everybody = customer, canceller, keen, later = [await journeys.contact() for _ in range(4)]
+    for contact in everybody:
         await journeys.say(contact, "ordered")
     await journeys.route()
     olds = [run["id"] for run in await journeys.runs(journey)]
     for run_id in olds:
         await journeys.ended(run_id)
-    await journeys.tag(customer, "customer")
+    await world.sql("UPDATE runs SET created_at = created_at - interval '2 hours', entered_at = NULL")  # the window of one goal is over
+    for contact, tags in ((customer, ["customer", "vip"]), (keen, ["vip"]), (later, ["late"])):
+        await journeys.tag(contact, *tags)
     await journeys.say(canceller, "cancelled")  # before: it does not end what begins now
     await journeys.route()
     wanted = ReplayOptions(reason="outage")
     async with world.database.organization(world.organization_id) as session:
         plans = await replay_plans.plan(session, await replay_plans.load(session, olds, lock=True), wanted)
+        seen = await replay_plans.ends_at_once(session, [plan for plan in plans if isinstance(plan, Plan)])
+        counted = await replay_plans.dry_run(session, olds, wanted)
         made, _ = await replays.make(session, [plan for plan in plans if isinstance(plan, Plan)], wanted, SYSTEM)
     async with world.database.organization(world.organization_id) as session:
         inputs = await replay_inputs(session, Versions(), sorted({one.workflow_id for one in made}))
     states = [state for each in inputs.values() for state in each.runs]
-    assert {state.contact_id: state.leaving for state in states} == {customer: "exit_rule:customer", canceller: None}
+    left = {customer: "exit_rule:customer", keen: "goal:vip"}
+    assert {state.contact_id: state.leaving for state in states} == {**dict.fromkeys(everybody), **left}
+    contacts = {plan.old.id: plan.old.contact_id for plan in plans}
+    assert {contacts[run_id]: reason for run_id, reason in seen.items()} == left  # what its dry run had said
+    assert counted.ended == {"exit_rule:customer": 1, "goal:vip": 1}

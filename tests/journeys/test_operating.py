@@ -127,6 +127,32 @@ async def test_what_happened_to_runs_meanwhile_is_a_result_of_its_own(stack: Sta
     assert done["progress"] == {"pending": 0, "done": 2, "unchanged": 2, "failed": 0, "left_alone": 0}
 
 
+async def test_a_skip_that_nobody_heard_at_first_is_for_the_visit_at_which_the_run_stood(stack: Stack, acme: Organization) -> None:
+    """To which both had jumped beneath a pause. One of them comes round to the same step before it is asked."""
+    mark: Document = {"kind": "update_contact", "add_tags": ["seen"], "next": "long"}
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("long", {"long": {**WAITS["long"], "next": "mark"}, "mark": mark})
+            left, there = [await acme.start_run(journey, await acme.contact()) for _ in range(2)]
+            await standing(acme, journey, {("waiting", "long"): 2})
+            for run in (left, there):
+                await acme.call("PUT", f"/runs/{run}/pause", {"reason": "wait"})
+                await acme.call("PUT", f"/runs/{run}/jump", {"step_id": "mark", "reason": "once more"})
+            await standing(acme, journey, {("paused", "mark"): 2})
+    seen = await preview(acme, "skip", {"journey_id": journey, "step_id": "mark"})
+    await acme.post("/run-operations", {"preview_id": seen["id"], "reason": "a mistake"})  # nobody works, so nobody is told
+    await stack.services.temporal.get_workflow_handle(f"{acme.id}/run-operation/{seen['id']}").terminate("stands aside")
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            for step in ("mark", "long"):
+                await acme.call("PUT", f"/runs/{left}/skip", {"step_id": step, "reason": "asked by phone"})
+            await again(stack, acme, seen["id"])
+            await completed(acme, seen["id"])
+            results = {item["run_id"]: (item["result"], item["why"]) for item in await acme.every(f"/run-operations/{seen['id']}/items")}
+            await standing(acme, journey, {("paused", "mark"): 1, ("paused", "long"): 1})
+    assert results == {left: ("unchanged", "moved_on"), there: ("done", None)}
+
+
 async def test_a_paused_run_that_jumps_or_skips_is_on_record_where_it_has_arrived(stack: Stack, acme: Organization) -> None:
     """So that an operation, a publish plan and a replay of what lost its workflow find it there, although it does nothing there yet."""
     template, topic = await acme.template(), await acme.topic()

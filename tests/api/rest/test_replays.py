@@ -352,6 +352,30 @@ async def test_a_run_that_has_come_round_too_often_does_nothing_more_and_the_dry
     assert (again["to_do"], again["possible"]) == (0, 0)  # behind the wait it would come round once more than it may
 
 
+async def test_a_preview_says_that_a_rule_about_the_contact_would_end_the_replay_at_once(
+    alice: Person, journey: str, around: Surroundings, database: Database
+) -> None:
+    draft = {**around.welcome(), "exits": [{"name": "left", "when": {"tag": "left"}}]}
+    await alice.client.patch(f"/v1/journeys/{journey}/draft", json={"draft": draft}, headers={"If-Match": '"1"'})
+    assert (await alice.client.post(f"/v1/journeys/{journey}/versions")).status_code == 201
+    run = await start(alice, journey, str(around.contact_id))
+    await project(database, alice, run["id"], status="needs_attention", sequence=2, reason="gave_up:connect_421")
+    path = f"/v1/runs/{run['id']}/replays/preview"
+    before = (await alice.client.post(path)).json()
+    assert (before["ends_at_once"], before["first_send"], before["to_do"]) == (None, "welcome", 1)
+    seen = (await bulk(alice, filter={"journey_id": journey})).json()["preview"]
+    assert (seen["ends_at_once"], seen["effects"]["to_do"]) == ({}, 1)
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE contacts SET tags = ARRAY['left'] WHERE id = :id"), {"id": around.contact_id})
+    found = (await alice.client.post(path)).json()
+    why = "the journey's exit rule left applied"
+    assert found["ends_at_once"] == {"reason": "exit_rule:left", "sentence": f"It would exit at once, with nothing done: {why}"}
+    assert (found["first_send"], found["to_do"], found["effects"], found["checks"]) == (None, 0, [], [])
+    assert found["summary"].endswith(f": nothing is done, for the run exits at once: {why}")
+    seen = (await bulk(alice, filter={"journey_id": journey})).json()["preview"]
+    assert (seen["ends_at_once"], seen["effects"]["to_do"], seen["effects"]["by_step"]) == ({"exit_rule:left": 1}, 0, [])
+
+
 async def bulk(person: Person, **asked: Any) -> Any:
     return await person.client.post("/v1/run-operations/previews", json={"command": "replay", **asked})
 

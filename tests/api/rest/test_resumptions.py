@@ -97,6 +97,7 @@ async def test_who_was_held_only_by_the_pause_or_a_connection_that_is_mended_is_
     assert outlook["by_status"] == {"held": 3}
     expected = 3 if let_go else 0
     assert [outlook[name] for name in ("due", "sends_due", "would_drop")] == [expected] * 3
+    assert outlook["waiting_for_connection"] == (3 if status == "broken" else 0)
     assert [each["runs"] for each in outlook["overdue"]] == [expected] * 3 + [0, 0]  # for two hours, and not for a day
     assert outlook["oldest_due_at"] == (outlook["paused_at"] if let_go else None)
     assert (await alice.client.get(path, params={"drop_older_than": "P1D"})).json()["would_drop"] == 0
@@ -105,6 +106,34 @@ async def test_who_was_held_only_by_the_pause_or_a_connection_that_is_mended_is_
         assert since is not None
         left_out = await store.leave_out(session, "journey", UUID(journey), LeftOut(timedelta(hours=1)), since, utc_now())
     assert left_out == {"overdue": expected}
+
+
+async def test_who_waits_for_a_broken_connection_is_counted_apart_also_once_it_was_to_look_again_and_can_be_dropped(
+    alice: Person, journey: str, around: Surroundings, database: Database
+) -> None:
+    await paused(alice, journey)
+    await beneath(database, alice, journey, "authentication_failed")
+    async with database.organization(alice.organization_id) as session:
+        await session.execute(text("UPDATE connections SET status = 'broken' WHERE id = :id"), {"id": around.connection_id})
+        looked = """UPDATE runs SET wake_at = now() - interval '2 hours' WHERE organization_id = :o AND id IN (
+                      SELECT id FROM runs WHERE organization_id = :o AND journey_id = :journey ORDER BY id LIMIT 2)"""
+        await session.execute(text(looked), {"o": alice.organization_id, "journey": UUID(journey)})
+    path = f"/v1/journeys/{journey}/resumption"
+    outlook = (await alice.client.get(path, params={"drop_older_than": "PT1H"})).json()
+    assert {name: outlook[name] for name in ("runs", "due", "waiting_for_connection", "sends_due", "would_drop", "oldest_due_at")} == {
+        "runs": 3,
+        "due": 0,
+        "waiting_for_connection": 3,
+        "sends_due": 0,
+        "would_drop": 2,
+        "oldest_due_at": None,
+    }
+    assert [each["runs"] for each in outlook["overdue"]] == [0] * 5
+    async with database.organization(alice.organization_id) as session:
+        since = await store.paused_at(session, "journey", UUID(journey))
+        assert since is not None
+        left_out = await store.leave_out(session, "journey", UUID(journey), LeftOut(timedelta(hours=1)), since, utc_now())
+    assert left_out == {"overdue": 2}
 
 
 async def test_numbers_that_take_too_long_are_given_up_with_a_way_out(

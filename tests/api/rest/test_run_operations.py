@@ -53,6 +53,7 @@ async def test_a_preview_says_how_many_fit_where_and_what_would_happen(alice: Pe
         ],
         "not_applicable": {"wrong_phase": 4},
         "effects": None,
+        "ends_at_once": None,
     }
     assert (await alice.client.get(f"{OPERATIONS}/{seen['id']}")).json() == seen
     assert (await alice.client.get(OPERATIONS)).json()["items"] == []

@@ -296,12 +296,33 @@ async def test_a_skip_names_the_step_that_was_seen(alice: Person, run: dict[str,
     await alice.client.put(path, json=WHY)
     await alice.client.put(path, json={"step_id": "pause", "visit": 2, **WHY})
     assert [dict(told.control.places) for told in temporal.told] == [
-        {run["id"]: Place(step_id="welcome")},
+        {run["id"]: Place(step_id="welcome", visit=1)},
         {run["id"]: Place(step_id="pause", visit=2)},
     ]
     temporal.changed, temporal.why = False, "moved_on"
     late = await alice.client.put(path, json={"step_id": "pause", **WHY})
     assert late.status_code == 409 and "stands at welcome now" in late.json()["detail"]
+
+
+async def test_a_skip_is_for_the_visit_at_which_the_run_stood_when_it_was_first_asked_for(
+    alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database
+) -> None:
+    path, key = f"/v1/runs/{run['id']}/skip", {"Idempotency-Key": "s1"}
+    place: dict[str, Any] = {"organization_id": alice.organization_id, "run_id": UUID(run["id"]), "occurred_at": utc_now()}
+    async with database.organization(alice.organization_id) as session:
+        jumped = {"to": "pause", "at_visit": 3}
+        session.add(RunEvent(**place, sequence=5, kind="jumped", step_id="welcome", visit=2, details=jumped))
+        session.add(RunEvent(**place, sequence=6, kind="waiting", step_id="pause", visit=4, details={}))
+    await project(database, alice, run["id"], status="paused", step_id="pause", sequence=5)
+    temporal.silent()
+    assert (await alice.client.put(path, json=WHY, headers=key)).status_code == 503
+    temporal.back()
+    await project(database, alice, run["id"], status="paused", step_id="pause", sequence=6)
+    for _ in range(2):
+        assert (await alice.client.put(path, json=WHY, headers=key)).status_code == 200
+    await alice.client.put(path, json=WHY)
+    places = [told.control.places[run["id"]] for told in temporal.told]
+    assert places == [*[Place(step_id="pause", visit=3)] * (len(places) - 1), Place(step_id="pause", visit=4)]
 
 
 async def test_a_jump_names_a_step_of_the_runs_version(alice: Person, run: dict[str, Any], temporal: FakeTemporal) -> None:
@@ -455,7 +476,7 @@ async def test_a_skip_that_named_the_wrong_step_does_not_answer_for_the_right_on
     alice: Person, run: dict[str, Any], temporal: FakeTemporal
 ) -> None:
     path = f"/v1/runs/{run['id']}/skip"
-    for body in ({"step_id": "pause", "visit": 1}, {"step_id": "welcome", "visit": 2}, {"step_id": "welcome"}, {}, {}):
+    for body in ({"step_id": "pause", "visit": 1}, {"step_id": "welcome", "visit": 2}, {"step_id": "welcome", "visit": 1}, {}, {}):
         await alice.client.put(path, json=body | WHY)
     ids = [told.update_id for told in temporal.told]
     assert len(set(ids)) == 3 and ids[2] == ids[3] == ids[4]

@@ -13,6 +13,7 @@ from models.domain.journey.steps.effect import EffectStep, printed_nowhere
 from models.domain.segment import run_reference
 
 MAX_CHANGES = 50
+_INSTEAD = 'To take the run\'s value, or that of the event which brought it in, say {"run": "plan"}.'
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -25,7 +26,8 @@ class Refused(Exception):
 
 
 class UpdateContactStep(EffectStep):
-    """`attributes`: by key; null takes the attribute away, {"run": "order_id"} takes the run's value."""
+    """`attributes`: by key; null takes the attribute away, {"run": "order_id"} takes the run's value. A text is taken as it stands, also
+    one that looks like a template in a version from before such were refused."""
 
     done: ClassVar[str] = "contact_updated"
 
@@ -91,6 +93,9 @@ def _tag(path: str, tag: str) -> Iterator[Problem]:
 
 
 def _attribute(path: str, key: str, value: Any, facts: Facts) -> Iterator[Problem]:
+    if isinstance(value, str) and (templates := list(printed_nowhere(path, value, _INSTEAD))):
+        yield from templates
+        return
     if facts.attributes is None:
         return
     if key not in facts.attributes:

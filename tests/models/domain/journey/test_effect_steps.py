@@ -69,6 +69,8 @@ def test_a_path_goes_by_keys_and_indexes() -> None:
         ({"attributes": {"plan": 1}}, ("steps.a.attributes.plan", "wrong_type")),
         ({"attributes": {"renews_on": "soon"}}, ("steps.a.attributes.renews_on", "wrong_type")),
         ({"attributes": {"color": "red"}}, ("steps.a.attributes.color", "unknown_attribute")),
+        ({"attributes": {"plan": "{{ event.plan }}"}}, ("steps.a.attributes.plan", "not_a_template")),
+        ({"attributes": {"renews_on": "{% if run.v %}2026-05-01{% endif %}"}}, ("steps.a.attributes.renews_on", "not_a_template")),
         ({"add_tags": ["  "]}, ("steps.a.add_tags[0]", "empty")),
         ({"add_tags": ["{{ run.v }}"]}, ("steps.a.add_tags[0]", "not_a_template")),
         ({"remove_tags": ["{% if run.v %}x{% endif %}"]}, ("steps.a.remove_tags[0]", "not_a_template")),
@@ -79,6 +81,14 @@ def test_a_path_goes_by_keys_and_indexes() -> None:
 )
 def test_a_change_that_can_never_be_made_is_not_published(fields: dict[str, Any], problem: tuple[str, str]) -> None:
     assert found(kind="update_contact", **fields) == [problem]
+
+
+def test_a_template_in_an_attribute_is_refused_with_the_way_out_and_a_version_that_has_one_goes_on_as_it_is() -> None:
+    fields = {"kind": "update_contact", "attributes": {"plan": "{{ event.plan }}"}}
+    [problem] = check({"start": "a", "steps": {"a": fields}}, FACTS)
+    assert problem.path == "steps.a.attributes.plan" and '{"run": "plan"}' in problem.message
+    made: UpdateContactStep = step(**fields)
+    assert made.new_attributes({"plan": "gold"}, FACTS.attributes or {}) == {"plan": "{{ event.plan }}"}
 
 
 def test_a_change_that_can_be_made_is() -> None:
