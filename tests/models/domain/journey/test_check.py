@@ -103,6 +103,11 @@ def test_a_sound_journey_has_no_problems(journey: dict[str, Any]) -> None:
         (draft(a=split("50")), ("steps.a.arms[0].weight", "int_type")),
         (draft(a=split(True)), ("steps.a.arms[0].weight", "int_type")),
         (draft(a=split(1, holdout="yes")), ("steps.a.arms[0].holdout", "bool_type")),
+        (draft(a=split(1, holdout=True, next="b"), b=send()), ("steps.a.arms[0].next", "holdout_is_sent_to")),
+        (
+            draft(a=split(1, holdout=True, next="b"), b=wait(next="c"), c=branch(None, otherwise="d"), d=send()),
+            ("steps.a.arms[0].next", "holdout_is_sent_to"),
+        ),
         ({**draft(a={"kind": "exit"}), "max_visits": True}, ("max_visits", "int_type")),
         ({**draft(a={"kind": "exit"}), "entry": {"maximum": "3"}}, ("entry.maximum", "int_type")),
         ({**draft(a={"kind": "exit"}), "entry": {"cool_down": 60}}, ("entry.cool_down", "malformed_duration")),
