@@ -12,6 +12,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from temporalio.client import Client
 
 from api.auth.identity import SESSION_COOKIE, Identity, identify
+from api.parameters import refuse_unknown_parameters
 from api.processor import Processor
 from models.domain.audit import Actor
 from models.domain.errors import NotAllowed
@@ -77,7 +78,8 @@ ServicesOf = Annotated[Services, Depends(services)]
 
 
 def authorize(*permissions: str) -> Any:
-    """A dependency that gives the `Caller` who holds all of the permissions, or raises NotAuthenticated / NotAllowed.
+    """A dependency that gives the `Caller` who holds all of the permissions, or raises NotAuthenticated / NotAllowed; or Invalid, where
+    the address has a parameter that the route does not know.
 
     Use: `caller: Annotated[Caller, authorize("contacts.read")]`.
     """
@@ -89,6 +91,7 @@ def authorize(*permissions: str) -> Any:
         found = services(request)
         identity = await identify(request, found.database)
         _check_allowed(identity, permissions)
+        refuse_unknown_parameters(request)
         return _caller(identity, found)
 
     resolve.permissions = permissions  # type: ignore[attr-defined]  # read by the OpenAPI description and by tests
@@ -96,13 +99,15 @@ def authorize(*permissions: str) -> Any:
 
 
 def authenticate() -> Any:
-    """A dependency that gives the `Caller` whatever their permissions, or raises NotAuthenticated."""
+    """A dependency that gives the `Caller` whatever their permissions, or raises NotAuthenticated; or Invalid, as `authorize`."""
 
     async def resolve(
         request: Request, bearer: Annotated[Any, Depends(SECURITY[0])], cookie: Annotated[Any, Depends(SECURITY[1])]
     ) -> Caller:
         found = services(request)
-        return _caller(await identify(request, found.database), found)
+        identity = await identify(request, found.database)
+        refuse_unknown_parameters(request)
+        return _caller(identity, found)
 
     return Depends(resolve)
 

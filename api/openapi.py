@@ -12,6 +12,7 @@ Journeys as durable runs, provable sends.
 
 * **Who.** `Authorization: Bearer ls_…` (an API key), or the console's session cookie with the header `X-CSRF-Token`.
 * **Errors** are RFC 9457 problem documents: `code` is for programs, `errors` names the fields.
+* **Parameters** in the address that an operation does not know are refused, as unknown fields of a body are.
 * **Lists** are pages: pass `next_cursor` back as `cursor`.
 * **Repeating.** Send `Idempotency-Key` with a POST; the same key and body give the same answer and no second thing, for 24 hours.
 * **Times** are UTC, RFC 3339.

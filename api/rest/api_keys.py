@@ -5,11 +5,12 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from api.commands import access as commands
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
+from models.domain.journey.written import Moment
 from models.domain.permissions import PERMISSIONS
 from models.store import access
 
@@ -46,7 +47,7 @@ class NewApiKey(BaseModel):
     scopes: list[Annotated[str, StringConstraints(max_length=50)]] = Field(
         min_length=1, max_length=len(PERMISSIONS), examples=[["contacts.write", "runs.start"]]
     )
-    expires_at: AwareDatetime | None = Field(
+    expires_at: Moment | None = Field(
         default=None, description="Null: never, or with the key that makes it.", examples=["2030-01-01T00:00:00Z"]
     )
 

@@ -39,6 +39,10 @@ SCHEDULE = Field(
 SPREAD = Field(description="Over how long the runs' starts are spread.", examples=["PT2H"])
 
 
+AudienceAt = Literal["start", "launch"]
+PageSize = Annotated[int, Field(ge=1, le=MAXIMUM_PAGE_SIZE, description="Runs per workflow. Left out: as the installation says.")]
+
+
 class NewCampaign(Request):
     name: Name = Field(examples=["November news"])
     journey_id: UUID
@@ -47,7 +51,7 @@ class NewCampaign(Request):
     exclude_segment_ids: list[UUID] = Field(default=[], max_length=20, description="Whoever fits one of these is left out.")
     schedule: Annotated[dict[str, Any], SCHEDULE] | None = None
     spread: Annotated[Duration, SPREAD] | None = None
-    audience_at: Literal["start", "launch"] = Field(
+    audience_at: AudienceAt = Field(
         default="start", description="When the audience is taken: when the campaign starts, or as soon as it is launched."
     )
     on_error: commands.OnError = Field(
@@ -55,9 +59,7 @@ class NewCampaign(Request):
         description="When a step of a run fails for good: park: the run waits for a person; pause: so does the whole campaign; "
         "skip: the run goes on without the step.",
     )
-    page_size: (
-        Annotated[int, Field(ge=1, le=MAXIMUM_PAGE_SIZE, description="Runs per workflow. Left out: as the installation says.")] | None
-    ) = None
+    page_size: PageSize | None = None
 
     def timing(self) -> Timing:
         return parse_timing(self.schedule, self.spread)

@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import CoreSchema, core_schema
 
 from api.commands.consents import StatedConsent, record_consents
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
+from models.domain.journey.written import Moment
 from models.store import consents, contacts
 
 router = APIRouter(prefix="/consents", tags=["consents"])
@@ -41,7 +42,7 @@ class NewConsentLine(BaseModel):
     method: str = Field(min_length=1, max_length=50, description="How: form, api, paper, phone, checkout, staff, …")
     source: str = Field(min_length=1, max_length=500, description="Where: an address, a form, a place.")
     evidence: dict[str, Any] = Field(default_factory=dict, max_length=50, description="Whatever proves it: text shown, version, reference.")
-    occurred_at: AwareDatetime | None = Field(None, description="When the person said so; now if left out; never in the future.")
+    occurred_at: Moment | None = Field(None, description="When the person said so; now if left out; never in the future.")
 
     @model_validator(mode="after")
     def _one_topic(self) -> Self:

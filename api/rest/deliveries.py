@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from activities.contracts.sending import SendOutcome
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from models.store import delivery_pages
@@ -54,7 +55,7 @@ async def list_deliveries(
     campaign_id: UUID | None = None,
     journey_id: UUID | None = None,
     state: State | None = None,
-    outcome: Annotated[str | None, Query(max_length=64, description="As in section 3 of docs/sending.md.", examples=["accepted"])] = None,
+    outcome: Annotated[SendOutcome | None, Query(description="As in section 3 of docs/sending.md.", examples=["accepted"])] = None,
     hidden: Annotated[bool, Query(description="Also of runs that a hidden event began.")] = False,
 ) -> Page[DeliveryView]:
     """Messages, oldest first."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.commands.events import SaidEvent, accept
@@ -13,7 +13,7 @@ from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.consents import OneOrMany
 from models.domain.contact import MAX_LENGTHS
-from models.domain.journey.steps.base import EventName
+from models.domain.journey.written import Moment
 from models.store import events
 from models.store.events import Accepted
 
@@ -27,18 +27,23 @@ _EXAMPLE: JsonDict = {
 }
 
 
+NewEventName = Annotated[  # as EventName, by which versions are read; a name of spaces alone is none
+    str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]*[^\x00-\x1f\s][^\x00-\x1f]*$")
+]
+
+
 class NewEventLine(BaseModel):
     """Something that a contact did. Say whose it is by exactly one of contact_id, external_id and email."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
     id: str | None = Field(None, min_length=1, max_length=200, description="Your own id of it: the same id is accepted once.")
-    name: EventName
+    name: NewEventName
     contact_id: UUID | None = None
     external_id: str | None = Field(None, max_length=MAX_LENGTHS["external_id"])
     email: str | None = Field(None, max_length=MAX_LENGTHS["email"])
     properties: dict[str, Any] = Field(default_factory=dict, description="At most 32 KB.")
-    occurred_at: AwareDatetime | None = Field(None, description="When it happened; now if left out.")
+    occurred_at: Moment | None = Field(None, description="When it happened; now if left out.")
     hidden: bool = Field(False, description="Deliveries of runs that it begins stay out of lists.")
 
 

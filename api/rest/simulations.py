@@ -158,6 +158,10 @@ class StepView(BaseModel):
     held: int
     not_sent: dict[str, int] = Field(description="By reason.")
     ways: dict[str, int] = Field(description="By the step taken next; empty: the journey's end.")
+    exits: dict[str, int] = Field(
+        description="By the way out that was taken, where a step has several: tells two apart that lead to the same step.",
+        examples=[{"arms[0].next": 9, "arms[1].next": 11}],
+    )
     ended: int = Field(description="Runs that ended there.")
     still_there: int = Field(description="Runs that stand there when the simulation ends.")
 

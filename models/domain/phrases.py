@@ -48,7 +48,7 @@ def plain_message(error: Mapping[str, Any]) -> str:
         case "uuid_type" | "uuid_parsing":
             return "Give an id, such as 0190a1b2-0000-7000-8000-000000000001."
         case "time_delta_type" | "time_delta_parsing":
-            return "Write a duration as ISO 8601 does, such as PT15M or P3D."
+            return "Write a duration as ISO 8601 does, such as PT10S, PT15M or P3D."
         case "string_pattern_mismatch":
             return FORMS.get(str(limits.get("pattern")), "This is not of the form that is asked for.")
     return str(error["msg"]).removeprefix("Value error, ")

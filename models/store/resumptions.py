@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from models.domain.connection import BROKEN_REASONS
-from models.domain.journey.definition import Definition, SendStep, WaitForStep, WaitStep
+from models.domain.journey.definition import KINDS, Definition, SendStep, WaitForStep, WaitStep
 from models.domain.journey.entry import SegmentTrigger, Trigger
 from models.domain.journey.interpreter import PAUSES
 from models.store import entries, journey_versions, outbox
@@ -24,6 +24,10 @@ from models.store.session import OrganizationSession
 
 Kind = Literal["journey", "campaign"]
 OVERDUE, NO_LONGER_FITS = "overdue", "no_longer_fits"  # why a run exits
+REMARKS = (  # kinds of lines of a timeline that leave the run where it stands, besides those of its pauses
+    *("variables_changed", "step_cancelled", "step_restored"),
+    *("cancel_requested", "skip_requested", "jump_requested", "skip_missed", "jump_missed"),
+)
 BUCKETS = (timedelta(0), timedelta(minutes=5), timedelta(hours=1), timedelta(days=1), timedelta(days=7))
 
 _TABLE = {"journey": "journeys", "campaign": "campaigns"}
@@ -45,15 +49,30 @@ _MENDED = """EXISTS (
 # held again at once.
 _LET_GO = f"""CASE WHEN ({_HELD_FOR}) = ANY(CAST(:pause_reasons AS text[])) THEN TRUE
     WHEN ({_HELD_FOR}) = ANY(CAST(:broken_reasons AS text[])) THEN {_MENDED} ELSE FALSE END"""
-# When a run would have gone on without the pause; NULL: not by itself. One that was busy, or that nothing else holds, at once.
-_DUE = f"""CASE coalesce(r.beneath, r.status) WHEN 'active' THEN CAST(:paused_at AS timestamptz)
+# Whether it stands at a wait whose end it has not worked out yet: it came there beneath the pause, by a move, a jump or a skip.
+_ARRIVED_TO_WAIT = """EXISTS (
+    SELECT 1 FROM journey_versions v WHERE v.organization_id = :o AND v.id = r.version_id
+      AND v.definition #>> ARRAY['steps', r.step_id, 'kind'] = ANY(CAST(:kinds_that_wait AS text[])))"""
+# Since when it stands where it does: its newest line that is not only a remark.
+_ARRIVED_AT = """(
+    SELECT e.occurred_at FROM run_events e
+    WHERE e.organization_id = :o AND e.run_id = r.id AND e.kind <> ALL(CAST(:remarks AS text[])) ORDER BY e.sequence DESC LIMIT 1)"""
+# When a run would have gone on without the pause; NULL: not by itself, or nobody knows yet. One that was busy, or that nothing else
+# holds, at once; one that came to its step beneath the pause, then.
+_DUE = f"""CASE coalesce(r.beneath, r.status)
+    WHEN 'active' THEN CASE WHEN {_ARRIVED_TO_WAIT} THEN NULL ELSE greatest(CAST(:paused_at AS timestamptz), {_ARRIVED_AT}) END
     WHEN 'needs_attention' THEN NULL
     WHEN 'held' THEN CASE WHEN {_LET_GO} THEN least(r.wake_at, CAST(:paused_at AS timestamptz)) ELSE r.wake_at END
     ELSE r.wake_at END"""
 # Whom lifting the pause does not let go, whenever they look again: they are held anew.
 _WAITS_FOR_CONNECTION = f"""CASE WHEN coalesce(r.beneath, r.status) = 'held' AND ({_HELD_FOR}) = ANY(CAST(:broken_reasons AS text[]))
     THEN NOT {_MENDED} ELSE FALSE END"""
-_REASONS = {"pause_reasons": list(PAUSES), "broken_reasons": sorted(BROKEN_REASONS)}  # parameters of _DUE, with `paused_at`
+_PARAMETERS = {  # of _DUE, with `paused_at`
+    "pause_reasons": list(PAUSES),
+    "broken_reasons": sorted(BROKEN_REASONS),
+    "kinds_that_wait": [kind for kind, step in KINDS.items() if step.waits],
+    "remarks": ["paused", "resumed", *REMARKS],
+}
 _STANDING = "r.organization_id = :o AND {inside} AND r.finished_at IS NULL AND r.exit_requested_at IS NULL"
 _PAUSED = "SELECT paused_at FROM {table} WHERE organization_id = :o AND id = :id AND pauses = coalesce(CAST(:pauses AS integer), pauses)"
 _COUNTS = f"""
@@ -120,7 +139,7 @@ async def paused_at(session: OrganizationSession, kind: Kind, subject_id: UUID, 
 async def standing(session: OrganizationSession, kind: Kind, subject_id: UUID, since: datetime, now: datetime) -> list[DueAtStep]:
     """Where the unfinished runs stand, beneath the pause."""
     buckets = ", ".join(f"count(*) FILTER (WHERE NOT s.cut_off AND s.due_at <= :before_{index})" for index in range(len(BUCKETS)))
-    parameters = {"o": session.organization_id, "id": subject_id, "paused_at": since, "now": now, **_REASONS}
+    parameters = {"o": session.organization_id, "id": subject_id, "paused_at": since, "now": now, **_PARAMETERS}
     parameters |= {f"before_{index}": now - age for index, age in enumerate(BUCKETS)}
     rows = await session.execute(text(_COUNTS.format(inside=_INSIDE[kind], buckets=buckets)), parameters)
     return [DueAtStep(row.version_id, row.step_id, row.status, row.runs, row.cut_off, row.oldest_due, row.due, row[7:]) for row in rows]
@@ -190,7 +209,7 @@ async def to_tell(session: OrganizationSession, workflow_ids: Sequence[str]) -> 
 async def _rules(session: OrganizationSession, kind: Kind, subject_id: UUID, wanted: LeftOut, since: datetime, now: datetime) -> list[Rule]:
     rules = []
     if wanted.drop_older_than is not None:
-        parameters = {"paused_at": since, "drop_before": now - wanted.drop_older_than, **_REASONS}
+        parameters = {"paused_at": since, "drop_before": now - wanted.drop_older_than, **_PARAMETERS}
         rules.append(Rule(OVERDUE, f"{_DUE} < CAST(:drop_before AS timestamptz)", parameters))
     if wanted.recheck_entry:
         rules += await _entry_rules(session, kind, subject_id, now)

@@ -83,7 +83,8 @@ def _entry(rules: EntryRules) -> Sequence[tuple[str, str]]:
     if rules.again == "once":
         found.append((f"EXISTS ({_SAME_KEY})", "entered_before"))
     if rules.again == "after_exit":
-        found.append((f"EXISTS ({_SAME_KEY} AND p.status <> ALL(CAST(:finished AS text[])))", "under_way"))
+        under_way = f"{_SAME_KEY} AND p.status <> ALL(CAST(:finished AS text[])) AND p.exit_requested_at IS NULL"  # as in `entries`
+        found.append((f"EXISTS ({under_way})", "under_way"))
     if rules.cool_down is not None:
         found.append((f"EXISTS ({_SAME_KEY} AND {_FIRST} AND p.created_at > CAST(:cool_since AS timestamptz))", "cooling_down"))
     if rules.maximum is not None:

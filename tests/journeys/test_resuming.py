@@ -224,6 +224,40 @@ async def test_resuming_drops_what_is_overdue_and_whoever_no_longer_fits(stack: 
     assert [entry["details"] for entry in entries] == [{"overdue": 1, "no_longer_fits": 1}]
 
 
+async def test_who_came_to_a_step_beneath_the_pause_is_not_overdue_since_its_beginning(stack: Stack, acme: Organization) -> None:
+    """At a wait nothing is due yet, for its end is worked out only then; at another step something is, since the run came there."""
+    elsewhere = ("paid", "date", "look", "label")
+    ways = [{"when": {"tag": step}, "next": step} for step in elsewhere]
+    steps: Document = {
+        "where": {"kind": "branch", "conditions": ways, "otherwise": "long"},
+        "long": {"kind": "wait", "duration": "P3D", "next": "end"},
+        "paid": {"kind": "wait_for", "events": [{"event": "paid", "next": "end"}], "timeout": "P7D", "timeout_next": "end"},
+        "date": {"kind": "wait", "until": {"time": "09:00"}, "next": "end"},
+        "look": {"kind": "review", "approved": "end"},
+        "label": {"kind": "update_contact", "add_tags": ["seen"], "next": "end"},
+        "end": {"kind": "exit", "reason": "went_on"},
+    }
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("where", steps)
+            runs = [await acme.start_run(journey, contact) for contact in await acme.contacts(len(elsewhere))]
+            await standing(acme, journey, {("waiting", "long"): len(runs)})
+            await pause(acme, journey)
+            await standing(acme, journey, {("paused", "long"): len(runs)})
+            await sql(stack, acme, "UPDATE journeys SET paused_at = paused_at - interval '2 hours' WHERE id = :id", id=journey)
+            for run, step in zip(runs, elsewhere, strict=True):
+                await acme.call("PUT", f"/runs/{run}/jump", {"step_id": step, "reason": "sent elsewhere"})
+            await standing(acme, journey, {("paused", step): 1 for step in elsewhere})
+            numbers = await acme.get(f"/journeys/{journey}/resumption", drop_older_than="PT1H")
+            jumped_at = await told_at(acme, runs[-1], "jumped")
+            await resume(acme, journey, drop_older_than="PT1H")
+            gone_on: dict[tuple[str, str | None], int] = {("waiting", step): 1 for step in elsewhere[:-1]}
+            await standing(acme, journey, gone_on | {("exited", "end"): 1})
+    assert numbers["by_status"] == {"active": 3, "waiting": 1}  # a review asks nothing but a person
+    assert [numbers[name] for name in ("due", "sends_due", "would_drop")] == [1, 0, 0]
+    assert datetime.fromisoformat(numbers["oldest_due_at"]) == jumped_at
+
+
 async def test_who_came_to_fit_a_segment_in_the_pause_and_no_longer_does_at_its_end_does_not_enter(
     stack: Stack, acme: Organization
 ) -> None:

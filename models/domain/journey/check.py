@@ -3,6 +3,7 @@
 What exists around the journey is handed in as `Facts`. What is wrong with a single step its own class says.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.domain.errors import Problem
-from models.domain.journey.definition import KINDS, Definition, Step
+from models.domain.journey.definition import KINDS, Definition, SendStep, SplitStep, Step
 from models.domain.journey.draft import storable
 from models.domain.journey.entry import policy_problems
 from models.domain.journey.facts import Facts
@@ -44,7 +45,12 @@ def check_definition(definition: Definition, facts: Facts) -> list[Problem]:
     for step_id, step in definition.steps.items():
         problems += _references(definition, step_id, step)
         problems += step.problems(f"steps.{step_id}", facts)
-    problems += [*_unreachable(definition), *_endless_loops(definition), *loops_through_journeys(definition, facts)]
+    problems += [
+        *_unreachable(definition),
+        *_endless_loops(definition),
+        *_mailed_holdouts(definition),
+        *loops_through_journeys(definition, facts),
+    ]
     problems += _end(definition, facts)
     return [*problems, *policy_problems(definition.entry, definition.exits, definition.goals, facts)]
 
@@ -152,6 +158,35 @@ def _endless_loops(definition: Definition) -> Iterator[Problem]:
             for step_id, onward in ways.items()
             if step_id not in around
         }
+
+
+def _mailed_holdouts(definition: Definition) -> Iterator[Problem]:
+    """Arms whose contacts are to be left alone, and whose way leads to a message all the same."""
+    sends = _sends_ahead(definition)
+    for step_id, step in definition.steps.items():
+        for index, arm in enumerate(step.arms if isinstance(step, SplitStep) else ()):
+            if arm.holdout and (send := sends.get(arm.next or "")) is not None:
+                message = (
+                    f"Whoever is held out gets no message, but this way leads to {send!r}, which sends one. Let it lead to the end, or to "
+                    "steps that send nothing; or do not call the arm a holdout."
+                )
+                yield Problem(f"steps.{step_id}.arms[{index}].next", "holdout_is_sent_to", message)
+
+
+def _sends_ahead(definition: Definition) -> dict[str, str]:
+    """Of each step from which a send can be reached: the nearest one, which may be itself."""
+    sources: dict[str, list[str]] = {step_id: [] for step_id in definition.steps}
+    for step_id in definition.steps:
+        for target in _successors(definition, step_id):
+            sources[target].append(step_id)
+    found = {step_id: step_id for step_id, step in definition.steps.items() if isinstance(step, SendStep)}
+    ahead = deque(found)
+    while ahead:
+        target = ahead.popleft()
+        new = [source for source in sources[target] if source not in found]
+        found |= dict.fromkeys(new, found[target])
+        ahead += new
+    return found
 
 
 def _cycle(graph: Mapping[str, list[str]]) -> list[str]:

@@ -39,7 +39,8 @@ ADVICE = {
     FailureClass.PROVIDER_OUTAGE: "When the provider works again (POST /v1/connections/{id}/checks), retry: nothing was sent yet.",
     FailureClass.OTHER_SYSTEM: "Ask whoever runs the other system. Then retry, which calls it again under the same webhook-id, or skip.",
     FailureClass.CONTENT: "Mend the template and publish; move the runs to the new version and retry them, or skip the step.",
-    FailureClass.DATA: "Complete the contacts, or give the template a default and publish; then retry.",
+    FailureClass.DATA: "Complete the contacts (where `run.…` is missing, the runs' variables), or give the template a default and publish; "
+    "then retry.",
     FailureClass.CONFIGURATION: "An admin or the designer sets up what is missing; then retry.",
     FailureClass.UNCERTAIN_OUTCOME: "Ask the recipient or the provider whether it came. It is never sent again by itself: skip it if it "
     "came, replay it with `resend` if it did not. Retrying does not send it again.",

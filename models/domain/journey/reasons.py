@@ -23,6 +23,8 @@ def reason_words(happening: Happening) -> str | None:
         return f"the other system answered {heard['status']}"
     if code.startswith("gave_up:webhook_"):
         name, rest = "gave_up:webhook", rest.removeprefix("webhook_").replace("_", " ")
+    if name == "missing_value" and rest.startswith("run."):
+        name = "missing_value:run"
     if name in _WITH_DETAIL and rest:
         return _WITH_DETAIL[name].format(rest)
     return f"{name.replace('_', ' ')} ({rest})" if rest else name.replace("_", " ")
@@ -88,7 +90,7 @@ _CLAUSES = {
     "contact_changed": "the contact changed at the last moment; everything is asked again",
     "connection_changed": "its connection was changed while it waited to be sent; everything is asked again",
     "run_paused": "the run is paused",
-    "run_left": "a rule of the journey, or its replay, ended the run",
+    "run_left": "the run was ended by a rule of the journey, by its replay, or by a resumption without it",
     "replayed": "another run goes on in its place",
     "replayed_already": "another run goes on in its place already",
     "not_over": "it is under way, and neither needs attention nor has finished",
@@ -221,6 +223,7 @@ _WITH_DETAIL = {
     "provider_raised": "our own part of the provider failed ({})",
     "step_failed": "the step failed ({})",
     "missing_value": "the template prints {}, which this contact does not have",
+    "missing_value:run": "the template prints {}, a variable that this run does not have",
     "rendering_failed": "the template's {} could not be rendered",
     "gave_up": "it could not be sent after many tries ({}); it was certainly not sent",
     "gave_up:webhook": "the other system could not be told after many tries ({}); it may have heard one of them",

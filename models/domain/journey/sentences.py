@@ -109,7 +109,8 @@ def _waiting(happening: Happening) -> str:
 
 
 def _until(happening: Happening) -> str:
-    return f" until {moment(happening.until)}" if happening.until else ""
+    """By the clock that the wait was planned by, which the line names."""
+    return f" until {moment(happening.until, happening.details.get('zone'))}" if happening.until else ""
 
 
 def _rescheduled(happening: Happening) -> str:
@@ -120,7 +121,12 @@ def _not_waited(happening: Happening) -> str:
     return f"Did not wait{_at_step(happening)}{_because(happening)}"
 
 
+_ENDING = ("run_left", "run_cancelled")  # it is not held, but over: its workflow has yet to hear of it
+
+
 def _held(happening: Happening) -> str:
+    if happening.reason in _ENDING:
+        return f"Not sent{_because(happening)}"
     zone = happening.inputs.get("zone") if happening.reason == "quiet_hours" else None
     until = f" until {moment(happening.until, zone)}" if happening.until else ""
     return f"Held{until}{_because(happening)}"

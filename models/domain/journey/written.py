@@ -15,7 +15,7 @@ def _written_duration(value: object) -> object:
     """A bare number, or "1 day", could be meant otherwise than it is read."""
     if isinstance(value, timedelta) or (isinstance(value, str) and _DURATION.fullmatch(value)):
         return value
-    raise PydanticCustomError("malformed_duration", "Write a duration as ISO 8601 does, such as PT15M or P3D")
+    raise PydanticCustomError("malformed_duration", "Write a duration as ISO 8601 does, such as PT10S, PT15M or P3D")
 
 
 def written_offset(value: object) -> object:
@@ -26,7 +26,7 @@ def written_offset(value: object) -> object:
         return _written_duration(value)
     except PydanticCustomError:
         raise PydanticCustomError(
-            "malformed_duration", "Write a duration as ISO 8601 does, such as PT15M or P3D, or give a number of seconds"
+            "malformed_duration", "Write a duration as ISO 8601 does, such as PT10S, PT15M or P3D, or give a number of seconds"
         ) from None
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from models.domain.journey.happening import Names
+from models.domain.journey.interpreter import Change
 from models.domain.journey.run import FINISHED
 from models.domain.journey.timeline import Decided, Entry, Event, timeline
 from models.domain.simulation.trip import Judged, Line, Trip
@@ -55,6 +56,7 @@ class StepCount:
     held: int = 0
     not_sent: Counter[str] = field(default_factory=Counter)  # by reason
     ways: Counter[str] = field(default_factory=Counter)  # by the step that was taken next; "" where the journey ends
+    exits: Counter[str] = field(default_factory=Counter)  # by the way out that was taken, of steps with several: its path in the step
     ended: int = 0
     still_there: int = 0
 
@@ -106,3 +108,19 @@ class Summary:
                 step.ended += 1
         if "next" in change.details:
             step.ways[change.details["next"] or ""] += 1
+            step.exits[_way_out(change)] += 1
+
+
+def _way_out(change: Change) -> str:
+    """As `exits` of the step calls it: that tells two ways apart that lead to the same step."""
+    details = change.details
+    match change.kind:
+        case "split":
+            return f"arms[{details['index']}].next"
+        case "chose":
+            return "otherwise" if details["index"] is None else f"conditions[{details['index']}].next"
+        case "matched" if "condition" in details:
+            return f"conditions[{details['condition']}].next"
+        case "matched":
+            return f"events[{details['index']}].next"
+    return "timeout_next"

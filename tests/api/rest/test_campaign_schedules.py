@@ -371,3 +371,37 @@ async def test_a_preview_refuses_what_a_launch_would(alice: Person, charlie: Per
     assert (await preview(charlie, journey)).json()["errors"][0]["path"] == "journey_id"
     assert (await preview(bob, journey)).status_code == 403  # a viewer sees no contacts
     assert await listed(alice) == []
+
+
+async def test_what_a_launch_takes_a_preview_takes_too(alice: Person, journey: str) -> None:
+    fields = {"name": "November news", "spread": "PT2H", "audience_at": "launch", "on_error": "skip", "page_size": 10}
+    assert (await preview(alice, journey, **fields)).status_code == 200
+    assert (await preview(alice, journey, nmae="November news")).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("rules", "keys", "left_out"),
+    [
+        ({"again": "once"}, ["A-1"], {}),
+        ({"again": "once"}, [None], {"entered_before": 1}),
+        ({"again": "after_exit"}, ["A-1"], {}),
+        ({"again": "after_exit"}, [None], {"under_way": 1}),
+        ({"cool_down": "P1D"}, ["A-1", "A-2"], {}),
+        ({"cool_down": "P1D"}, [None], {"cooling_down": 1}),
+        ({"maximum": 2}, ["A-1"], {}),
+        ({"maximum": 2}, ["A-1", "A-2"], {"maximum_reached": 1}),
+    ],
+)
+async def test_whoever_entered_with_a_key_is_judged_as_by_every_other_way_in(
+    alice: Person, around: Surroundings, database: Database, rules: dict[str, Any], keys: list[str | None], left_out: dict[str, int]
+) -> None:
+    """All but the maximum look at entries with the same key, and a campaign brings none."""
+    [contact] = await add_contacts(database, alice, [None])
+    journey = await publish_with(alice, around, entry=rules)
+    for key in keys:
+        started = await alice.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(contact), "key": key})
+        assert started.status_code == 201, started.text
+    segment = str(await acme.add_segment(database, alice, {"tag": "there"}))
+    assert (await preview(alice, journey, segment_id=segment)).json()["left_out"] == left_out
+    by_api = await alice.client.post(f"/v1/journeys/{journey}/runs", json={"contact_id": str(contact)})
+    assert by_api.status_code == (409 if left_out else 201)

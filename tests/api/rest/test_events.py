@@ -75,6 +75,17 @@ async def test_a_batch_keeps_its_order_and_makes_each_contact_once(alice: Person
     assert len((await alice.client.get("/v1/contacts")).json()["items"]) == 3
 
 
+async def test_a_moment_is_written_out_and_a_name_is_more_than_spaces(alice: Person) -> None:
+    assert await problems(alice, ORDER | {"occurred_at": 12345}) == [("occurred_at", "malformed_moment")]
+    assert await problems(alice, ORDER | {"occurred_at": "12345"}) == [("occurred_at", "malformed_moment")]
+    for name in (" ", "\u00a0 "):
+        [(path, _)] = await problems(alice, ORDER | {"name": name})
+        assert path == "name"
+    assert (
+        await alice.client.post("/v1/events", json=ORDER | {"name": " é ", "occurred_at": "2026-01-31T23:00:00+01:00"})
+    ).status_code == 202
+
+
 async def test_a_mistake_refuses_the_whole_batch_and_names_the_field(alice: Person) -> None:
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     batch = [ORDER, {"name": "x"}, ORDER | {"external_id": "a"}, ORDER | {"email": "nonsense"}, ORDER | {"occurred_at": later}]

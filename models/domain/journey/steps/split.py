@@ -15,7 +15,8 @@ MAX_ARMS = 20
 
 
 class Arm(Model):
-    """`holdout`: these contacts are left alone, to be compared with; where a run goes is `next`, like any other arm's."""
+    """`holdout`: these contacts are left alone, to be compared with; where a run goes is `next`, like any other arm's, and a draft is not
+    published in which a message can be reached from there."""
 
     name: Name = ""
     weight: Annotated[StrictInt, Field(ge=0, le=1_000_000)]

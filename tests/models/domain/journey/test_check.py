@@ -103,6 +103,11 @@ def test_a_sound_journey_has_no_problems(journey: dict[str, Any]) -> None:
         (draft(a=split("50")), ("steps.a.arms[0].weight", "int_type")),
         (draft(a=split(True)), ("steps.a.arms[0].weight", "int_type")),
         (draft(a=split(1, holdout="yes")), ("steps.a.arms[0].holdout", "bool_type")),
+        (draft(a=split(1, holdout=True, next="b"), b=send()), ("steps.a.arms[0].next", "holdout_is_sent_to")),
+        (
+            draft(a=split(1, holdout=True, next="b"), b=wait(next="c"), c=branch(None, otherwise="d"), d=send()),
+            ("steps.a.arms[0].next", "holdout_is_sent_to"),
+        ),
         ({**draft(a={"kind": "exit"}), "max_visits": True}, ("max_visits", "int_type")),
         ({**draft(a={"kind": "exit"}), "entry": {"maximum": "3"}}, ("entry.maximum", "int_type")),
         ({**draft(a={"kind": "exit"}), "entry": {"cool_down": 60}}, ("entry.cool_down", "malformed_duration")),
@@ -229,3 +234,10 @@ def test_a_journey_that_has_ended_is_not_published() -> None:
 def test_durations_are_read_as_iso_8601_writes_them_and_stored_so_that_they_are_read_again(written: str) -> None:
     step = Definition.model_validate(draft(a=wait(written)))
     assert Definition.model_validate(stored(step)) == step
+
+
+def test_the_hint_for_a_duration_names_one_that_a_webhook_may_wait() -> None:
+    call = {"kind": "call_webhook", "url": "https://example.com/x"}
+    [problem] = check(draft(a={**call, "timeout": 5}), FACTS)
+    assert (problem.path, problem.code) == ("steps.a.timeout", "malformed_duration") and "PT10S" in problem.message
+    assert check(draft(a={**call, "timeout": "PT10S"}), FACTS) == []

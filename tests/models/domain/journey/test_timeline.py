@@ -52,6 +52,23 @@ def say(kind: str, reason: str | None = None, **fields: Any) -> str:
         ),
         (say("held", "throttled", until=NOON), "Held until 23 Nov 2026 12:00 UTC: the provider asked us to slow down"),
         (say("waiting", step_id="welcome", until=NOON), 'Waits until 23 Nov 2026 12:00 UTC at "Welcome mail"'),
+        (
+            say("waiting", step_id="x", until=NOON, details={"zone": "Asia/Tokyo", "zone_of": "contact"}),
+            'Waits until 23 Nov 2026 21:00 in Asia/Tokyo at "x"',
+        ),
+        (
+            say("rescheduled", step_id="x", until=NOON, details={"zone": "Asia/Tokyo", "zone_of": "contact"}),
+            'Waits now until 23 Nov 2026 21:00 in Asia/Tokyo at "x"',
+        ),
+        (
+            say("held", "run_left", until=NOON),
+            "Not sent: the run was ended by a rule of the journey, by its replay, or by a resumption without it",
+        ),
+        (say("held", "run_cancelled", until=NOON), "Not sent: the run is being cancelled"),
+        (
+            say("parked", "missing_value:run.cart_id", step_id="welcome"),
+            'Needs attention at "Welcome mail": the template prints run.cart_id, a variable that this run does not have',
+        ),
         (say("chose", step_id="x", details={"index": 0, "name": "customers"}), 'Took the way "customers" at "x"'),
         (say("chose", step_id="x", details={"index": 1, "name": ""}), 'Took the way of condition 2 at "x"'),
         (say("chose", step_id="x", details={"index": None}), 'No condition held at "x": took the way for all others'),

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from models.domain.simulation.report import Summary
 from tests.models.domain.simulation.builders import OTHER, SEND, START, TOPIC, after, kinds, person, reasons, surroundings, trip
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -16,6 +17,29 @@ CALL = {"kind": "call_webhook", "url": "https://example.com/x"}
 
 def event(name: str, after: str = "P1D", **properties: Any) -> dict[str, Any]:
     return {"after": after, "event": {"name": name, "properties": properties}}
+
+
+# --- how many went which way --------------------------------------------------------------------------------------------
+
+EITHER = {"kind": "wait_for", "events": [{"event": "a"}]}
+
+
+@pytest.mark.parametrize(
+    ("way", "step", "script"),
+    [
+        ("arms[1].next", {"kind": "split", "arms": [{"weight": 0, "next": "bye"}, {"weight": 1, "next": "bye"}]}, []),
+        ("conditions[1].next", {"kind": "branch", "conditions": [{"when": {"tag": tag}, "next": "bye"} for tag in ("no", "yes")]}, []),
+        ("otherwise", {"kind": "branch", "conditions": [{"when": {"tag": "no"}, "next": "bye"}], "otherwise": "bye"}, []),
+        ("events[1].next", {"kind": "wait_for", "events": [{"event": name, "next": "bye"} for name in ("a", "b")]}, ["b"]),
+        ("conditions[0].next", {**EITHER, "conditions": [{"when": {"tag": "yes"}, "next": "bye"}]}, []),
+        ("timeout_next", {**EITHER, "timeout": "P2D", "timeout_next": "bye"}, []),
+    ],
+)
+def test_two_ways_to_the_same_step_are_counted_apart(way: str, step: dict[str, Any], script: list[str]) -> None:
+    summary, who = Summary(), person()
+    who.tags = ["yes"]
+    summary.add(trip({"which": step, "bye": BYE}, *map(event, script), who=who))
+    assert summary.steps["which"].exits == {way: 1} and summary.steps["which"].ways == {"bye": 1}
 
 
 # --- waits for events ---------------------------------------------------------------------------------------------------
