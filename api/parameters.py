@@ -32,4 +32,6 @@ def refuse_unknown_parameters(request: Request) -> None:
 def _known(request: Request) -> Sequence[str]:
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
-    return [field.alias for field in get_flat_params(route.dependant) if getattr(field.field_info, "in_", None) is ParamTypes.query]
+    # Fields of a model of parameters, which only addresses have here, do not say where they stand.
+    found = get_flat_params(route.dependant)
+    return [field.alias for field in found if getattr(field.field_info, "in_", ParamTypes.query) is ParamTypes.query]

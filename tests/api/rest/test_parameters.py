@@ -18,6 +18,19 @@ async def test_a_parameter_that_the_route_does_not_know_is_refused(app: FastAPI,
     assert {error["code"] for error in answer.json()["errors"]} == {"unknown_parameter"}
 
 
+async def test_every_parameter_that_is_described_is_known(app: FastAPI, alice: Person) -> None:
+    described = {
+        (method, path): [parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"]
+        for path, operations in app.openapi()["paths"].items()
+        for method, operation in operations.items()
+        if f"{method.upper()} {path}" in WITH_LOGIN
+    }
+    assert sum(map(bool, described.values())) > 20
+    for (method, path), names in described.items():
+        answer = await alice.client.request(method, path, params=dict.fromkeys([*names, "zzz"], "x"))
+        assert [(error["path"], error["code"]) for error in answer.json()["errors"]] == [("query.zzz", "unknown_parameter")], path
+
+
 async def test_it_says_which_parameters_there_are_and_asks_for_a_login_first(app: FastAPI, alice: Person) -> None:
     [error] = (await alice.client.get("/v1/deliveries", params={"status": "failed"})).json()["errors"]
     assert "use one of run_id, contact_id, campaign_id, journey_id, state, outcome, hidden, limit, cursor," in error["message"]
