@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 from pydantic import BaseModel
 
@@ -16,8 +17,9 @@ from models.store.session import OrganizationSession
 
 class Remembered(BaseModel):
     """What is kept under the key of a word: where the run stood, and how far its record was, when it was first said; once it is answered,
-    the answer."""
+    the answer. `word` tells it from one that was refused under the same key before, whose refusal Temporal would give again."""
 
+    word: UUID | None = None  # None: said of an earlier release
     sequence: int | None = None
     place: Place | None = None
     phase: str | None = None  # None: not answered yet

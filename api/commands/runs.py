@@ -279,7 +279,7 @@ async def control_run(caller: Caller, run_id: UUID, word: Word, key: str | None)
     """
     async with caller.session() as session:
         run = await runs.get(session, run_id)
-        said, kept = Remembered(sequence=run.sequence, place=await _meant(session, run, word)), None
+        said, kept = Remembered(word=new_id(), sequence=run.sequence, place=await _meant(session, run, word)), None
         if key is not None:
             kept = await command_keys.reserve(session, caller, key, _digest(caller, run_id, word), said)
             said = kept.said
@@ -290,7 +290,7 @@ async def control_run(caller: Caller, run_id: UUID, word: Word, key: str | None)
             return _settled(run, word.command)
     meant = replace(word, place=said.place)
     # With a key as it was said: where the run stands may have changed when that is repeated, which does not make it another word.
-    update_id = f"{word.command}/{run_id}/{_digest(caller, run_id, word if key else meant, key or run.sequence)}"
+    update_id = f"{word.command}/{run_id}/{_digest(caller, run_id, word if key else meant, str(said.word or key) if key else run.sequence)}"
     request = None if key is None else temporal.request_id(update_id, caller.organization_id)
     async with command_keys.releasing(caller, kept):
         done = await _say(caller, run, meant, update_id, request)

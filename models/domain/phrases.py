@@ -17,6 +17,7 @@ FORMS: Mapping[str, str] = {
     r"^[ -~]*$": "Use printable ASCII characters only.",
     r"^[!-~]+$": "Use printable ASCII characters only, without spaces.",
     r"^[^\x00-\x1f]+$": "Leave control characters out, such as line breaks and tabs.",
+    r"^[^\x00-\x1f]*[^\x00-\x1f\s][^\x00-\x1f]*$": "Write more than spaces, and leave control characters out, such as tabs.",
     r"^[^\x00]*$": "Leave NUL characters out.",
 }
 

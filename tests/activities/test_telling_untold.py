@@ -22,7 +22,7 @@ from models.store.session import Database
 from models.tables.base import new_id, utc_now
 from tests.activities.world import World
 
-MINUTE = timedelta(minutes=1)
+LONG = timedelta(hours=1)
 
 
 @dataclass
@@ -78,7 +78,7 @@ async def cancelled(world: World, count: int) -> list[str]:
     return names
 
 
-async def tell(world: World, temporal: Temporal, for_so_long: timedelta = MINUTE) -> list[str]:
+async def tell(world: World, temporal: Temporal, for_so_long: timedelta = LONG) -> list[str]:
     """Who was told to cancel, in order."""
     await UntoldTelling(world.database, cast(Client, temporal), Patience()).tell(cast(Observer, temporal), for_so_long)
     return [name for name, command in temporal.heard if command == "cancel"]

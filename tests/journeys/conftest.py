@@ -53,6 +53,12 @@ class Stack:
         )
         return Organization(created.organization_id, client, self.temporal.with_time_skipping_disabled)
 
+    async def at_rest(self, handle: WorkflowHandle[Any, Any]) -> None:
+        """The workflow waits for nothing but time: only then may its worker leave, and its clock be moved while there is none."""
+        async with asyncio.timeout(120):
+            while (found := (await handle.describe()).raw_description).pending_activities or found.HasField("pending_workflow_task"):
+                await asyncio.sleep(0.1)
+
     async def forward(self, handle: WorkflowHandle[Any, Any], by: timedelta | None = None) -> None:
         """The workflow's clock has gone on by so much, or to its end. One that may be over by now stays so."""
         try:

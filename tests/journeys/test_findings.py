@@ -92,6 +92,7 @@ async def test_a_wake_that_is_overdue_because_no_worker_polls(stack: Stack) -> N
 async def abandon(stack: Stack, acme: Organization, looking: Reconciler) -> None:
     async with stack.working():
         run = await waiting_run(stack, acme, {"pause": {"kind": "wait", "duration": "PT1H", "next": None}})
+        await stack.at_rest(handle_of(stack, run))
     await stack.temporal.fast_forward(handle_of(stack, run), timedelta(hours=1, seconds=1))  # its timer ends, and nobody hears it
     await sql(stack, acme, "UPDATE runs SET wake_at = wake_at - interval '1 hour' WHERE id = :id", id=run["id"])
     found = await looking.finding(acme, "overdue_wake")

@@ -227,12 +227,13 @@ async def test_resuming_drops_what_is_overdue_and_whoever_no_longer_fits(stack: 
 async def test_who_came_to_a_step_beneath_the_pause_is_not_overdue_since_its_beginning(stack: Stack, acme: Organization) -> None:
     """At a wait nothing is due yet, for its end is worked out only then; at another step something is, since the run came there."""
     elsewhere = ("paid", "date", "look", "label")
+    half_a_day_away = f"{utc_now() + timedelta(hours=12):%H:%M}"
     ways = [{"when": {"tag": step}, "next": step} for step in elsewhere]
     steps: Document = {
         "where": {"kind": "branch", "conditions": ways, "otherwise": "long"},
         "long": {"kind": "wait", "duration": "P3D", "next": "end"},
         "paid": {"kind": "wait_for", "events": [{"event": "paid", "next": "end"}], "timeout": "P7D", "timeout_next": "end"},
-        "date": {"kind": "wait", "until": {"time": "09:00"}, "next": "end"},
+        "date": {"kind": "wait", "until": {"time": half_a_day_away}, "next": "end"},
         "look": {"kind": "review", "approved": "end"},
         "label": {"kind": "update_contact", "add_tags": ["seen"], "next": "end"},
         "end": {"kind": "exit", "reason": "went_on"},

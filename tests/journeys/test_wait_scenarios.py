@@ -144,8 +144,9 @@ async def test_scenario_17_a_wait_ends_once_also_when_no_worker_ran_at_its_time(
         async with stack.working():
             run = await acme.start_run(journey, contact)
             waiting = await acme.until_run(run, "waiting")
+            handle = stack.temporal.client.get_workflow_handle(waiting["workflow_id"])
+            await stack.at_rest(handle)
         assert not await acme.mails()
-        handle = stack.temporal.client.get_workflow_handle(waiting["workflow_id"])
         await stack.temporal.fast_forward(handle, timedelta(hours=1, seconds=1))  # its time comes, and nobody is there
         assert (await acme.run(run))["status"] == "waiting"
         async with stack.working():
