@@ -37,17 +37,24 @@ _OTHERS = """
         UNION ALL
         SELECT r.id FROM runs r WHERE r.organization_id = :o AND r.root_run_id = asked.root_run_id AND r.id <> asked.run_id) o
       ORDER BY o.id)"""
+# Found by their runs, whatever the planner believes, and locked in the order of ids, as by everybody else. What they say is read with the
+# locks: a look beside them sees what was before they were waited for.
 _SENT = text(
     f"""
     WITH {_OTHERS},
+    locked AS MATERIALIZED (
+      SELECT d.id, d.run_id AS other_id, d.step_id, d.visit, d.state, d.reason,
+        coalesce(d.settled_at, d.transmitting_at, d.claimed_at) AS at,
+        coalesce(d.transmitting_at > clock_timestamp() - CAST(:lease AS interval), false) AS fresh
+      FROM deliveries d
+      WHERE d.organization_id = :o AND d.id = ANY(ARRAY(
+        SELECT e.id FROM others o CROSS JOIN LATERAL (
+          SELECT d.id FROM deliveries d
+          WHERE d.organization_id = :o AND d.run_id = o.other_id AND d.step_id = o.step_id AND d.visit >= o.visit OFFSET 0) e))
+      ORDER BY d.id FOR UPDATE),
     found AS MATERIALIZED (
-      SELECT o.run_id, o.loops, d.* FROM others o CROSS JOIN LATERAL (
-        SELECT d.id, d.run_id AS other_id, d.visit, d.visit = o.visit AS exact, d.state, d.reason,
-          coalesce(d.settled_at, d.transmitting_at, d.claimed_at) AS at,
-          coalesce(d.transmitting_at > clock_timestamp() - CAST(:lease AS interval), false) AS fresh
-        FROM deliveries d
-        WHERE d.organization_id = :o AND d.run_id = o.other_id AND d.step_id = o.step_id AND d.visit >= o.visit
-        ORDER BY d.id FOR UPDATE) d),
+      SELECT o.run_id, o.loops, l.*, l.visit = o.visit AS exact
+      FROM others o JOIN locked l ON l.other_id = o.other_id AND l.step_id = o.step_id AND l.visit >= o.visit),
     taken AS (
       UPDATE deliveries d SET state = 'failed', outcome = 'refused', reason = '{REPLAYED}', attempt = NULL, settled_at = clock_timestamp()
       WHERE d.organization_id = :o AND d.id = ANY(ARRAY(SELECT id FROM found WHERE state = 'claimed'))

@@ -12,11 +12,13 @@ from sqlalchemy import text
 
 from models.domain.journey.entry import LEADING
 from models.store.session import OrganizationSession
+from models.tables.base import utc_now
 
 AGAIN_AND_AGAIN = 3  # entries of one contact in the hour before it was turned back: a step before it may have taken another way at times
 CONTACTS_AT_MOST = 100  # of a journey, by whose runs the other journeys are found
 HOUR = timedelta(hours=1)  # the bound is over so much: `models.domain.journey.entry.MAX_LED`
 
+# A plain moment: by arithmetic with the clock PostgreSQL would not look into the index.
 _TURNED_BACK = text(
     """
     WITH turned AS MATERIALIZED (
@@ -24,7 +26,7 @@ _TURNED_BACK = text(
         row_number() OVER (PARTITION BY e.journey_id ORDER BY max(e.decided_at) DESC, e.contact_id) AS number
       FROM entries e
       WHERE e.organization_id = :o AND e.reason = 'entered_too_often' AND e.outcome = 'refused'
-        AND e.decided_at > clock_timestamp() - CAST(:hour AS interval)
+        AND e.decided_at > CAST(:since AS timestamptz)
       GROUP BY e.journey_id, e.contact_id),
     ways AS MATERIALIZED (
       SELECT t.journey_id, r.journey_id AS way
@@ -54,6 +56,7 @@ async def turned_back(session: OrganizationSession) -> list[RoundTrip]:
     """One of each journey. One statement."""
     wanted = {
         "o": session.organization_id,
+        "since": utc_now() - HOUR,
         "hour": HOUR,
         "leading": list(LEADING),
         "often": AGAIN_AND_AGAIN,

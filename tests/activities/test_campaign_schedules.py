@@ -20,11 +20,13 @@ from activities.contracts.campaign import AudiencePages, CampaignRef, Dawn
 from activities.contracts.control import Control, ControlledKind, ControlPage
 from activities.control import ControlActivities
 from activities.versions import Versions
+from models.domain.audit import NewEntry
 from models.domain.journey.entry import EntryRules, Past, refusal
 from models.domain.journey.run import FINISHED, Phase
 from models.domain.schedule import AtLocalTime, Once, Recurring, Schedule, Timing, local_instant, spread_delay
-from models.store import audience, entry_pace, occurrences
+from models.store import audience, audit, entry_pace, occurrences
 from models.tables.base import new_id, utc_now
+from tests.activities.plans import analyze, index_conditions
 from tests.activities.world import World
 
 NOW = datetime(2027, 3, 1, 8, tzinfo=UTC)
@@ -591,6 +593,14 @@ async def test_an_occurrence_that_nobody_made_in_time_is_on_record_once(world: W
     await world.sql("UPDATE campaigns SET cancelled_at = now() WHERE id = :id", id=world.campaign_id)
     async with world.database.organization(world.organization_id) as session:
         assert await occurrences.missed(session, late) == []
+
+
+async def test_of_all_that_campaigns_have_done_only_what_the_recurring_ones_did_is_read(world: World) -> None:
+    async with world.database.organization(world.organization_id) as session:  # so many that the planner cares
+        await audit.append(session, [NewEntry("campaign.launched", "campaign", str(new_id())) for _ in range(2000)])
+    await analyze(world, "audit_entries")
+    conditions = await index_conditions(world, occurrences._MISSED, since=NOW, ids=[str(new_id())])
+    assert any("subject_id" in line for line in conditions), conditions
 
 
 @pytest.mark.parametrize("stands", ["paused_at", "cancelled_at", "finished_at"])

@@ -16,9 +16,13 @@ from activities.control import ControlActivities
 from activities.operations import OperationActivities
 from models.domain.audit import SYSTEM
 from models.domain.journey.operations import RunSelection
+from models.settings import Settings
 from models.store import run_operations, run_selection
 from models.store.run_selection import RunQuery
+from models.store.session import Database
+from models.tables.base import new_id
 from tests.activities.test_audit import happened, record
+from tests.activities.test_replays import Replaying, judged, leave, replay
 from tests.activities.world import World
 
 AUDIT_CHAIN = "SELECT 1 FROM audit_heads WHERE organization_id = :o FOR UPDATE NOWAIT"
@@ -108,3 +112,22 @@ async def test_a_resumption_that_leaves_some_out_and_whoever_lets_contacts_enter
     )
     assert await world.one("SELECT exit_reason FROM runs WHERE id = :id", id=run) == "overdue"
     assert (await world.actions("journey."))[-2:] == ["journey.resumed", "journey.runs_left_out"]
+
+
+async def test_replays_that_ask_about_their_chains_and_whoever_ends_the_old_runs(database: Database, settings: Settings) -> None:
+    """What was accepted while they waited is not taken from its run."""
+    world = await Replaying(database, settings).build()
+    runs, (lower, higher) = sorted(await world.people(2)), sorted([new_id(), new_id()])
+    for run, delivery in zip(runs, (higher, lower), strict=True):
+        await leave(world, run, "claimed", id=delivery)
+    new = await replay(world, runs)
+    await take_both(
+        world,
+        "UPDATE deliveries SET state = 'accepted', outcome = 'accepted', settled_at = now() WHERE organization_id = :o AND id = :lower "
+        "RETURNING id",
+        lambda: judged(world, new),
+        "SELECT 1 FROM deliveries WHERE organization_id = :o AND id = :higher FOR UPDATE NOWAIT",
+        lower=lower,
+        higher=higher,
+    )
+    assert [(await world.delivery(run))["state"] for run in runs] == ["failed", "accepted"]

@@ -84,8 +84,9 @@ async def leave(world: World, run_id: UUID, state: str, age: str = "1 second", *
     await world.sql(
         """INSERT INTO deliveries (id, organization_id, run_id, journey_id, version_id, contact_id, step_id, visit, channel, purpose, state,
              attempt, attempts, transmitting_at)
-           VALUES (gen_random_uuid(), :o, :run, :journey, :version, :contact, 'news', 1, 'email', 'marketing', :state, :attempt, 0,
+           VALUES (:id, :o, :run, :journey, :version, :contact, 'news', 1, 'email', 'marketing', :state, :attempt, 0,
              clock_timestamp() - CAST(:age AS interval))""",
+        id=values.get("id", new_id()),
         run=run_id,
         journey=world.journey_id,
         version=world.version_id,

@@ -1,5 +1,6 @@
 """Journeys that lead into each other through segments: bounded when contacts enter, and told of by the reconciler."""
 
+from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
 
@@ -8,10 +9,12 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.reconciling_records import RecordsActivities
 from models.domain.findings import Kind
-from models.store import findings
+from models.store import findings, round_trips
 from models.store.findings import FindingFilter
+from models.tables.base import utc_now
 from models.tables.findings import Finding
 from tests.activities.journeys import Journeys
+from tests.activities.plans import index_conditions
 from tests.activities.world import World
 
 SEGMENT = "0192d2a0-0000-7000-8000-000000000001"
@@ -71,3 +74,9 @@ async def test_a_journey_alone_is_a_suspicion(journeys: Journeys) -> None:
     await go_round(journeys, await journeys.contact(), 11)
     [found] = await look(journeys)
     assert (found.journey_id, found.severity, found.details["others"]) == (comes, "suspicion", [])
+
+
+async def test_among_all_who_were_to_enter_only_the_last_hours_refusals_are_read(journeys: Journeys) -> None:
+    wanted = {"since": utc_now(), "hour": timedelta(hours=1), "leading": ["event"], "often": 3, "contacts": 100}
+    conditions = await index_conditions(journeys.world, round_trips._TURNED_BACK, **wanted)
+    assert any("decided_at >" in line for line in conditions), conditions
