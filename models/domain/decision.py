@@ -13,8 +13,8 @@ from models.domain.journey.definition import Purpose
 from models.domain.quiet_hours import ChosenZone, NeverAllowed, QuietHours, allowed_until, next_allowed
 from models.domain.wait_time import shared_instant
 
-RULE_VERSION = "2026-11-26.1"  # raised whenever the same facts may lead to another decision
-WHILE_SUSPENDED = (timedelta(minutes=1), timedelta(minutes=30))  # how long a message waits before all is asked again: at first, and at most
+RULE_VERSION = "2026-11-26.2"  # raised whenever the same facts may lead to another decision
+WHILE_SUSPENDED = (timedelta(minutes=1), timedelta(hours=2))  # how long a message waits before all is asked again: at first, and at most
 
 
 class Outcome(StrEnum):

@@ -111,6 +111,22 @@ async def test_a_suspended_organizations_messages_wait_and_leave_once_that_is_ov
     assert said(await check_consent(world, [run], round=1)) == [(Outcome.SEND, None)]
 
 
+async def test_a_hold_that_goes_on_is_kept_each_time_and_enters_the_audit_chain_once(world: World) -> None:
+    lasting, left = await world.people(2)
+    await world.sql("UPDATE organizations SET status = 'suspended'")
+    for round in range(3):
+        await check_consent(world, [lasting], round=round)
+    assert [row["outcome"] for row in await world.sql("SELECT outcome FROM decisions")] == ["hold"] * 3
+    assert await world.actions("message.") == ["message.held"]
+    await check_consent(world, [lasting, left], round=3)  # new to one of them
+    assert await world.actions("message.") == ["message.held"] * 2
+    await world.sql("UPDATE organizations SET status = 'active'")
+    await check_consent(world, [lasting], round=4)
+    await world.sql("UPDATE organizations SET status = 'suspended'")
+    await check_consent(world, [lasting], round=5)  # and new again after it might have left
+    assert await world.actions("message.") == ["message.held"] * 3
+
+
 async def test_the_first_answer_stands_and_another_round_asks_anew(world: World) -> None:
     run, new = await world.people(2)
     assert said(await check_consent(world, [run])) == [(Outcome.SEND, None)]
