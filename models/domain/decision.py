@@ -109,7 +109,8 @@ def decide_consent(facts: ConsentFacts, at: datetime, asked: int = 0) -> Decisio
     """Marketing needs granted consent for its topic and channel; nothing outranks a suppression.
 
     While its organization is suspended a message waits, as at the last check before a send: a suspension is lifted again, and nobody
-    speaks to runs then. `at` is aware; `asked` is how often it has been asked before, for it is asked ever more rarely.
+    speaks to runs then. `at` is aware; `asked` is how often its visit of the step has asked before since the run
+    was last moved, for it is asked ever more rarely.
     """
     if facts.organization_status != "active":
         again = shared_instant(at + doubled(WHILE_SUSPENDED[0], asked, WHILE_SUSPENDED[1]))

@@ -12,6 +12,7 @@ from activities.contracts.sending import Judgement
 from activities.quiet_hours import QuietHoursActivities
 from activities.versions import Versions
 from models.domain.decision import Outcome
+from models.domain.journey.interpreter import ROUNDS_PER_VERSION
 from models.settings import Settings
 from models.store.session import Database
 from tests.activities.world import NOON, World
@@ -109,6 +110,15 @@ async def test_a_suspended_organizations_messages_wait_and_leave_once_that_is_ov
     assert await world.actions("message.") == ["message.held"]
     await world.sql("UPDATE organizations SET status = 'active'")
     assert said(await check_consent(world, [run], round=1)) == [(Outcome.SEND, None)]
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2])
+async def test_who_was_moved_while_its_organization_is_suspended_asks_again_soon(world: World, moves: int) -> None:
+    run = await world.contact()
+    await world.sql("UPDATE organizations SET status = 'suspended'")
+    for asked, at_most in enumerate((2, 4, 8)):
+        [held] = await check_consent(world, [run], round=moves * ROUNDS_PER_VERSION + asked)
+        assert held.hold_until is not None and NOON < held.hold_until <= NOON + timedelta(minutes=at_most)
 
 
 async def test_a_hold_that_goes_on_is_kept_each_time_and_enters_the_audit_chain_once(world: World) -> None:
