@@ -13,8 +13,8 @@ from models.domain.journey.definition import Purpose
 from models.domain.quiet_hours import ChosenZone, NeverAllowed, QuietHours, allowed_until, next_allowed
 from models.domain.wait_time import shared_instant
 
-RULE_VERSION = "2026-11-26.1"  # raised whenever the same facts may lead to another decision
-WHILE_SUSPENDED = (timedelta(minutes=1), timedelta(minutes=30))  # how long a message waits before all is asked again: at first, and at most
+RULE_VERSION = "2026-11-26.2"  # raised whenever the same facts may lead to another decision
+WHILE_SUSPENDED = (timedelta(minutes=1), timedelta(hours=2))  # how long a message waits before all is asked again: at first, and at most
 
 
 class Outcome(StrEnum):
@@ -109,7 +109,8 @@ def decide_consent(facts: ConsentFacts, at: datetime, asked: int = 0) -> Decisio
     """Marketing needs granted consent for its topic and channel; nothing outranks a suppression.
 
     While its organization is suspended a message waits, as at the last check before a send: a suspension is lifted again, and nobody
-    speaks to runs then. `at` is aware; `asked` is how often it has been asked before, for it is asked ever more rarely.
+    speaks to runs then. `at` is aware; `asked` is how often its visit of the step has asked before since the run
+    was last moved, for it is asked ever more rarely.
     """
     if facts.organization_status != "active":
         again = shared_instant(at + doubled(WHILE_SUSPENDED[0], asked, WHILE_SUSPENDED[1]))

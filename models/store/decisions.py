@@ -41,13 +41,16 @@ _RECORDSET = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS a(id uuid, run_id uu
       "check" text, round int, outcome text, reason text, hold_until timestamptz, inputs jsonb)"""
 _INSERT = text(
     f"""
-    INSERT INTO decisions (id, organization_id, run_id, contact_id, step_id, visit, "check", round, outcome, reason, hold_until,
+    INSERT INTO decisions AS d (id, organization_id, run_id, contact_id, step_id, visit, "check", round, outcome, reason, hold_until,
                            inputs, rule_version, decided_at)
     SELECT a.id, :o, a.run_id, a.contact_id, a.step_id, a.visit, a."check", a.round, a.outcome, a.reason, a.hold_until,
            a.inputs, :rule_version, :now
     FROM {_RECORDSET} ORDER BY a.run_id
     ON CONFLICT (run_id, step_id, visit, "check", round) DO NOTHING
-    RETURNING id
+    RETURNING d.id, d.outcome = 'hold' AND coalesce((
+      SELECT b.outcome = 'hold' AND b.reason = d.reason FROM decisions b
+      WHERE b.organization_id = d.organization_id AND b.run_id = d.run_id AND b.step_id = d.step_id AND b.visit = d.visit
+        AND b."check" = d."check" AND b.round = d.round - 1), FALSE) AS held_already
     """
 )
 _STORED = text(
@@ -64,11 +67,12 @@ async def record(session: OrganizationSession, decided: Sequence[tuple[Question,
     """By run, the decision in force: this one, or the one recorded when the same question was asked before.
 
     Holds and refusals enter the audit chain with the row that holds their inputs; so append nothing before this in a
-    transaction. `now` is aware UTC, the clock the decisions were judged by.
+    transaction. A hold for what held the round before enters it no more: only its row is kept. `now` is aware
+    UTC, the clock the decisions were judged by.
     """
     rows = [_row(question, decision) for question, decision in decided]
     parameters: dict[str, Any] = {"o": session.organization_id, "rows": rowset(rows), "rule_version": RULE_VERSION, "now": now}
-    inserted = set((await session.execute(_INSERT, parameters)).scalars())
+    inserted = {row.id: row.held_already for row in await session.execute(_INSERT, parameters)}
     answers = {
         question.run_id: StoredDecision(question.run_id, decision.outcome, decision.reason, decision.hold_until, decision.allowed_until)
         for (question, decision), row in zip(decided, rows, strict=True)
@@ -77,7 +81,8 @@ async def record(session: OrganizationSession, decided: Sequence[tuple[Question,
     if len(inserted) < len(rows):
         stored = await session.execute(_STORED, {"o": session.organization_id, "rows": parameters["rows"]})
         answers |= {row["run_id"]: StoredDecision(**{**row, "outcome": Outcome(row["outcome"])}) for row in stored.mappings()}
-    await audit.append(session, [_entry(row) for row in rows if row["id"] in inserted and row["outcome"] is not Outcome.SEND])
+    new = [row for row in rows if row["id"] in inserted and not inserted[row["id"]]]
+    await audit.append(session, [_entry(row) for row in new if row["outcome"] is not Outcome.SEND])
     return answers
 
 

@@ -12,6 +12,7 @@ from activities.contracts.sending import Judgement
 from activities.quiet_hours import QuietHoursActivities
 from activities.versions import Versions
 from models.domain.decision import Outcome
+from models.domain.journey.interpreter import ROUNDS_PER_VERSION
 from models.settings import Settings
 from models.store.session import Database
 from tests.activities.world import NOON, World
@@ -109,6 +110,31 @@ async def test_a_suspended_organizations_messages_wait_and_leave_once_that_is_ov
     assert await world.actions("message.") == ["message.held"]
     await world.sql("UPDATE organizations SET status = 'active'")
     assert said(await check_consent(world, [run], round=1)) == [(Outcome.SEND, None)]
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2])
+async def test_who_was_moved_while_its_organization_is_suspended_asks_again_soon(world: World, moves: int) -> None:
+    run = await world.contact()
+    await world.sql("UPDATE organizations SET status = 'suspended'")
+    for asked, at_most in enumerate((2, 4, 8)):
+        [held] = await check_consent(world, [run], round=moves * ROUNDS_PER_VERSION + asked)
+        assert held.hold_until is not None and NOON < held.hold_until <= NOON + timedelta(minutes=at_most)
+
+
+async def test_a_hold_that_goes_on_is_kept_each_time_and_enters_the_audit_chain_once(world: World) -> None:
+    lasting, left = await world.people(2)
+    await world.sql("UPDATE organizations SET status = 'suspended'")
+    for round in range(3):
+        await check_consent(world, [lasting], round=round)
+    assert [row["outcome"] for row in await world.sql("SELECT outcome FROM decisions")] == ["hold"] * 3
+    assert await world.actions("message.") == ["message.held"]
+    await check_consent(world, [lasting, left], round=3)  # new to one of them
+    assert await world.actions("message.") == ["message.held"] * 2
+    await world.sql("UPDATE organizations SET status = 'active'")
+    await check_consent(world, [lasting], round=4)
+    await world.sql("UPDATE organizations SET status = 'suspended'")
+    await check_consent(world, [lasting], round=5)  # and new again after it might have left
+    assert await world.actions("message.") == ["message.held"] * 3
 
 
 async def test_the_first_answer_stands_and_another_round_asks_anew(world: World) -> None:
