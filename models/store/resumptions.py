@@ -50,9 +50,12 @@ _MENDED = """EXISTS (
 _LET_GO = f"""CASE WHEN ({_HELD_FOR}) = ANY(CAST(:pause_reasons AS text[])) THEN TRUE
     WHEN ({_HELD_FOR}) = ANY(CAST(:broken_reasons AS text[])) THEN {_MENDED} ELSE FALSE END"""
 # Whether it stands at a wait whose end it has not worked out yet: it came there beneath the pause, by a move, a jump or a skip.
-_ARRIVED_TO_WAIT = """EXISTS (
-    SELECT 1 FROM journey_versions v WHERE v.organization_id = :o AND v.id = r.version_id
-      AND v.definition #>> ARRAY['steps', r.step_id, 'kind'] = ANY(CAST(:kinds_that_wait AS text[])))"""
+# It names nothing of `r` inside: the definitions are taken apart once, not for each run.
+_ARRIVED_TO_WAIT = """(r.version_id, r.step_id) IN (
+    SELECT v.id, s.key FROM journey_versions v CROSS JOIN LATERAL jsonb_each(v.definition -> 'steps') AS s
+    WHERE v.organization_id = :o AND s.value ->> 'kind' = ANY(CAST(:kinds_that_wait AS text[])) AND v.journey_id = ANY(ARRAY(
+      SELECT j.id FROM journeys j WHERE j.organization_id = :o AND j.id = :id
+      UNION SELECT c.journey_id FROM campaigns c WHERE c.organization_id = :o AND (c.id = :id OR c.parent_id = :id))))"""
 # Since when it stands where it does: its newest line that is not only a remark.
 _ARRIVED_AT = """(
     SELECT e.occurred_at FROM run_events e

@@ -7,13 +7,14 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 from httpx2 import Response
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from api.commands import resumptions
 from models.store import resumptions as store
 from models.store.resumptions import LeftOut
 from models.store.session import Database
-from models.tables.base import utc_now
+from models.tables.base import new_id, utc_now
+from models.tables.journeys import Campaign
 from tests.api.conftest import Person, anonymous
 from tests.api.rest import acme
 from tests.api.rest.acme import Surroundings, actions
@@ -134,6 +135,59 @@ async def test_who_waits_for_a_broken_connection_is_counted_apart_also_once_it_w
         assert since is not None
         left_out = await store.leave_out(session, "journey", UUID(journey), LeftOut(timedelta(hours=1)), since, utc_now())
     assert left_out == {"overdue": 2}
+
+
+async def in_a_campaign(database: Database, person: Person, journey: str) -> UUID:
+    """One of the journey's runs is of an occurrence of this campaign."""
+    of = {"o": person.organization_id, "journey": UUID(journey), "parent": new_id(), "occurrence": new_id()}
+    async with database.organization(person.organization_id) as session:
+        version_id = await session.scalar(text("SELECT id FROM journey_versions WHERE journey_id = :journey"), of)
+        for campaign_id, parent_id in ((of["parent"], None), (of["occurrence"], of["parent"])):
+            session.add(
+                Campaign(
+                    id=campaign_id,
+                    organization_id=of["o"],
+                    name="May",
+                    journey_id=of["journey"],
+                    version_id=version_id,
+                    parent_id=parent_id,
+                    nominal_at=None if parent_id is None else utc_now(),
+                )
+            )
+            await session.flush()
+        await session.execute(
+            text("UPDATE runs SET campaign_id = :occurrence WHERE id = (SELECT id FROM runs WHERE journey_id = :journey LIMIT 1)"), of
+        )
+    return of["parent"]
+
+
+@pytest.mark.parametrize("kind", ["journey", "campaign"])
+async def test_at_a_wait_nothing_is_due_and_definitions_are_not_taken_apart_for_each_run(
+    alice: Person, journey: str, database: Database, kind: store.Kind
+) -> None:
+    subject, runs = (UUID(journey), 3) if kind == "journey" else (await in_a_campaign(database, alice, journey), 1)
+    asked: list[Any] = []
+
+    def note(*given: Any) -> None:
+        asked.append((given[1], given[3]))
+
+    now = utc_now()
+    since, wanted = now - timedelta(hours=2), LeftOut(timedelta(hours=1))
+    async with database.organization(alice.organization_id) as session:
+        busy = text("UPDATE runs SET status = 'paused', beneath = 'active', step_id = :step WHERE journey_id = :journey")
+        for step, due in (("welcome", runs), ("pause", 0)):
+            await session.execute(busy, {"journey": UUID(journey), "step": step})
+            event.listen(database.engine.sync_engine, "before_execute", note)
+            try:
+                [place] = await store.standing(session, kind, subject, since, now)
+                leaving = await store.count_leaving(session, kind, subject, wanted, since, now)
+            finally:
+                event.remove(database.engine.sync_engine, "before_execute", note)
+            assert (place.step_id, place.runs, place.due, leaving) == (step, runs, due, {"overdue": due})
+        for query, parameters in asked:
+            plan = "\n".join((await session.execute(text(f"EXPLAIN (VERBOSE) {query}"), parameters)).scalars())
+            assert "hashed SubPlan" in plan
+    assert len(asked) == 4
 
 
 async def test_numbers_that_take_too_long_are_given_up_with_a_way_out(
