@@ -14,7 +14,7 @@ from models.store.findings import FindingFilter
 from models.tables.base import utc_now
 from models.tables.findings import Finding
 from tests.activities.journeys import Journeys
-from tests.activities.plans import index_conditions
+from tests.activities.plans import analyze, index_conditions
 from tests.activities.world import World
 
 SEGMENT = "0192d2a0-0000-7000-8000-000000000001"
@@ -77,6 +77,16 @@ async def test_a_journey_alone_is_a_suspicion(journeys: Journeys) -> None:
 
 
 async def test_among_all_who_were_to_enter_only_the_last_hours_refusals_are_read(journeys: Journeys) -> None:
+    journey = await journeys.publish({"entry": {"triggers": [{"kind": "event", "event": "ordered"}]}})
+    await journeys.say(await journeys.contact(), "ordered")
+    await journeys.route()
+    await journeys.world.sql(
+        """INSERT INTO entries SELECT (jsonb_populate_record(e, jsonb_build_object(
+             'id', gen_random_uuid(), 'source_id', gen_random_uuid(), 'contact_id', gen_random_uuid(), 'run_id', NULL))).*
+           FROM entries e, generate_series(1, 2000) WHERE e.journey_id = :id""",
+        id=journey,
+    )  # so many that the planner cares
+    await analyze(journeys.world, "entries")
     wanted = {"since": utc_now(), "hour": timedelta(hours=1), "leading": ["event"], "often": 3, "contacts": 100}
     conditions = await index_conditions(journeys.world, round_trips._TURNED_BACK, **wanted)
     assert any("decided_at >" in line for line in conditions), conditions
