@@ -16,10 +16,10 @@ from activities.message import Composer, Message
 from activities.outcomes import Concluder, Conclusion
 from activities.pace import Pace
 from activities.providers.port import ABORTED, ProviderAnswer
+from activities.watch import Watch
 from models.domain.decision import Reason
 from models.domain.errors import Unavailable
 from models.domain.template import Unsendable
-from models.store import connections, deliveries
 from models.store.fence import Passage, Verdict, Word
 from models.store.session import Database
 from models.store.suppressions import address_hash
@@ -34,6 +34,7 @@ class SendTools:
 
     database: Database
     ledger: Ledger
+    watch: Watch
     composer: Composer
     suppression_key: bytes
 
@@ -141,14 +142,11 @@ class Dispatch:
 
     async def _look(self) -> None:
         """Whether something was paused, or the connection changed: then its password and sender are others than those loaded."""
-        connection = self.line.connection
-        async with self.tools.database.organization(self.scope.organization_id) as session:
-            reason = await deliveries.paused_reason(session, self.scope.journey_id, self.scope.campaign_id)
-            current = await connections.is_current(session, connection.id, connection.revision)
-        self._looked = asyncio.get_running_loop().time()
-        if reason is not None:
-            self.halt(SendOutcome.PAUSED, reason)
-        if not current:
+        seen = await self.tools.watch.look(self.scope, self.line.connection, self._looked, LOOK_EVERY)
+        self._looked = seen.at
+        if seen.paused is not None:
+            self.halt(SendOutcome.PAUSED, seen.paused)
+        if not seen.current:
             self._load_anew()
 
     def _load_anew(self) -> None:

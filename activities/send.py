@@ -23,6 +23,7 @@ from activities.other_attempts import Others
 from activities.outcomes import Concluder
 from activities.pace import Pace
 from activities.versions import Versions
+from activities.watch import Watch
 from models.settings import Settings
 from models.store.session import Database
 from models.tables.base import new_id
@@ -41,7 +42,8 @@ class SendActivities:
     ) -> None:
         self.claimer = Claimer(database, versions, settings)
         self.lines = lines
-        self.tools = SendTools(database, Ledger(database, braked=braked), Composer(settings), settings.derive_key("suppressions"))
+        ledger, composer = Ledger(database, braked=braked), Composer(settings)
+        self.tools = SendTools(database, ledger, Watch(database), composer, settings.derive_key("suppressions"))
 
     def methods(self) -> list[Callable[..., Any]]:
         return [self.send_messages]

@@ -67,7 +67,7 @@ def _destination(output: str) -> Iterator[TextIO]:
 
 async def _copy(settings: Settings, slug: str, signer: Signer, file: TextIO) -> int:
     count = 0
-    database = Database(settings.database_url.get_secret_value(), pool_size=1)
+    database = Database(settings.database_url.get_secret_value(), pool_size=2)
     try:
         async with database.outside() as session:
             organization_id = await organization_id_by_slug(session, slug)

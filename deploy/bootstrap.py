@@ -36,7 +36,7 @@ async def ensure_first_organization(plan: Plan, settings: Settings) -> Secrets:
     from api.dependencies import Services
     from workflows.connection import connect
 
-    database = Database(settings.database_url.get_secret_value(), pool_size=1)
+    database = Database(settings.database_url.get_secret_value(), pool_size=2)
     login = plan.secrets.admin_email, plan.secrets.admin_password
     try:
         services = Services(settings=settings, database=database, temporal=await connect(settings, lazy=True))

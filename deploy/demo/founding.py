@@ -30,7 +30,7 @@ async def found_organization(state: StateDirectory, installation: dict[str, Any]
     settings = _settings(state, installation)
     slug = f"demo-{secrets.token_hex(4)}"
     email, password = f"{slug}@example.com", secrets.token_urlsafe(12)
-    database = Database(settings.database_url.get_secret_value(), pool_size=1)
+    database = Database(settings.database_url.get_secret_value(), pool_size=2)
     try:
         services = Services(settings=settings, database=database, temporal=await connect(settings, lazy=True))
         made = await create_organization(services, f"Fernhill ({slug})", slug, email, password)

@@ -39,14 +39,15 @@ class OrganizationSession(AsyncSession):
 
 
 class Database:
-    """The application's pool of connections. Built at a composition root, closed by it."""
+    """The application's pool of at most `pool_size` connections, opened as they are needed and then kept. Built at a composition root,
+    closed by it."""
 
-    def __init__(self, url: str, pool_size: int = 10) -> None:
+    def __init__(self, url: str, pool_size: int = 20) -> None:
         address = make_url(url).set(drivername="postgresql+psycopg")
         self.engine: AsyncEngine = create_async_engine(
             address,
             pool_size=pool_size,
-            max_overflow=pool_size,
+            max_overflow=0,  # those end when they are given back: a new one, each time, costs more than what it is wanted for
             pool_pre_ping=True,
             pool_recycle=1800,
             hide_parameters=True,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -625,9 +626,7 @@ async def test_without_the_database_nothing_passes_the_fence(world: World, provi
 async def test_an_answer_is_given_up_after_its_patience(world: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     run = await world.contact()
     sending = SendActivities(world.database, world.settings, Versions(), Lines(provider, world.settings.send_concurrency))
-    sending.tools = type(sending.tools)(
-        world.database, Ledger(world.database, patience=0.2), sending.tools.composer, sending.tools.suppression_key
-    )
+    sending.tools = replace(sending.tools, ledger=Ledger(world.database, patience=0.2))
     monkeypatch.setattr(deliveries, "settle", away)
     with pytest.raises(Exception, match="did not answer"):
         await ActivityEnvironment().run(sending.send_messages, world.batch([run]))

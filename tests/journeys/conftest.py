@@ -84,7 +84,7 @@ class Stack:
 async def standing(own: Settings) -> AsyncIterator[Stack]:
     """A stack over the settings' database, with a sandbox and a Temporal of its own."""
     own = own.model_copy(update={"sandbox_smtp_port": free_port(), "task_queue": f"journeys-{free_port()}", "max_cached_workflows": 0})
-    database = Database(own.database_url.get_secret_value(), pool_size=20)
+    database = Database(own.database_url.get_secret_value(), pool_size=40)
     ready = asyncio.Event()
     sandbox = asyncio.create_task(serve(own, ready))
     await ready.wait()

@@ -1,3 +1,4 @@
+import asyncio
 import traceback
 from typing import Any
 from uuid import uuid4
@@ -77,4 +78,17 @@ async def test_what_the_url_says_about_connecting_is_obeyed(settings: Settings) 
     async with own.organization(new_id()) as session:
         chosen = conninfo_to_dict((await session.driver()).info.dsn)
     assert (chosen["connect_timeout"], chosen["application_name"], chosen["keepalives_idle"]) == ("2", "worker", "10")
+    await own.close()
+
+
+async def test_connections_that_were_wanted_at_once_are_kept_for_the_next_time(settings: Settings) -> None:
+    """And there are never more than were asked for."""
+    own = Database(settings.database_url.get_secret_value(), pool_size=3)
+
+    async def backend() -> int:
+        async with own.organization(new_id()) as session:
+            return int((await session.execute(text("SELECT pg_backend_pid() FROM pg_sleep(0.05)"))).scalar_one())
+
+    first, second = [set(await asyncio.gather(*(backend() for _ in range(6)))) for _ in range(2)]
+    assert first == second and len(first) == 3
     await own.close()

@@ -1,0 +1,88 @@
+"""One look at pauses and connections serves every batch that would look at the same."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from activities.watch import Seen, Watch
+from models.domain.errors import Unavailable
+from models.store import connections, deliveries
+from models.store.connections import SendingConnection
+from tests.activities.world import World
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LONG_AGO, RECENT = -1e9, 1e9
+
+
+async def loaded(world: World) -> SendingConnection:
+    async with world.database.organization(world.organization_id) as session:
+        return await connections.load_for_sending(session, world.connection_id, "email", world.settings.derive_key("connection-secrets"))
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """One entry for each look at the flags."""
+    seen: list[object] = []
+    really = deliveries.paused_reason
+
+    async def paused_reason(*given: Any) -> str | None:
+        seen.append(given)
+        return await really(*given)
+
+    monkeypatch.setattr(deliveries, "paused_reason", paused_reason)
+    return seen
+
+
+async def test_batches_that_look_at_once_or_soon_after_share_a_look(world: World, looks: list[object]) -> None:
+    watch, connection = Watch(world.database), await loaded(world)
+    both = await asyncio.gather(*(watch.look(world.scope, connection, LONG_AGO, RECENT) for _ in range(50)))
+    assert {(one.paused, one.current) for one in both} == {(None, True)} and len(looks) == 1
+    assert await watch.look(world.scope, connection, both[0].at - 1, RECENT) is both[0] and len(looks) == 1
+
+
+async def test_what_was_seen_before_a_batch_looked_last_or_too_long_ago_is_looked_at_again(world: World, looks: list[object]) -> None:
+    watch, connection = Watch(world.database), await loaded(world)
+    first = await watch.look(world.scope, connection, LONG_AGO, RECENT)
+    await world.sql("UPDATE journeys SET paused_at = now()")
+    await world.change_connection(sender_address="new@acme.example")
+    second = await watch.look(world.scope, connection, first.at, RECENT)
+    assert (second.paused, second.current) == ("journey_paused", False) and len(looks) == 2
+    await world.sql("UPDATE journeys SET paused_at = NULL")
+    third = await watch.look(world.scope, connection, LONG_AGO, 0.0)
+    assert (third.paused, third.current) == (None, False) and len(looks) == 3
+
+
+async def test_another_journey_and_a_connection_as_it_is_now_are_looked_at_for_themselves(world: World, looks: list[object]) -> None:
+    watch, old, scope = Watch(world.database), await loaded(world), world.scope
+    await world.change_connection(sender_address="new@acme.example")
+    new, campaign = await loaded(world), await world.campaign()
+    subjects = [(scope, old), (scope, new), (scope.model_copy(update={"campaign_id": campaign}), new)]
+    seen: list[Seen] = await asyncio.gather(*(watch.look(of, by, LONG_AGO, RECENT) for of, by in subjects))
+    assert [one.current for one in seen] == [False, True, True] and len(looks) == 3
+
+
+async def test_a_look_that_failed_fails_for_who_waited_and_is_made_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, connection = Watch(world.database), await loaded(world)
+
+    async def away(*_: Any) -> str | None:
+        raise Unavailable("The database did not answer.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deliveries, "paused_reason", away)
+        told = await asyncio.gather(*(watch.look(world.scope, connection, LONG_AGO, RECENT) for _ in range(3)), return_exceptions=True)
+    assert [type(one) for one in told] == [Unavailable] * 3
+    assert (await watch.look(world.scope, connection, LONG_AGO, RECENT)).current
+
+
+async def test_a_batch_that_is_cancelled_takes_nobodys_look_away(world: World) -> None:
+    watch, connection = Watch(world.database), await loaded(world)
+    first = asyncio.create_task(watch.look(world.scope, connection, LONG_AGO, RECENT))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(watch.look(world.scope, connection, LONG_AGO, RECENT))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).current
+    with pytest.raises(asyncio.CancelledError):
+        await first
