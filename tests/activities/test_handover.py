@@ -19,10 +19,9 @@ from activities.moves import MoveActivities
 from activities.versions import Versions
 from models.domain.findings import LOST
 from models.domain.journey import workflow_id
-from models.domain.journey.arriving import ANY_STEP
 from models.domain.journey.content_hash import stored
 from models.domain.journey.definition import Definition
-from models.domain.journey.run import RunState
+from models.domain.journey.run import ANY_STEP, RunState
 from models.store import publish_plans, runs, timelines, triggers
 from models.tables.base import new_id
 from models.tables.journeys import JourneyVersion

@@ -5,9 +5,7 @@ from dataclasses import dataclass, replace
 
 from models.domain.journey.definition import Definition
 from models.domain.journey.replay import Arrival, Begun, Trip, begin_at
-from models.domain.journey.run import RunState
-
-ANY_STEP = ""  # in a run's visits: how often the step has been visited that was visited most; no step is called that
+from models.domain.journey.run import ANY_STEP, RunState
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ step, for a visit, is done for all of them.
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 from models.domain.journey.definition import Definition, SendStep, targets
+from models.domain.journey.run import ANY_STEP
 from models.domain.journey.steps.base import StepModel
 from models.domain.journey.steps.effect import EffectStep
 
@@ -68,8 +69,15 @@ def begin_at(chain: Sequence[Trip], step_id: str, looping: frozenset[str], *, na
     then it has done nothing yet of this visit.
 
     A step that it can pass but that cannot be passed twice counts as not visited, whatever another version's order of steps was: what
-    was done there is kept.
+    was done there is kept. A later jump counts on from the highest visit of the whole chain: what a person wants anew is done anew.
     """
+    begun = _as_when_last_there(chain, step_id, looping, named)
+    most = max((_highest(trip) for trip in chain), default=0)
+    known = most <= max((begun.visits_before + 1, *begun.visits.values()))
+    return begun if known else replace(begun, visits={**begun.visits, ANY_STEP: most})
+
+
+def _as_when_last_there(chain: Sequence[Trip], step_id: str, looping: frozenset[str], named: bool) -> Begun:
     wanted = {step_id} if named else set()
     met = () if chain and not named and _stands_still(chain[0], step_id) else chain
     for number, trip in enumerate(met):
@@ -85,6 +93,10 @@ def begin_at(chain: Sequence[Trip], step_id: str, looping: frozenset[str], *, na
     visits = {step: visits for step, visits in before.visits.items() if step in looping}
     skips = _skips(chain[:1], None) - wanted
     return Begun(_above(visits, before.visits_before), before.visits_before, tuple(sorted(skips)))
+
+
+def _highest(trip: Trip) -> int:
+    return max((trip.begun.visits_before, *trip.begun.visits.values(), *(each.visit for each in trip.arrivals)))
 
 
 def _stands_still(trip: Trip, step_id: str) -> bool:

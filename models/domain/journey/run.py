@@ -23,6 +23,7 @@ class Phase(StrEnum):
     CANCELLED = "cancelled"
 
 
+ANY_STEP = ""  # in a run's visits: how often the step has been visited that was visited most; no step is called that
 FINISHED = frozenset({Phase.COMPLETED, Phase.EXITED, Phase.CANCELLED})
 
 

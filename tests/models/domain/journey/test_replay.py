@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.domain.journey.definition import BranchCondition, BranchStep, Definition, ExitStep, SendStep, Step, WaitStep
-from models.domain.journey.interpreter import enter, next_command, sent, wake
+from models.domain.journey.interpreter import enter, jump, next_command, sent, wake
 from models.domain.journey.replay import (
     Act,
     Arrival,
@@ -24,7 +24,7 @@ from models.domain.journey.replay import (
     on_every_way,
     steps_ahead,
 )
-from models.domain.journey.run import FINISHED, Phase, RunState
+from models.domain.journey.run import ANY_STEP, FINISHED, Phase, RunState
 from models.domain.journey.steps.update_contact import UpdateContactStep
 from tests.models.domain.journey.drawing import steps
 
@@ -64,7 +64,7 @@ def trip(*places: Place, begins_with: dict[str, int] | None = None, remarks: tup
 
 
 def visits_before(chain: list[Trip], step_id: str, looping: frozenset[str]) -> dict[str, int]:
-    return dict(begin_at(chain, step_id, looping).visits)
+    return {step: count for step, count in begin_at(chain, step_id, looping).visits.items() if step != ANY_STEP}
 
 
 ROUNDS: tuple[Place, ...] = tuple((step, visit) for visit in (1, 2, 3) for step in ("mail", "pause", "again"))
@@ -224,6 +224,17 @@ def test_of_what_was_done_in_a_loop_as_often_as_it_may_be_nothing_follows() -> N
     found = forecast(loop, "mail", Begun(), sends({("mail", 1): past(), ("mail", 2): past()}))
     assert [(each.step_id, each.visit, each.standing) for each in found][:2] == [("mail", 1, Standing.KEPT), ("mail", 2, Standing.KEPT)]
     assert [each.step_id for each in found] == ["mail", "mail", "last"]
+
+
+def test_a_jump_in_a_replay_does_anew_what_any_run_of_the_chain_has_done() -> None:
+    """The first run jumped back to `two` and did it twice; its replays begin before that jump."""
+    first = trip(("one", 1), ("two", 1), ("two", 2), remarks=(Remark("jumped", 21, "two"),))
+    again = trip(("one", 1), ("two", 3), begins_with={ANY_STEP: 2}, remarks=(Remark("jumped", 11, "two"),))
+    for chain, visit in (([first], 3), ([again, first], 4)):
+        begun = begin_at(chain, "one", LINE.looping)
+        assert begun.next_visit("one") == begun.next_visit("two") == 1
+        state = RunState(run_id=uuid4(), contact_id=uuid4(), step_id="one", visits=begun.visits, visits_before=begun.visits_before)
+        assert jump(LINE, enter(LINE, state, NOW).state, "two", NOW).state.visit == visit
 
 
 def test_numbers_name_every_standing() -> None:
