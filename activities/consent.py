@@ -12,7 +12,7 @@ from activities.replay_dedup import kept_messages
 from activities.versions import Versions
 from models.domain.decision import Outcome, decide_consent
 from models.domain.journey.definition import SendStep
-from models.domain.journey.interpreter import ROUNDS_PER_VERSION
+from models.domain.journey.interpreter import times_asked
 from models.settings import Settings
 from models.store import audit, decisions
 from models.store.decisions import Question, StoredDecision
@@ -43,7 +43,7 @@ class ConsentActivities:
             asked = [_asked(visit, definition.step(visit.step_id, SendStep)) for visit in visits]
             facts = await load_consent_facts(session, asked, self.suppression_key)
             decided = [
-                (question(visit, "consent"), decide_consent(facts[visit.run_id], batch.now, _times_asked(visit))) for visit in visits
+                (question(visit, "consent"), decide_consent(facts[visit.run_id], batch.now, times_asked(visit.round))) for visit in visits
             ]
             stored = await decisions.record(session, decided, batch.now)
             if entries:
@@ -54,11 +54,6 @@ class ConsentActivities:
 
 def _asked(visit: StepVisit, step: SendStep) -> Asked:
     return Asked(visit.run_id, visit.contact_id, step.channel, step.purpose, step.topic_id)
-
-
-def _times_asked(visit: StepVisit) -> int:
-    """How often before, of this version of the journey: a run that was moved to it asks everything anew."""
-    return visit.round % ROUNDS_PER_VERSION
 
 
 def question(visit: StepVisit, check: str) -> Question:

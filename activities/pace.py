@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from activities.message import Message
+from models.domain.journey.interpreter import times_asked
 from models.domain.wait_time import shared_instant
 from models.store import connections
 from models.store.connections import SendingConnection
@@ -61,5 +62,5 @@ def _behind(waiting: Sequence[Message], rate: float) -> timedelta:
     alone = timedelta(seconds=1 / rate)
     if alone > HORIZON:
         return timedelta(0)
-    rounds = 1 + max(message.round for message in waiting)
+    rounds = 1 + max(times_asked(message.round) for message in waiting)
     return min(alone * len(waiting) * rounds, LONGEST_QUEUE)

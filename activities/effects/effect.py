@@ -17,6 +17,7 @@ from activities.lines import Lines
 from activities.providers.webhook import Webhooks
 from activities.versions import Versions
 from models.domain.back_off import doubled
+from models.domain.journey.interpreter import times_asked
 from models.domain.journey.steps.base import StepModel
 from models.domain.wait_time import shared_instant
 from models.settings import Settings
@@ -137,7 +138,7 @@ def claims(visits: Sequence[StepVisit]) -> list[Visit]:
 
 def ask_again(visit: StepVisit, reason: str, now: datetime, longest: timedelta = LONGEST_LOOK) -> StepAnswer:
     """Nothing may leave just now; asked again later, and ever more rarely. The signal that lifts a pause usually comes first."""
-    wait = doubled(FIRST_LOOK, visit.round, longest)
+    wait = doubled(FIRST_LOOK, times_asked(visit.round), longest)
     return StepAnswer(run_id=visit.run_id, reason=reason, retry_at=shared_instant(now + wait))
 
 

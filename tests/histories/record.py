@@ -45,6 +45,7 @@ from models.domain.journey.definition import (
     WaitForStep,
     WaitStep,
 )
+from models.domain.journey.interpreter import times_asked
 from models.domain.journey.steps.split import Arm
 from models.domain.journey.steps.wait import UntilTime
 from models.domain.journey.steps.wait_for import AwaitedEvent
@@ -180,6 +181,14 @@ async def moved_to_another_version(server: WorkflowEnvironment, fakes: Fakes, qu
         await control(handle, "cancel", [runs[3].run_id])
         await handle.execute_update(MOVE_RUNS, order)
         await handle.result()
+    return handle
+
+
+async def moved_run_held_twice(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    """It has come from another version, and finds its journey paused."""
+    fakes.outcome = lambda visit: SendOutcome.PAUSED if times_asked(visit.round) < 2 else SendOutcome.ACCEPTED
+    handle = await start(server, queue, [replace(run, moves=1) for run in some_runs(1)])
+    await handle.result()
     return handle
 
 
@@ -374,6 +383,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     pause_resume_retry_skip_cancel,
     held_until_reconnected,
     moved_to_another_version,
+    moved_run_held_twice,
     publish_plan_of_three_pages,
     failures_passed_over,
     braking_of_a_journey,

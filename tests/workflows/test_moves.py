@@ -1,5 +1,7 @@
 """Runs that leave for another version, and the plan that tells them to."""
 
+from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,6 +13,7 @@ from activities.contracts.moves import MOVE_RUNS, MoveChoice, MoveOrder, PlanRef
 from activities.contracts.run_control import RunControlled
 from activities.contracts.sending import SendOutcome
 from activities.contracts.steps import StepVisit
+from models.domain.journey.interpreter import times_asked
 from models.domain.journey.run import Phase
 from tests.workflows.fakes import Fakes
 from tests.workflows.test_journey import SCOPE, control, some_runs, start, until, working
@@ -175,3 +178,17 @@ async def test_a_long_plan_continues_as_new_where_it_was(short_history_server: W
         continued = (await first.describe()).raw_description.workflow_execution_info.first_run_id != (await first.describe()).run_id
     assert continued
     assert fakes.told == [(number, after) for number in range(5) for after in (None, "one", "two")]
+
+
+async def test_a_run_that_was_moved_asks_again_as_soon_as_any_other(server: WorkflowEnvironment, fakes: Fakes) -> None:
+    """What it asked of the version before does not make it patient."""
+    fakes.outcome = lambda visit: SendOutcome.PAUSED if times_asked(visit.round) < 2 else SendOutcome.ACCEPTED
+    moved, other = replace(some_runs(1)[0], moves=3), some_runs(1)[0]
+    async with working(server, fakes) as queue:
+        await (await start(server, queue, [moved, other])).result()
+    waits: dict[UUID, list[timedelta]] = {moved.run_id: [], other.run_id: []}
+    for one in fakes.transitions:
+        if one.kind == "held" and one.wake_at is not None and one.step_id == "welcome":
+            waits[one.run_id].append(one.wake_at - one.occurred_at)
+    assert waits[moved.run_id] == waits[other.run_id] and len(waits[moved.run_id]) == 2
+    assert max(waits[moved.run_id]) <= timedelta(seconds=30)

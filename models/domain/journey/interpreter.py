@@ -21,6 +21,7 @@ from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer, Ask, Go, Leave, Outcome, Rest, fraction
 
 ROUNDS_PER_VERSION = 1_000  # a run that was moved asks everything anew: its rounds do not meet those before
+
 GRAINS = 20  # of a spread resumption
 STEP_CANCELLED = "step_cancelled"  # why a step was skipped that somebody had cancelled before
 SKIPPED_BECAUSE, FAILED = "because", "failed"  # in the details of a step that was skipped
@@ -213,6 +214,11 @@ def reviewed(definition: Definition, state: RunState, now: datetime, approved: b
     assert decision.kind is not None
     decided = replace(state, approved=approved, wake_at=now)
     return Progress(decided, (Change(decision.kind, Phase.WAITING, state.step_id, state.visit, now, details=decision.details),))
+
+
+def times_asked(round: int) -> int:
+    """How often before, of this version of the journey: a run that was moved to it asks everything anew."""
+    return round % ROUNDS_PER_VERSION
 
 
 # --- operators ------------------------------------------------------------------------------------------------------
