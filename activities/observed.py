@@ -109,10 +109,11 @@ class Observer:
         async for page in self._pages(f"WorkflowType = '{JOURNEY_WORKFLOW}' AND ExecutionStatus != 'Running'{after}"):
             yield page
 
-    async def failed(self, workflow_type: str, since: datetime) -> AsyncIterator[list[Listed]]:
-        """Workflows of this type that closed at `since` or later before they were over, page by page."""
+    async def failed(self, workflow_types: Sequence[str], since: datetime) -> AsyncIterator[list[Listed]]:
+        """Workflows of these types that closed at `since` or later before they were over, page by page."""
+        types = ", ".join(f"'{each}'" for each in workflow_types)
         how = "ExecutionStatus IN ('Failed', 'TimedOut', 'Terminated')"
-        async for page in self._pages(f"WorkflowType = '{workflow_type}' AND {how} AND CloseTime >= '{since.astimezone(UTC).isoformat()}'"):
+        async for page in self._pages(f"WorkflowType IN ({types}) AND {how} AND CloseTime >= '{since.astimezone(UTC).isoformat()}'"):
             yield page
 
     async def why_failed(self, one: Listed) -> tuple[str | None, str | None]:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from activities.jobs import Job
 from activities.observed import GOES_ON, MISSING, RUNNING, Examined, Listed, PendingActivity
 from models.domain.findings import Kind, Severity, Sighting
 from models.store.carriers import Carried, Late
@@ -149,8 +150,8 @@ def schedule_stopped(name: str, campaign_id: UUID, journey_id: UUID, why: str) -
     return Sighting(Kind.SCHEDULE_STOPPED, "campaign", str(campaign_id), {"schedule_id": name, "why": why}, journey_id)
 
 
-def operation_failing(operation_id: UUID, runs: int, failed: Sequence[Listed], activity: str | None, failure: str | None) -> Sighting:
-    """An operation on many runs whose workflow failed these times, and will again. `fingerprint`: the same for all that fail alike."""
+def job_failing(job: Job, failed: Sequence[Listed], activity: str | None, failure: str | None) -> Sighting:
+    """A job whose workflow failed these times, and will again. `fingerprint`: the same for all that fail alike."""
     last = failed[-1]
     alike = f"{last.workflow_type}/{last.status}/{activity}/{failure}"
     told = {
@@ -162,4 +163,4 @@ def operation_failing(operation_id: UUID, runs: int, failed: Sequence[Listed], a
         "failure": failure,
         "fingerprint": hashlib.sha256(alike.encode()).hexdigest()[:16],
     }
-    return Sighting(Kind.OPERATION_FAILING, "run_operation", str(operation_id), told, None, runs)
+    return Sighting(job.kind, job.subject_kind, str(job.id), told, job.journey_id, job.runs)

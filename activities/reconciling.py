@@ -19,10 +19,10 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.contracts.journey import JOURNEY_WORKFLOW
-from activities.contracts.operations import OPERATION_WORKFLOW
 from activities.contracts.payload import Scope
 from activities.contracts.reconciling import Reconcile, Reconciled
 from activities.heartbeat import heartbeating
+from activities.jobs import JOB_WORKFLOWS, unfinished_jobs
 from activities.observed import GOES_ON, Examined, Listed, Observer, organization_of
 from activities.per_organization import in_each_organization
 from activities.reconciler_rules import (
@@ -32,8 +32,8 @@ from activities.reconciler_rules import (
     Patience,
     campaign_failed,
     in_trouble,
+    job_failing,
     of_rows,
-    operation_failing,
     schedule_stopped,
     without_row,
 )
@@ -43,7 +43,7 @@ from activities.telling_untold import UntoldTelling
 from models.domain.findings import Kind, Sighting
 from models.domain.journey import workflow_id
 from models.domain.schedule import read_timing
-from models.store import campaigns, carriers, conservation, findings, occurrences, run_operations
+from models.store import campaigns, carriers, conservation, findings, occurrences
 from models.store.carriers import Carried, Late
 from models.store.session import Database, OrganizationSession
 from models.tables.base import utc_now
@@ -59,6 +59,8 @@ LOOKED_FOR = (
     Kind.WORKFLOW_WITHOUT_ROW,
     Kind.SCHEDULE_STOPPED,
     Kind.OPERATION_FAILING,
+    Kind.PUBLISH_PLAN_FAILING,
+    Kind.BRAKING_FAILING,
     *GONE,
 )
 
@@ -78,7 +80,7 @@ class Landscape:
     journeys: dict[str, Running] = field(default_factory=dict)
     others: dict[str, Running] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
-    failed: defaultdict[str, list[Listed]] = field(default_factory=lambda: defaultdict(list))  # operations', of late
+    failed: defaultdict[str, list[Listed]] = field(default_factory=lambda: defaultdict(list))  # jobs', of late
     schedules: dict[str, bool] = field(default_factory=dict)  # whether each is paused
     journey_ids: dict[UUID | None, UUID | None] = field(default_factory=dict)  # each once, however many workflows bear it
 
@@ -149,7 +151,7 @@ class ReconcilingActivities:
         found = await self._look(organization_id, running, suspects, observer)
         found.sightings += failed
         await self._restore_schedules(organization_id, running.schedules, observer, found)
-        await self._judge_operations(organization_id, running.failed, observer, found)
+        await self._judge_jobs(organization_id, running.failed, observer, found)
         async with self.database.organization(organization_id) as session:
             return await self._write(session, suspects, found)
 
@@ -206,23 +208,18 @@ class ReconcilingActivities:
             log.warning("reconciler: the schedule of campaign %s was %s", one.id, "paused" if paused else "missing")
             found.sightings.append(schedule_stopped(name, one.id, one.journey_id, "paused" if paused else "deleted"))
 
-    async def _judge_operations(
-        self, organization_id: UUID, failed: Mapping[str, Sequence[Listed]], observer: Observer, found: Found
-    ) -> None:
-        """Those under way whose workflows have failed again and again: upkeep begins them anew each minute."""
+    async def _judge_jobs(self, organization_id: UUID, failed: Mapping[str, Sequence[Listed]], observer: Observer, found: Found) -> None:
+        """Those that are not over and whose workflows have failed again and again: upkeep begins them anew each minute."""
         often = {name: times for name, times in failed.items() if len(times) >= self.patience.failures}
-        names = {id: name for name in often if (id := workflow_id.operation_of(name)) is not None}
-        if not names:
+        if not often:
             return
         async with self.database.organization(organization_id) as session:
-            under_way = await run_operations.unsettled(session, list(names))
-        chosen = _chosen([names[id] for id in under_way], ())
-        for id, runs in under_way.items():
-            if names[id] not in chosen:
-                found.keep.add(str(id))
-                continue
-            times = sorted(often[names[id]], key=lambda one: one.closed_at or utc_now())
-            found.sightings.append(operation_failing(id, runs, times, *await observer.why_failed(times[-1])))
+            jobs = await unfinished_jobs(session, often)
+        chosen = _chosen(jobs, ())
+        found.keep |= {str(jobs[name].id) for name in jobs.keys() - set(chosen)}
+        for name in chosen:
+            times = sorted(often[name], key=lambda one: one.closed_at or utc_now())
+            found.sightings.append(job_failing(jobs[name], times, *await observer.why_failed(times[-1])))
 
     async def _suspects(self, session: OrganizationSession, running: Landscape) -> Suspects:
         carrying = await carriers.carrying(session)
@@ -331,7 +328,7 @@ class ReconcilingActivities:
 
 
 async def _landscapes(observer: Observer, failed_since: datetime) -> dict[UUID, Landscape]:
-    """What runs, by organization, and which operations have failed: with what belongs to none nobody's rows are compared."""
+    """What runs, by organization, and which jobs have failed: with what belongs to none nobody's rows are compared."""
     found: defaultdict[UUID, Landscape] = defaultdict(Landscape)
     async for page in observer.running():
         for listed in page:
@@ -342,7 +339,7 @@ async def _landscapes(observer: Observer, failed_since: datetime) -> dict[UUID, 
             log.error("reconciler: the tasks of workflow %s fail", listed.workflow_id)
         else:
             found[listed.organization_id].failing.add(listed.workflow_id)
-    async for page in observer.failed(OPERATION_WORKFLOW, failed_since):
+    async for page in observer.failed(JOB_WORKFLOWS, failed_since):
         for listed in page:
             if listed.organization_id is not None:
                 found[listed.organization_id].failed[listed.workflow_id].append(listed)

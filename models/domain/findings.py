@@ -26,6 +26,8 @@ class Kind(StrEnum):
     OCCURRENCE_MISSED = "occurrence_missed"
     SCHEDULE_STOPPED = "schedule_stopped"
     OPERATION_FAILING = "operation_failing"
+    PUBLISH_PLAN_FAILING = "publish_plan_failing"
+    BRAKING_FAILING = "braking_failing"
 
 
 class Severity(StrEnum):
@@ -38,7 +40,7 @@ class Sighting:
     """A trouble as it was just seen. (kind, subject_id) identifies it among those that are open."""
 
     kind: Kind
-    subject_kind: str  # workflow | step | journey | campaign | run_operation | organization
+    subject_kind: str  # workflow | step | journey | campaign | run_operation | publish_plan | braking | organization
     subject_id: str
     details: Mapping[str, Any] = field(default_factory=dict)
     journey_id: UUID | None = None
@@ -66,7 +68,7 @@ def _runs(count: int, verb: tuple[str, str] | None = None) -> str:
     return words if verb is None else f"{words} {verb[count != 1]}"
 
 
-WAIT = ("waits", "wait")
+WAIT, STAND = ("waits", "wait"), ("stands", "stand")
 
 
 def _at(value: Any) -> str:
@@ -349,23 +351,54 @@ def _schedule_action(seen: Sighting) -> str:
     )
 
 
-def _operation_cause(seen: Sighting) -> str:
+def _failing(seen: Sighting, job: str) -> str:
+    """That the workflow of such a job fails again and again."""
     told = seen.details
     activity = f" in its activity {told['activity']}" if told.get("activity") else ""
     failure = f" with {told['failure']}" if told.get("failure") else ""
     how = "failed" if told.get("status") == "failed" else "was ended"
     return (
-        f"The workflow of an operation on many runs has failed {told.get('failures')} times within an hour, begun anew each time. The last "
-        f"time it {how}{activity}{failure}, at {_at(told.get('closed_at'))}. {_runs(seen.runs, WAIT)} for the operation."
+        f"The workflow of {job} has failed {told.get('failures')} times within an hour, begun anew each time. The last time it "
+        f"{how}{activity}{failure}, at {_at(told.get('closed_at'))}."
     )
+
+
+def _mend(seen: Sighting) -> str:
+    named = seen.details.get("activity") or "the workflow"
+    return f"Look for {named} in the worker's log, which has the whole error, and mend its cause"
+
+
+def _operation_cause(seen: Sighting) -> str:
+    return f"{_failing(seen, 'an operation on many runs')} {_runs(seen.runs, WAIT)} for the operation."
 
 
 def _operation_action(seen: Sighting) -> str:
     route = f"/v1/run-operations/{seen.subject_id}"
     return (
-        f"Look for {seen.details.get('activity') or 'the workflow'} in the worker's log, which has the whole error, and mend its cause: "
-        f"the operation then goes on by itself where it stood. Or cancel it (PUT {route}/cancellation) and begin another. What has been "
-        f"done: GET {route}/items. This is resolved when the operation is over."
+        f"{_mend(seen)}: the operation then goes on by itself where it stood. Or cancel it (PUT {route}/cancellation) and begin another. "
+        f"What has been done: GET {route}/items. This is resolved when the operation is over."
+    )
+
+
+def _plan_cause(seen: Sighting) -> str:
+    return f"{_failing(seen, 'a publish plan')} {_runs(seen.runs, STAND)} on an older version where the plan moves or ends them."
+
+
+def _plan_action(seen: Sighting) -> str:
+    return (
+        f"{_mend(seen)}: the plan then goes on by itself where it stood. No other plan of the journey can be carried out meanwhile. "
+        f"How far it is: GET /v1/journeys/{seen.journey_id}/publish-plans/{seen.subject_id}. This is resolved when the plan is over."
+    )
+
+
+def _braking_cause(seen: Sighting) -> str:
+    return f"{_failing(seen, 'a braking')} What was braked is paused and sends nothing; but nobody has been told of it by mail."
+
+
+def _braking_action(seen: Sighting) -> str:
+    return (
+        f"{_mend(seen)}: the mail is then sent by itself. Or look why the journey {seen.journey_id} was braked, and resume it. This is "
+        f"resolved when somebody was told, or what was braked goes on."
     )
 
 
@@ -385,6 +418,8 @@ _WORDS: Mapping[Kind, tuple[_Words, _Words]] = {
     Kind.OCCURRENCE_MISSED: (_missed_cause, _missed_action),
     Kind.SCHEDULE_STOPPED: (_schedule_cause, _schedule_action),
     Kind.OPERATION_FAILING: (_operation_cause, _operation_action),
+    Kind.PUBLISH_PLAN_FAILING: (_plan_cause, _plan_action),
+    Kind.BRAKING_FAILING: (_braking_cause, _braking_action),
 }
 
 

@@ -220,6 +220,12 @@ async def get(session: OrganizationSession, braking_id: UUID, *, lock: bool = Fa
     return found
 
 
+async def untold(session: OrganizationSession, ids: Sequence[UUID]) -> Sequence[Braking]:
+    """Those of the brakings that are in force and of which nobody has been told yet."""
+    wanted = (_mine(session), col(Braking.finished_at).is_(None), col(Braking.lifted_at).is_(None), col(Braking.id).in_(ids))
+    return (await session.execute(select(Braking).where(*wanted))).scalars().all()
+
+
 async def unfinished(session: OrganizationSession, older_than: timedelta, limit: int) -> Sequence[UUID]:
     """Brakings of which nobody has been told for longer than this: their workflow may never have been started. Some by chance, where
     there are more than `limit`."""

@@ -101,6 +101,12 @@ async def find_executing(session: OrganizationSession, journey_id: UUID) -> Publ
     return (await session.execute(statement.where(col(PublishPlan.status) == "executing").limit(1))).scalar_one_or_none()
 
 
+async def executing(session: OrganizationSession, ids: Sequence[UUID]) -> Sequence[PublishPlan]:
+    """Those of the plans that are under way."""
+    wanted = (_mine(session), col(PublishPlan.status) == "executing", col(PublishPlan.id).in_(ids))
+    return (await session.execute(select(PublishPlan).where(*wanted))).scalars().all()
+
+
 async def overdue(session: OrganizationSession, older_than: timedelta, limit: int) -> Sequence[PublishPlan]:
     """Plans that have been under way for longer than `older_than`: the start of their workflow may have failed. Some by chance, where there
     are more than `limit`."""

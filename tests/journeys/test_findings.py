@@ -1,7 +1,7 @@
 """What stands still is found: each kind is made on purpose, and a round or two of the reconciler later there is a finding with its
 cause and what to do; when the trouble is gone, the finding is resolved by itself."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -22,9 +22,8 @@ from temporalio.worker import Worker
 from activities.contracts.campaign import CampaignRef
 from activities.contracts.control import Control, ControlledKind
 from activities.contracts.journey import JOURNEY_WORKFLOW, JourneyInput
-from activities.contracts.operations import OperationPage, OperationPageDone
 from activities.contracts.payload import Scope
-from api.commands import campaigns, run_operations
+from api.commands import brakings, campaigns, publish_plans, run_operations
 from models.domain.journey import workflow_id
 from models.domain.journey.definition import Definition, WaitStep
 from models.domain.journey.run import RunState
@@ -35,7 +34,10 @@ from tests.journeys.conftest import Stack
 from tests.journeys.organization import Document, Organization
 from tests.journeys.reconciler import HASTE, Reconciler, as_owner, reconciler, starting_on
 from tests.journeys.test_operating import carry_out, completed, preview
+from tests.journeys.test_versions import save
 from worker import Parts
+from workflows.braking import BrakingWorkflow
+from workflows.moves import MovePlanWorkflow
 from workflows.operations import OperationWorkflow
 from workflows.schedules import recurring_id
 
@@ -213,21 +215,13 @@ async def test_an_operation_whose_workflow_fails_again_and_again(stack: Stack, l
             await fail_and_mend(apart, acme, run, looking)
 
 
-@activity.defn(name="control_page")
-async def fail(page: OperationPage) -> OperationPageDone:
-    raise ApplicationError("person@example.com", type="NotFound")
-
-
 async def fail_and_mend(stack: Stack, acme: Organization, run: Document, looking: Reconciler) -> None:
-    queue = stack.settings.task_queue
-    async with Worker(stack.temporal.client, task_queue=queue, workflows=[OperationWorkflow], activities=[fail]):
+    async with failing(stack, OperationWorkflow, "control_page"):
         seen = await preview(acme, "pause", {"run_ids": [run["id"]]})
         await acme.post("/run-operations", {"preview_id": seen["id"], "reason": "asked by phone"})
-        handle = stack.temporal.client.get_workflow_handle(workflow_id.run_operation(UUID(str(acme.id)), UUID(seen["id"])))
-        await acme.until(lambda: status_of(handle), lambda found: found["status"] == "FAILED")
+        await has_failed(stack, acme, workflow_id.run_operation(UUID(str(acme.id)), UUID(seen["id"])))
         await looking.none(acme, "operation_failing")  # once is nothing
-        await sql(stack, acme, "UPDATE run_operations SET executed_at = executed_at - interval '11 seconds'")
-        await run_operations.start_missing_workflows(stack.services, UUID(str(acme.id)), lambda: None)  # as upkeep does
+        await begin_anew(stack, acme, run_operations.start_missing_workflows, "run_operations", "executed_at")
         found = await looking.finding(acme, "operation_failing")
     assert found["subject"] == {"kind": "run_operation", "id": seen["id"]} and found["runs"] == 1
     assert "control_page with NotFound" in found["cause"] and f"/v1/run-operations/{seen['id']}/cancellation" in found["action"]
@@ -236,6 +230,72 @@ async def fail_and_mend(stack: Stack, acme: Organization, run: Document, looking
         await run_operations.start_missing_workflows(stack.services, UUID(str(acme.id)), lambda: None)
         await completed(acme, seen["id"])
         await looking.finding(acme, "operation_failing", open=False)
+
+
+async def test_a_publish_plan_whose_workflow_fails_again_and_again(stack: Stack, looking: Reconciler) -> None:
+    async with elsewhere(stack, "failing-plan") as (apart, acme):
+        async with apart.working():
+            run = await waiting_run(apart, acme)
+        with apart.temporal.with_time_skipping_disabled():
+            await save(acme, run["journey_id"], {"pause": {**LONG["pause"], "duration": "P31D"}}, start="pause")
+            plan = await acme.post(f"/journeys/{run['journey_id']}/publish-plans", None)
+            path = f"/journeys/{run['journey_id']}/publish-plans/{plan['id']}"
+            choices = [{"version": 1, "step_id": "pause", "choice": "move", "to_step": "pause"}]
+            async with failing(apart, MovePlanWorkflow, "tell_moves"):
+                await acme.call("PUT", f"{path}/execution", {"fingerprint": plan["fingerprint"], "choices": choices})
+                await has_failed(apart, acme, workflow_id.publish_plan(UUID(str(acme.id)), UUID(plan["id"])))
+                await looking.none(acme, "publish_plan_failing")  # once is nothing
+                await begin_anew(apart, acme, publish_plans.start_missing_workflows, "publish_plans", "executed_at")
+                found = await looking.finding(acme, "publish_plan_failing")
+            assert found["subject"] == {"kind": "publish_plan", "id": plan["id"]} and found["runs"] == 1
+            assert "tell_moves with NotFound" in found["cause"] and path in found["action"] and "person@example.com" not in str(found)
+            async with apart.working():
+                await begin_anew(apart, acme, publish_plans.start_missing_workflows, "publish_plans", "executed_at")
+                await acme.until(lambda: acme.get(path), lambda seen: seen["status"] == "completed")
+                await looking.finding(acme, "publish_plan_failing", open=False)
+
+
+async def test_a_braking_whose_workflow_fails_again_and_again(stack: Stack, looking: Reconciler) -> None:
+    async with elsewhere(stack, "failing-brake") as (apart, acme):
+        journey, braking = await acme.publish("pause", LONG), new_id()
+        await sql(
+            apart,
+            acme,
+            """INSERT INTO brakings (id, organization_id, subject_kind, subject_id, journey_id, reason, facts, unreachable, created_at)
+            VALUES (:id, :o, 'journey', :journey, :journey, 'too_many_failures', '{}', '[]', now())""",
+            id=braking,
+            journey=journey,
+        )
+        with apart.temporal.with_time_skipping_disabled():
+            async with failing(apart, BrakingWorkflow, "hold_braked"):
+                for _ in range(2):
+                    await begin_anew(apart, acme, brakings.start_missing_workflows, "brakings", "created_at")
+                    await has_failed(apart, acme, workflow_id.braking(UUID(str(acme.id)), braking))
+                found = await looking.finding(acme, "braking_failing")
+            assert found["subject"] == {"kind": "braking", "id": str(braking)} and found["journey_id"] == journey
+            assert "hold_braked with NotFound" in found["cause"] and "nobody has been told" in found["cause"]
+            await sql(apart, acme, "UPDATE brakings SET lifted_at = now()")
+            await looking.finding(acme, "braking_failing", open=False)
+
+
+def failing(stack: Stack, workflow: type[Any], name: str) -> Worker:
+    """A worker of which this activity of the workflow fails for good."""
+
+    @activity.defn(name=name)
+    async def fail(given: Any) -> None:
+        raise ApplicationError("person@example.com", type="NotFound")
+
+    return Worker(stack.temporal.client, task_queue=stack.settings.task_queue, workflows=[workflow], activities=[fail])
+
+
+async def has_failed(stack: Stack, acme: Organization, name: str) -> None:
+    await acme.until(lambda: status_of(stack.temporal.client.get_workflow_handle(name)), lambda found: found["status"] == "FAILED")
+
+
+async def begin_anew(stack: Stack, acme: Organization, start_missing: Callable[..., Awaitable[int]], table: str, since: str) -> None:
+    """As upkeep does once ten seconds have passed."""
+    await sql(stack, acme, f"UPDATE {table} SET {since} = {since} - interval '11 seconds' WHERE {since} IS NOT NULL")
+    assert await start_missing(stack.services, UUID(str(acme.id)), lambda: None) == 1
 
 
 async def status_of(handle: WorkflowHandle[Any, Any]) -> Document:

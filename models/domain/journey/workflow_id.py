@@ -68,7 +68,21 @@ def run_operation(organization_id: UUID, operation_id: UUID) -> str:
 
 def operation_of(name: str) -> UUID | None:
     """The operation on many runs that the workflow of this id carries out; None: it is none of those."""
+    return _carried(name, "run-operation")
+
+
+def executing_plan_of(name: str) -> UUID | None:
+    """The publish plan that the workflow of this id carries out; None: it is none of those."""
+    return _carried(name, "publish-plan")
+
+
+def braking_of(name: str) -> UUID | None:
+    """The braking that the workflow of this id tells of; None: it is none of those."""
+    return _carried(name, "braking")
+
+
+def _carried(name: str, kind: str) -> UUID | None:
     match name.split("/"):
-        case [_, "run-operation", operation_id]:
-            return UUID(operation_id)
+        case [_, found, id] if found == kind:
+            return UUID(id)
     return None

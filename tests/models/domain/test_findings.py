@@ -53,6 +53,14 @@ SEEN: list[tuple[Kind, dict[str, Any], str, str]] = [
         "PUT /v1/run-operations/x/cancellation",
     ),
     (Kind.OPERATION_FAILING, {"failures": 3, "status": "terminated", "closed_at": AT}, "was ended, at 25 Nov", "the workflow in the"),
+    (
+        Kind.PUBLISH_PLAN_FAILING,
+        {"failures": 3, "status": "failed", "activity": "tell_moves", "failure": "NotFound", "closed_at": AT},
+        "of a publish plan has failed 3 times within an hour, begun anew each time. The last time it failed in its activity tell_moves "
+        "with NotFound, at 25 Nov 2026 12:00:00 UTC. 3 runs stand on an older version",
+        "/publish-plans/x",
+    ),
+    (Kind.BRAKING_FAILING, {"failures": 3, "status": "failed", "closed_at": AT}, "What was braked is paused", "resume it"),
     (Kind.SCHEDULE_STOPPED, {"schedule_id": "s", "why": "paused"}, "was paused in Temporal", "PUT /v1/campaigns/x/pause"),
     (Kind.SCHEDULE_STOPPED, {"schedule_id": "s", "why": "deleted"}, "schedule s, which", "by itself"),
 ]
