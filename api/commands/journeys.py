@@ -68,13 +68,29 @@ async def publish(caller: Caller, journey_id: UUID, revision: int | None = None)
         StaleRevision: the draft is not at `revision` (None: whichever it is at).
         Unpublishable: with everything that is wrong.
         CasesFailed, ApprovalRequired: as `publish_frozen`.
+        Unavailable: as `listen_first`.
     """
+    await listen_first(caller, journey_id)
     async with caller.session() as session:
         journey = await locked_draft(session, journey_id, revision)
         frozen, hash_ = await freeze_draft(session, journey)
         published = await publish_frozen(session, caller, journey, frozen, hash_)
     await poke_if_listening(caller)  # who fits its segments is taken down
     return published
+
+
+async def listen_first(caller: Caller, journey_id: UUID) -> None:
+    """Where the draft depends on how contacts change, their changes are noted before it is published. In a transaction of its own: it waits
+    for whoever is changing contacts, and must keep nobody waiting for a journey meanwhile.
+
+    Raises:
+        NotFound: no such journey.
+        Unavailable: as `triggers.listen`.
+    """
+    async with caller.session() as session:
+        definition = parse((await journeys.get(session, journey_id)).draft)
+        if not isinstance(definition, list) and triggers.listens(definition):
+            await triggers.listen(session)
 
 
 async def locked_draft(session: OrganizationSession, journey_id: UUID, revision: int | None) -> Journey:

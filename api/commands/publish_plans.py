@@ -9,7 +9,7 @@ from uuid import UUID
 from activities.contracts.moves import MOVE_PLAN_WORKFLOW, PlanRef
 from activities.starting import attributes
 from api.commands import temporal
-from api.commands.journeys import freeze_draft, locked_draft, publish_frozen
+from api.commands.journeys import freeze_draft, listen_first, locked_draft, publish_frozen
 from api.commands.starting import start_each
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
@@ -86,6 +86,7 @@ async def execute(caller: Caller, journey_id: UUID, plan_id: UUID, told: str, ch
         ApprovalRequired: as publishing.
         Unavailable: the version is published, but the workflow could not be started yet. Repeat; upkeep starts it otherwise.
     """
+    await listen_first(caller, journey_id)
     async with caller.session() as session:
         journey = await locked_draft(session, journey_id, None)
         plan = await publish_plans.get(session, plan_id, journey_id, lock=True)

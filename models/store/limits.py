@@ -28,4 +28,4 @@ async def within(session: OrganizationSession, limit: timedelta, way_out: str = 
         if not timed_out(error):
             raise
         took = f"{limit.total_seconds():g} seconds"
-        raise Unavailable(f"Counting took longer than {took} and was given up. {way_out}") from None
+        raise Unavailable(f"This took longer than {took} and was given up. {way_out}") from None

@@ -1,6 +1,7 @@
 """What of published versions is looked for outside their steps: entries, exit rules, goals, and whether contacts' changes matter."""
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -8,12 +9,15 @@ from sqlmodel import col, update
 
 from models.domain.journey.definition import Definition, WaitForStep, WaitStep
 from models.domain.journey.entry import EventTrigger, Happens, SegmentTrigger
-from models.store import membership
+from models.store import changes, membership
+from models.store.limits import within
 from models.store.session import OrganizationSession
 from models.tables.base import utc_now
 from models.tables.events import JourneyTrigger
 from models.tables.journeys import JourneyVersion
 
+PATIENCE = timedelta(seconds=10)  # with whoever is changing contacts just now
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('listening/' || CAST(:o AS text), 0))")
 _LISTEN = text("UPDATE organizations SET listening = true WHERE id = :o AND NOT listening")
 
 
@@ -28,13 +32,27 @@ async def put_in_force(session: OrganizationSession, version: JourneyVersion, de
     )
     await session.execute(older)
     if listens(definition):
-        await session.execute(_LISTEN, {"o": session.organization_id})
+        await listen(session)
     new = list(_triggers(version, definition))
     session.add_all(new)
     await session.flush()
     for trigger in new:
         if trigger.direction is not None:
             await membership.take_down(session, trigger, utc_now())
+
+
+async def listen(session: OrganizationSession) -> None:
+    """Every change of a contact is noted from now on, those included that are not committed yet: who is at it is waited for, and who begins
+    meanwhile waits. The first time only; later it costs a look. Best said in a transaction that holds nothing.
+
+    Raises:
+        Unavailable: somebody changes contacts for longer than `PATIENCE`. The transaction is lost.
+    """
+    if await changes.listening(session):
+        return
+    async with within(session, PATIENCE, "Something changes contacts just now, an import for instance; publish again when it is done."):
+        await session.execute(_ALONE, {"o": session.organization_id})
+    await session.execute(_LISTEN, {"o": session.organization_id})
 
 
 def listens(definition: Definition) -> bool:

@@ -101,7 +101,7 @@ async def test_a_preview_that_takes_too_long_is_unavailable(alice: Person, monke
     monkeypatch.setattr(contacts, "count", count_slowly)
     answer = await alice.client.post("/v1/segment-previews", json={"rule": US})
     assert answer.status_code == 503
-    assert answer.json()["detail"].startswith("Counting took longer than 1 seconds and was given up. Ask about fewer")
+    assert answer.json()["detail"].startswith("This took longer than 1 seconds and was given up. Ask about fewer")
 
 
 async def test_a_stranger_sees_404(cast: Cast) -> None:
