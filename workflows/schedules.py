@@ -1,7 +1,6 @@
 """The schedules of an installation: upkeep's, the reconciler's, and one for each recurring campaign."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -35,19 +34,25 @@ DAWN = timedelta(hours=30)  # within so much before a moment its day has begun o
 
 
 async def ensure_upkeep(temporal: Client, task_queue: str) -> None:
-    """Upkeep runs every minute, never two at once. Safe to repeat, and from several workers."""
+    """Upkeep runs every minute, never two at once, also where somebody has paused it in Temporal. Safe to repeat, and from several
+    workers."""
     await _ensure(temporal, UPKEEP_ID, UPKEEP_WORKFLOW, Upkeep(), UPKEEP_EVERY, task_queue)
 
 
 async def ensure_reconciler(temporal: Client, task_queue: str) -> None:
-    """The reconciler looks every minute, never twice at once. Safe to repeat, and from several workers."""
+    """The reconciler looks every minute, never twice at once, also where somebody has paused it in Temporal. Safe to repeat, and from
+    several workers."""
     await _ensure(temporal, RECONCILER_ID, RECONCILE_WORKFLOW, Reconcile(), RECONCILE_EVERY, task_queue)
 
 
 async def _ensure(temporal: Client, name: str, workflow: str, argument: Payload, every: timedelta, task_queue: str) -> None:
     action = ScheduleActionStartWorkflow(workflow, argument, id=name, task_queue=task_queue)
-    with suppress(ScheduleAlreadyRunningError):
+    try:
         await temporal.create_schedule(name, Schedule(action=action, spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)])))
+    except ScheduleAlreadyRunningError:
+        handle = temporal.get_schedule_handle(name)
+        if (await handle.describe()).schedule.state.paused:
+            await handle.unpause(note="Lead Stats stands still without it; stop its workers instead")
 
 
 def recurring(

@@ -29,11 +29,14 @@ async def test_a_look_that_fails_keeps_the_others_from_nothing(server: WorkflowE
     assert (fakes.calls["compare_records"], fakes.calls["archive_histories"]) == (2, 1)
 
 
-async def test_it_is_started_every_minute_and_the_schedule_made_once(server: WorkflowEnvironment) -> None:
+async def test_it_is_started_every_minute_and_the_schedule_made_once_and_never_paused_for_long(server: WorkflowEnvironment) -> None:
+    handle = server.client.get_schedule_handle(RECONCILER_ID)
     for _ in range(2):
         await ensure_reconciler(server.client, "nobody")
-    handle = server.client.get_schedule_handle(RECONCILER_ID)
+        await handle.pause()
+    await ensure_reconciler(server.client, "nobody")
     schedule = (await handle.describe()).schedule
     await handle.delete()
+    assert not schedule.state.paused
     assert [interval.every for interval in schedule.spec.intervals] == [RECONCILE_EVERY] and timedelta(minutes=1) == RECONCILE_EVERY
     assert getattr(schedule.action, "workflow", None) == RECONCILE_WORKFLOW
