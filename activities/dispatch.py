@@ -142,7 +142,7 @@ class Dispatch:
 
     async def _look(self) -> None:
         """Whether something was paused, or the connection changed: then its password and sender are others than those loaded."""
-        seen = await self.tools.watch.look(self.scope, self.line.connection, self._looked, LOOK_EVERY)
+        seen = await self.tools.watch.look(self.scope, self.line.connection, self._looked, LOOK_EVERY / 2)
         self._looked = seen.at
         if seen.paused is not None:
             self.halt(SendOutcome.PAUSED, seen.paused)

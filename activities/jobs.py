@@ -1,7 +1,8 @@
 """Jobs: work on record that a workflow of its own carries out, and that upkeep begins anew each minute when that workflow has failed."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from activities.contracts.braking import BRAKING_WORKFLOW
@@ -22,6 +23,7 @@ class Job:
     id: UUID
     journey_id: UUID | None
     runs: int
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def unfinished_jobs(session: OrganizationSession, names: Iterable[str]) -> dict[str, Job]:
@@ -29,10 +31,10 @@ async def unfinished_jobs(session: OrganizationSession, names: Iterable[str]) ->
     more for each publish plan, of which a journey has at most one under way."""
     found: dict[str, Job] = {}
     listed = list(names)
-    for job_of, read in _READ:
-        carried = {id: name for name in listed if (id := job_of(name)) is not None}
+    for kind in _KINDS:
+        carried = {id: name for name in listed if (id := kind.of(name)) is not None}
         if carried:
-            found |= {carried[job.id]: job for job in await read(session, list(carried))}
+            found |= {carried[job.id]: job for job in await kind.unfinished(session, list(carried))}
     return found
 
 
@@ -50,14 +52,29 @@ async def _plans(session: OrganizationSession, ids: Sequence[UUID]) -> list[Job]
 
 
 async def _brakings(session: OrganizationSession, ids: Sequence[UUID]) -> list[Job]:
-    untold = await brakes.untold(session, ids)
-    return [Job(Kind.BRAKING_FAILING, "braking", braking.id, braking.journey_id, 0) for braking in untold]
+    return [
+        Job(
+            Kind.BRAKING_FAILING,
+            "braking",
+            braking.id,
+            braking.journey_id,
+            runs=0,
+            details={"braked": braking.subject_kind, "braked_id": str(braking.subject_id), "notice": braking.notice},
+        )
+        for braking in await brakes.untold(session, ids)
+    ]
 
 
-JOB_WORKFLOWS = (OPERATION_WORKFLOW, MOVE_PLAN_WORKFLOW, BRAKING_WORKFLOW)
-_Read = Callable[[OrganizationSession, Sequence[UUID]], Awaitable[list[Job]]]
-_READ: Sequence[tuple[Callable[[str], UUID | None], _Read]] = (
-    (workflow_id.operation_of, _operations),
-    (workflow_id.executing_plan_of, _plans),
-    (workflow_id.braking_of, _brakings),
+@dataclass(frozen=True)
+class _Kind:
+    workflow: str
+    of: Callable[[str], UUID | None]  # the job that the workflow of this id carries out
+    unfinished: Callable[[OrganizationSession, Sequence[UUID]], Awaitable[list[Job]]]
+
+
+_KINDS = (
+    _Kind(OPERATION_WORKFLOW, workflow_id.operation_of, _operations),
+    _Kind(MOVE_PLAN_WORKFLOW, workflow_id.executing_plan_of, _plans),
+    _Kind(BRAKING_WORKFLOW, workflow_id.braking_of, _brakings),
 )
+JOB_WORKFLOWS = tuple(kind.workflow for kind in _KINDS)

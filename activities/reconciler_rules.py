@@ -155,6 +155,7 @@ def job_failing(job: Job, failed: Sequence[Listed], activity: str | None, failur
     last = failed[-1]
     alike = f"{last.workflow_type}/{last.status}/{activity}/{failure}"
     told = {
+        **job.details,
         "workflow_id": last.workflow_id,
         "failures": len(failed),
         "status": last.status,

@@ -1,7 +1,9 @@
 """Whether what is being sent may still be sent: one look serves every batch of a process that would look at the same."""
 
 import asyncio
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 from activities.contracts.payload import Scope
@@ -9,27 +11,50 @@ from models.store import connections, deliveries
 from models.store.connections import SendingConnection
 from models.store.session import Database
 
+LONG_AGO = float("-inf")
+
 
 @dataclass(frozen=True)
 class Seen:
-    """`at`: loop time as the look began; what has happened since may be missing."""
+    """`at`: loop time as it was read; what has happened since may be missing."""
 
     at: float
     paused: str | None  # why nothing of the journey and campaign may leave; a code
     current: bool  # nobody has changed the connection since it was loaded
 
 
-_Subject = tuple[UUID, UUID, UUID | None, UUID, object]  # organization, journey, campaign, connection and its revision
+_Subject = tuple[UUID, UUID, UUID | None, UUID, datetime]  # organization, journey, campaign, connection and its revision
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Look:
-    at: float
-    seeing: "asyncio.Task[Seen]"
+    scope: Scope
+    connection: SendingConnection
+    at: float | None = None  # loop time of the reading; None: it is still to come, for the database is busy
+    seeing: "asyncio.Task[Seen]" = field(init=False)
 
-    @property
-    def failed(self) -> bool:
-        return self.seeing.done() and (self.seeing.cancelled() or self.seeing.exception() is not None)
+    def begin(self, database: Database) -> "_Look":
+        self.seeing = asyncio.create_task(self._see(database))
+        self.seeing.add_done_callback(_heard)
+        return self
+
+    def serves(self, since: float, within: float) -> bool:
+        """Whether it was read after `since` and not longer than `within` seconds ago, or is still to be read."""
+        failed = self.seeing.done() and (self.seeing.cancelled() or self.seeing.exception() is not None)
+        return not failed and (self.at is None or (self.at > since and asyncio.get_running_loop().time() - self.at < within))
+
+    async def _see(self, database: Database) -> Seen:
+        async with database.organization(self.scope.organization_id) as session:
+            self.at = at = asyncio.get_running_loop().time()
+            paused = await deliveries.paused_reason(session, self.scope.journey_id, self.scope.campaign_id)
+            current = await connections.is_current(session, self.connection.id, self.connection.revision)
+        return Seen(at, paused, current)
+
+
+def _heard(seeing: "asyncio.Task[Seen]") -> None:
+    """What it raised is not missing anybody, where all who waited have gone."""
+    if not seeing.cancelled():
+        seeing.exception()
 
 
 class Watch:
@@ -40,20 +65,15 @@ class Watch:
         self._looks: dict[_Subject, _Look] = {}
 
     async def look(self, scope: Scope, connection: SendingConnection, since: float, within: float) -> Seen:
-        """What was seen later than `since` (loop time) and at most `within` seconds ago; looks, or waits for who does, where nothing was.
+        """What was read later than `since` (loop time) and at most `within` seconds ago; looks, or waits for who does, where nothing was.
 
-        Raises what the look raised, for everybody who waited for it.
+        Raises what its own look raised: where another's failed, it has looked once more.
         """
-        now = asyncio.get_running_loop().time()
         subject = (scope.organization_id, scope.journey_id, scope.campaign_id, connection.id, connection.revision)
-        known = self._looks.get(subject)
-        if known is None or known.at <= since or now - known.at >= within or known.failed:
-            self._looks = {one: look for one, look in self._looks.items() if now - look.at < within}
-            known = self._looks[subject] = _Look(now, asyncio.create_task(self._see(scope, connection, now)))
-        return await asyncio.shield(known.seeing)  # who gives up takes nobody's look away
-
-    async def _see(self, scope: Scope, connection: SendingConnection, at: float) -> Seen:
-        async with self._database.organization(scope.organization_id) as session:
-            paused = await deliveries.paused_reason(session, scope.journey_id, scope.campaign_id)
-            current = await connections.is_current(session, connection.id, connection.revision)
-        return Seen(at, paused, current)
+        if (known := self._looks.get(subject)) is not None and known.serves(since, within):
+            with suppress(Exception):  # whoever began it says so
+                return await asyncio.shield(known.seeing)  # who gives up takes nobody's look away
+        if (known := self._looks.get(subject)) is None or not known.serves(since, within):
+            self._looks = {one: look for one, look in self._looks.items() if look.serves(LONG_AGO, within)}
+            known = self._looks[subject] = _Look(scope, connection).begin(self._database)
+        return await asyncio.shield(known.seeing)

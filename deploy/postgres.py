@@ -19,7 +19,7 @@ from deploy.postgres_home import settle
 SERVER_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "100",
+    "max_connections": "200",
     "shared_buffers": "256MB",
     "max_wal_size": "2GB",
     "jit": "off",  # costs more than it gives on short statements

@@ -37,7 +37,7 @@ class Settings(BaseModel):
     task_queue: str = "journeys"  # LEADSTATS_TASK_QUEUE
     page_size: int = Field(default=200, ge=1, le=MAXIMUM_PAGE_SIZE)  # LEADSTATS_PAGE_SIZE: runs per workflow of a campaign
     move_page_size: int = Field(default=100, ge=1, le=1000)  # LEADSTATS_MOVE_PAGE_SIZE: workflows that a publish plan tells at once
-    pool_size: int = 20  # LEADSTATS_POOL_SIZE: database connections per process, at most
+    pool_size: int = Field(default=20, ge=1)  # LEADSTATS_POOL_SIZE: database connections per process, at most
     worker_build_id: str | None = None  # LEADSTATS_WORKER_BUILD_ID: switches Temporal's worker versioning on
     max_cached_workflows: int = 260  # LEADSTATS_MAX_CACHED_WORKFLOWS
     sandbox_smtp_host: str = "127.0.0.1"  # LEADSTATS_SANDBOX_SMTP_HOST

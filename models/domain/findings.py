@@ -392,13 +392,16 @@ def _plan_action(seen: Sighting) -> str:
 
 
 def _braking_cause(seen: Sighting) -> str:
-    return f"{_failing(seen, 'a braking')} What was braked is paused and sends nothing; but nobody has been told of it by mail."
+    maybe = seen.details.get("notice") == "transmitting"
+    told = "a mail about it may have left, and that is not on record" if maybe else "nobody has been told of it by mail"
+    return f"{_failing(seen, 'a braking')} The {seen.details.get('braked')} is paused and sends nothing; but {told}."
 
 
 def _braking_action(seen: Sighting) -> str:
+    braked = f"{seen.details.get('braked')}s/{seen.details.get('braked_id')}"
     return (
-        f"{_mend(seen)}: the mail is then sent by itself. Or look why the journey {seen.journey_id} was braked, and resume it. This is "
-        f"resolved when somebody was told, or what was braked goes on."
+        f"{_mend(seen)}: what is left to do is then done by itself. Or look why it was braked, and resume it (DELETE /v1/{braked}/pause). "
+        f"This is resolved when somebody was told, or nobody can be, or it goes on."
     )
 
 

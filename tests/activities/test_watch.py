@@ -5,15 +5,17 @@ from typing import Any
 
 import pytest
 
-from activities.watch import Seen, Watch
+from activities.watch import LONG_AGO, Seen, Watch
 from models.domain.errors import Unavailable
+from models.settings import Settings
 from models.store import connections, deliveries
 from models.store.connections import SendingConnection
+from models.store.session import Database
 from tests.activities.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-LONG_AGO, RECENT = -1e9, 1e9
+RECENT = 1e9
 
 
 async def loaded(world: World) -> SendingConnection:
@@ -63,17 +65,36 @@ async def test_another_journey_and_a_connection_as_it_is_now_are_looked_at_for_t
     assert [one.current for one in seen] == [False, True, True] and len(looks) == 3
 
 
-async def test_a_look_that_failed_fails_for_who_waited_and_is_made_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch, connection = Watch(world.database), await loaded(world)
+async def test_a_look_is_as_old_as_its_reading_however_long_it_waited_for_the_database(world: World, settings: Settings) -> None:
+    """Or each message of a batch would wait for a look of its own where the database is slow."""
+    busy = Database(settings.database_url.get_secret_value(), pool_size=1)
+    watch, connection, loop = Watch(busy), await loaded(world), asyncio.get_running_loop()
+    async with busy.organization(world.organization_id):
+        first = asyncio.create_task(watch.look(world.scope, connection, LONG_AGO, RECENT))
+        await asyncio.sleep(0.05)
+        asked = loop.time()  # later than the first, and served by it all the same: it is still to read
+        second = asyncio.create_task(watch.look(world.scope, connection, asked, RECENT))
+        await asyncio.sleep(0.05)
+        freed = loop.time()
+    assert await first is await second and (await first).at > freed
+    await busy.close()
 
-    async def away(*_: Any) -> str | None:
+
+async def test_whose_look_failed_is_told_and_who_joined_it_looks_once_more(
+    world: World, looks: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, connection = Watch(world.database), await loaded(world)
+    really = deliveries.paused_reason
+
+    async def away_once(*given: Any) -> str | None:
+        monkeypatch.setattr(deliveries, "paused_reason", really)
         raise Unavailable("The database did not answer.")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(deliveries, "paused_reason", away)
-        told = await asyncio.gather(*(watch.look(world.scope, connection, LONG_AGO, RECENT) for _ in range(3)), return_exceptions=True)
-    assert [type(one) for one in told] == [Unavailable] * 3
-    assert (await watch.look(world.scope, connection, LONG_AGO, RECENT)).current
+    monkeypatch.setattr(deliveries, "paused_reason", away_once)
+    told = await asyncio.gather(*(watch.look(world.scope, connection, LONG_AGO, RECENT) for _ in range(20)), return_exceptions=True)
+    assert isinstance(told[0], Unavailable) and len(looks) == 1
+    assert {(one.paused, one.current) for one in told[1:] if isinstance(one, Seen)} == {(None, True)}
+    assert all(isinstance(one, Seen) for one in told[1:])
 
 
 async def test_a_batch_that_is_cancelled_takes_nobodys_look_away(world: World) -> None:

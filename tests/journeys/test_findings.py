@@ -274,6 +274,7 @@ async def test_a_braking_whose_workflow_fails_again_and_again(stack: Stack, look
                 found = await looking.finding(acme, "braking_failing")
             assert found["subject"] == {"kind": "braking", "id": str(braking)} and found["journey_id"] == journey
             assert "hold_braked with NotFound" in found["cause"] and "nobody has been told" in found["cause"]
+            assert f"DELETE /v1/journeys/{journey}/pause" in found["action"]
             await sql(apart, acme, "UPDATE brakings SET lifted_at = now()")
             await looking.finding(acme, "braking_failing", open=False)
 

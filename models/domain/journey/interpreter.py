@@ -21,7 +21,6 @@ from models.domain.journey.run import FINISHED, Phase, RunState
 from models.domain.journey.steps.base import Answer, Ask, Go, Leave, Outcome, Rest, fraction
 
 ROUNDS_PER_VERSION = 1_000  # a run that was moved asks everything anew: its rounds do not meet those before
-
 GRAINS = 20  # of a spread resumption
 STEP_CANCELLED = "step_cancelled"  # why a step was skipped that somebody had cancelled before
 SKIPPED_BECAUSE, FAILED = "because", "failed"  # in the details of a step that was skipped
@@ -217,7 +216,8 @@ def reviewed(definition: Definition, state: RunState, now: datetime, approved: b
 
 
 def times_asked(round: int) -> int:
-    """How often before, of this version of the journey: a run that was moved to it asks everything anew."""
+    """How often before, of this version of the journey: a run that was moved to it asks everything anew. After a thousand times it is asked
+    as at first again."""
     return round % ROUNDS_PER_VERSION
 
 

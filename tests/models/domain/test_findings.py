@@ -60,7 +60,18 @@ SEEN: list[tuple[Kind, dict[str, Any], str, str]] = [
         "with NotFound, at 25 Nov 2026 12:00:00 UTC. 3 runs stand on an older version",
         "/publish-plans/x",
     ),
-    (Kind.BRAKING_FAILING, {"failures": 3, "status": "failed", "closed_at": AT}, "What was braked is paused", "resume it"),
+    (
+        Kind.BRAKING_FAILING,
+        {"failures": 3, "status": "failed", "closed_at": AT, "braked": "campaign", "braked_id": "c", "notice": "waiting"},
+        "The campaign is paused and sends nothing; but nobody has been told",
+        "DELETE /v1/campaigns/c/pause",
+    ),
+    (
+        Kind.BRAKING_FAILING,
+        {"failures": 3, "status": "failed", "closed_at": AT, "braked": "journey", "braked_id": "j", "notice": "transmitting"},
+        "a mail about it may have left",
+        "DELETE /v1/journeys/j/pause",
+    ),
     (Kind.SCHEDULE_STOPPED, {"schedule_id": "s", "why": "paused"}, "was paused in Temporal", "PUT /v1/campaigns/x/pause"),
     (Kind.SCHEDULE_STOPPED, {"schedule_id": "s", "why": "deleted"}, "schedule s, which", "by itself"),
 ]
