@@ -280,6 +280,33 @@ async def test_each_visit_of_a_loop_is_kept_for_itself(stack: Stack, acme: Organ
     assert await subjects(acme) == {"Round": 3}
 
 
+async def test_a_jump_in_a_replay_does_anew_what_was_done_after_a_jump_before(stack: Stack, acme: Organization) -> None:
+    """The replay keeps all of it, beginning before that jump; a person then wants it once more."""
+    topic, contact = await consenting(acme)
+    send = {"kind": "send", "topic_id": topic}
+    steps = {
+        "hello": {**send, "template_id": await acme.template("Hello"), "next": "offer"},
+        "offer": {**send, "template_id": await acme.template("Offer"), "next": "rest"},
+        "rest": {"kind": "wait", "duration": "P30D", "next": None},
+    }
+    async with stack.working():
+        with stack.temporal.with_time_skipping_disabled():
+            journey = await acme.publish("hello", steps)
+            run = await acme.start_run(journey, contact)
+            await until_waits(acme, run, 1)
+            await acme.call("PUT", f"/runs/{run}/jump", {"step_id": "offer", "reason": "a better one"})
+            await until_waits(acme, run, 2)
+            await acme.call("PUT", f"/runs/{run}/cancellation", {"reason": REASON})
+            await acme.until_run(run, "cancelled")
+            assert numbers(await preview(acme, run, from_step="hello")) == {"kept": 2}
+            again = await replay(acme, run, from_step="hello")
+            await until_waits(acme, again, 1)
+            assert await subjects(acme) == {"Hello": 1, "Offer": 2}
+            await acme.call("PUT", f"/runs/{again}/jump", {"step_id": "offer", "reason": "the best one"})
+            await until_waits(acme, again, 2)
+            assert await subjects(acme) == {"Hello": 1, "Offer": 3}
+
+
 async def operate(acme: Organization, filter: Document, limit: int | None = None, **arguments: Any) -> tuple[Document, Document]:
     """A replay of many runs: its preview, and the operation once it is completed."""
     asked = {"command": "replay", "filter": filter, "arguments": arguments, **({"limit": limit} if limit else {})}
