@@ -121,6 +121,21 @@ async def pause_resume_retry_skip_cancel(server: WorkflowEnvironment, fakes: Fak
     return handle
 
 
+async def words_in_turn(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    """Two are paused, one of them goes on, the other moves."""
+    runs = some_runs(2)
+    order = MoveOrder(plan_id=uuid4(), version_id=uuid4(), choices={"pause": MoveChoice(step_id="reminder")}, actor_id=uuid4())
+    with server.with_time_skipping_disabled():
+        handle = await start(server, queue, runs)
+        await until(lambda: list(fakes.phases().values()) == ["waiting"] * 2)
+        await control(handle, "pause", [run.run_id for run in runs])
+        await control(handle, "resume", [runs[0].run_id])
+        await handle.execute_update(MOVE_RUNS, order.model_copy(update={"run_ids": [runs[1].run_id]}))
+        await control(handle, "cancel", [runs[0].run_id])
+        await handle.result()
+    return handle
+
+
 async def held_until_reconnected(server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
     connection_id = uuid4()
     fakes.outcome, fakes.reason = lambda visit: SendOutcome.ACCEPTED if visit.round else SendOutcome.CONNECTION_BROKEN, "auth_refused"
@@ -381,6 +396,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     refused_held_and_thrown_out,
     branch_and_exit,
     pause_resume_retry_skip_cancel,
+    words_in_turn,
     held_until_reconnected,
     moved_to_another_version,
     moved_run_held_twice,
