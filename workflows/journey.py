@@ -147,6 +147,7 @@ class JourneyWorkflow:
     @workflow.update(name=CONTROL_RUNS, description="Pause, resume, cancel, retry or skip some runs.")
     async def control_runs(self, control: RunControl) -> list[RunControlled]:
         await self._in_turn()
+        self._known(control)  # one of them may have gone to another workflow since: there the word has to be said
         return await self.operators.command(control)
 
     @control_runs.validator

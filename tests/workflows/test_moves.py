@@ -1,5 +1,6 @@
 """Runs that leave for another version, and the plan that tells them to."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -192,3 +193,29 @@ async def test_a_run_that_was_moved_asks_again_as_soon_as_any_other(server: Work
             waits[one.run_id].append(one.wake_at - one.occurred_at)
     assert waits[moved.run_id] == waits[other.run_id] and len(waits[moved.run_id]) == 2
     assert max(waits[moved.run_id]) <= timedelta(seconds=30)
+
+
+async def test_a_word_that_meets_a_move_is_obeyed_or_sent_on_and_never_told_that_the_run_is_over(
+    server: WorkflowEnvironment, fakes: Fakes
+) -> None:
+    """The word is accepted ever later after the move: before the run leaves, while it does, and when it has gone."""
+    stays, *runs = some_runs(17)  # one keeps the workflow
+    async with working(server, fakes) as queue:
+        with server.with_time_skipping_disabled():
+            handle = await start(server, queue, [stays, *runs])
+            await waiting(fakes, len(runs) + 1)
+
+            async def speak(run: UUID, pause: float) -> str:
+                leave = asyncio.create_task(move(handle, order(pause="short_pause").model_copy(update={"run_ids": [run]})))
+                await asyncio.sleep(pause)
+                try:
+                    [answer] = await control(handle, "pause", [run])
+                    return str(answer.why or "obeyed")
+                except WorkflowUpdateFailedError as error:
+                    return str(getattr(error.cause, "type", error.cause))
+                finally:
+                    await leave
+
+            told = [await speak(run.run_id, 0.002 * number) for number, run in enumerate(runs)]
+            await handle.terminate()
+    assert set(told) <= {"obeyed", "NotFound"}
