@@ -56,6 +56,7 @@ class Fakes:
         self.may_answer = asyncio.Event()  # questions of waits
         self.may_answer.set()
         self.hopeless = False  # whether waits can be opened at all
+        self.slow_records: list[asyncio.Event] = []  # what the first writes wait for
 
     def all(self) -> list[Callable[..., Any]]:
         return [
@@ -145,6 +146,8 @@ class Fakes:
     @activity.defn(name="record_audit")
     async def record_audit(self, batch: AuditBatch) -> None:
         self._count("record_audit", len(batch.transitions))
+        if self.calls["record_audit"] <= len(self.slow_records):
+            await self.slow_records[self.calls["record_audit"] - 1].wait()
         self.transitions += batch.transitions
 
     @activity.defn(name="plan_campaign")
