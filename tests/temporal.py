@@ -35,8 +35,9 @@ DYNAMIC_CONFIG = (
 
 @asynccontextmanager
 async def temporal_server(settings: Settings, *dynamic_config: str) -> AsyncIterator[WorkflowEnvironment]:
-    """A server of its own, whose client speaks our payloads."""
-    extra = [argument for value in (*DYNAMIC_CONFIG, *dynamic_config) for argument in ("--dynamic-config-value", value)]
+    """A server of its own, whose client speaks our payloads. A later setting of the same name counts."""
+    config = {setting.partition("=")[0]: setting for setting in (*DYNAMIC_CONFIG, *dynamic_config)}
+    extra = [argument for value in config.values() for argument in ("--dynamic-config-value", value)]
     environment = await WorkflowEnvironment.start_time_skipping_v2(
         dev_server_existing_path=str(Path(sysconfig.get_path("scripts")) / "temporal"),
         search_attributes=SEARCH_ATTRIBUTES,

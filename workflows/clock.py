@@ -26,6 +26,10 @@ class SharedTimers(Generic[Sleeper]):
         if at not in self._timers:
             self._timers[at] = asyncio.create_task(self._run(at))
 
+    def is_set(self, at: datetime) -> bool:
+        """Whether others sleep until then, and have not been rung yet."""
+        return at in self._timers
+
     def leave(self, sleeper: Sleeper, at: datetime) -> None:
         """The sleeper is not rung any more. Safe when it has been rung already."""
         sleepers = self._sleepers.get(at)

@@ -11,7 +11,8 @@ Here is when a run does something and when it rests, and who may say something t
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -125,7 +126,12 @@ class JourneyWorkflow:
         if isinstance(command, WaitUntil) and command.at is None:
             return True
         at = interpreter.goes_on_at(command, trip.state)
-        return at is not None and at > workflow.now()
+        return at is not None and self._is_ahead(at)
+
+    def _is_ahead(self, at: datetime) -> bool:
+        """Also a moment that the clock has passed, as long as a timer that others began is still to ring: an answer that is read together
+        with a later update (see `_in_turn`) is told of that one's time."""
+        return at > workflow.now() or (self.trips.timers.is_set(at) and workflow.patched("2026-11-26-updates-in-turn"))
 
     def _rest(self, trip: Trip, command: Command) -> None:
         """Until the time has come, an operator speaks or a pause is lifted."""
@@ -134,7 +140,7 @@ class JourneyWorkflow:
             trip.recording = None
         for_ever = isinstance(command, AwaitOperator) or (isinstance(command, WaitUntil) and command.at is None)
         at = None if for_ever else interpreter.goes_on_at(command, trip.state)
-        if at is not None and at > workflow.now():
+        if at is not None and self._is_ahead(at):
             trip.rings_at = at
             self.trips.timers.set(trip, at)
 
@@ -146,15 +152,20 @@ class JourneyWorkflow:
 
     @workflow.update(name=CONTROL_RUNS, description="Pause, resume, cancel, retry or skip some runs.")
     async def control_runs(self, control: RunControl) -> list[RunControlled]:
+        """Answers for the runs that it carries. Those that have gone to another workflow have to be told there; if all of them have, it
+        fails: what is answered to a word is kept, and would be its answer for ever."""
         await self._in_turn()
-        self._known(control)  # one of them may have gone to another workflow since: there the word has to be said
-        return await self.operators.command(control)
+        return await self.operators.command(control.model_copy(update={"run_ids": self._carried(control)}))
 
     @control_runs.validator
     def _known(self, control: RunControl) -> None:
-        unknown = [str(run_id) for run_id in control.run_ids if run_id not in self.trips.by_run or self.trips.by_run[run_id].gone]
-        if unknown:
-            raise ApplicationError(f"not in this workflow: {', '.join(unknown[:5])}", type="NotFound")
+        self._carried(control)
+
+    def _carried(self, control: RunControl) -> list[UUID]:
+        here = [run_id for run_id in control.run_ids if run_id in self.trips.by_run and not self.trips.by_run[run_id].gone]
+        if control.run_ids and not here:
+            raise ApplicationError(f"not in this workflow: {', '.join(map(str, control.run_ids[:5]))}", type="NotFound")
+        return here
 
     @workflow.signal(name="tell")
     def tell(self, told: RunMessages) -> None:

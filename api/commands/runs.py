@@ -1,5 +1,6 @@
 """Starting and controlling single runs. The row comes first, its workflow second: a row without a workflow can always be started."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from activities.starting import attributes
 from api.commands import command_keys, routing, temporal
 from api.commands.command_keys import Remembered
 from api.commands.starting import start_each
-from api.commands.temporal import NoSuchWorkflow
+from api.commands.temporal import NoSuchWorkflow, RunLeft
 from api.dependencies import Caller, Services
 from models.domain.audit import NewEntry
 from models.domain.errors import Conflict, Invalid, NotFound, Unavailable
@@ -360,15 +361,25 @@ def _settled(run: Run, command: Command) -> Controlled:
 
 
 async def _answer(caller: Caller, run: Run, control: RunControl, update_id: str) -> RunControlled:
-    """Asks again where a publish plan has moved the run meanwhile."""
-    try:
-        return await _ask(caller.services, run, control, update_id)
-    except NoSuchWorkflow:
-        async with caller.session() as session:
-            now = await runs.get(session, run.id)
-        if now.workflow_id == run.workflow_id:
-            raise
-        return await _ask(caller.services, now, control, update_id)
+    """Asks again where a publish plan has moved the run meanwhile. Its old workflow lets it go a moment before its row says where it is,
+    and before its new one has begun."""
+    moved = False
+    for pause in (*_LOOKS, None):
+        try:
+            return await _ask(caller.services, run, control, update_id)
+        except NoSuchWorkflow as error:
+            asked = run.workflow_id
+            async with caller.session() as session:
+                run = await runs.get(session, run.id)
+            moved = moved or run.workflow_id != asked or isinstance(error, RunLeft)
+            if not moved or pause is None or run.status in FINISHED:
+                raise
+        if run.workflow_id == asked:
+            await asyncio.sleep(pause)
+    raise AssertionError("the last look returns or raises")
+
+
+_LOOKS = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds, after which a run on its way is asked about again
 
 
 async def _ask(services: Services, run: Run, control: RunControl, update_id: str) -> RunControlled:
@@ -392,8 +403,8 @@ async def _unanswered(caller: Caller, run_id: UUID, command: Command, reason: st
     if run.reason == LOST:
         return await _of_lost(caller, run_id, command, reason)
     raise Unavailable(
-        f"The run cannot {_IN_WORDS.get(command, command)} just now: it is only starting, or just finishing. Repeat in a few seconds. If "
-        "what carries it was ended from outside, it may take a minute until that is known."
+        f"The run cannot {_IN_WORDS.get(command, command)} just now: it is only starting, just finishing, or on its way to another "
+        "version. Repeat in a few seconds. If what carries it was ended from outside, it may take a minute until that is known."
     )
 
 

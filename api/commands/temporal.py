@@ -32,6 +32,10 @@ class NoSuchWorkflow(Exception):
     """The workflow does not exist, has closed, or does not carry this run (any more)."""
 
 
+class RunLeft(NoSuchWorkflow):
+    """The workflow is there, and does not carry this run (any more): a publish plan hands it over, or has done so."""
+
+
 def request_id(key: str, *parts: object) -> UUID:
     """The same id for the same Idempotency-Key (or whatever else identifies the request) in the same place."""
     return uuid5(_REQUESTS, "/".join([*map(str, parts), key]))
@@ -88,7 +92,7 @@ async def control_runs(services: Services, name: str, control: RunControl, updat
     """What the workflow answers to the command. The same `update_id` gets the same answer and no second effect.
 
     Raises:
-        NoSuchWorkflow: nobody is there to obey.
+        NoSuchWorkflow: nobody is there to obey. RunLeft: because the run has left.
         Unavailable: no answer in time; the command may still be obeyed, and is repeated with the same `update_id`.
     """
     handle = services.temporal.get_workflow_handle(name)
@@ -107,9 +111,9 @@ async def control_runs(services: Services, name: str, control: RunControl, updat
 
 
 def _refusal(error: WorkflowUpdateFailedError) -> Exception:
-    """Refused by the validator (the run is not carried any more), or the workflow closed before it could answer."""
+    """The run is not carried any more, or the workflow closed before it could answer."""
     kind = error.cause.type if isinstance(error.cause, ApplicationError) else None
-    return NoSuchWorkflow(kind or type(error.cause).__name__)
+    return RunLeft(kind) if kind == "NotFound" else NoSuchWorkflow(kind or type(error.cause).__name__)
 
 
 @asynccontextmanager

@@ -818,20 +818,34 @@ async def test_a_viewer_sees_runs_and_leaves_them_alone(bob: Person, run: dict[s
     assert (await bob.client.put(f"/v1/runs/{run['id']}/pause")).status_code == 403
 
 
-async def test_a_run_that_a_plan_has_moved_meanwhile_is_controlled_where_it_is_now(
-    alice: Person, run: dict[str, Any], temporal: FakeTemporal, database: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("row_after", "begun_after"), [(1, 2), (3, 4), (3, 5)])
+async def test_a_run_that_a_plan_moves_meanwhile_is_controlled_where_it_is_then(
+    alice: Person,
+    run: dict[str, Any],
+    temporal: FakeTemporal,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    row_after: int,
+    begun_after: int,
 ) -> None:
-    """Its old workflow does not know it any more; the row says which does."""
+    """Its old workflow does not know it any more, the row says later which does, and that one begins even later."""
     temporal.started["elsewhere"] = temporal.started.pop(run["workflow_id"])
     await project(database, alice, run["id"], status="waiting", sequence=3)
+    asked: list[str] = []
 
-    async def moved_after_the_first_question(*given: Any) -> Any:
-        if given[1] == run["workflow_id"]:
+    async def moved_meanwhile(*given: Any) -> Any:
+        asked.append(given[1])
+        if len(asked) == row_after:
             await project(database, alice, run["id"], workflow_id="elsewhere")
+        if given[1] == run["workflow_id"]:
+            raise words.RunLeft("NotFound")
+        if len(asked) < begun_after:
+            raise words.NoSuchWorkflow("elsewhere")
         return await ask(*given)
 
     ask = words.control_runs
-    monkeypatch.setattr(words, "control_runs", moved_after_the_first_question)
+    monkeypatch.setattr(words, "control_runs", moved_meanwhile)
     answer = await alice.client.put(f"/v1/runs/{run['id']}/pause")
     assert answer.status_code == 200, answer.text
+    assert asked == [run["workflow_id"]] * row_after + ["elsewhere"] * (begun_after - row_after)
     assert [told.workflow_id for told in temporal.told] == ["elsewhere"]
