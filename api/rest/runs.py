@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from activities.contracts.run_control import Place
-from api.commands import runs as commands
-from api.commands.runs import Controlled, Word, control_run, review_run
+from api.commands import run_control as commands
+from api.commands.run_control import Controlled, Word, control_run, review_run
 from api.dependencies import Caller, authorize
 from api.pages import Page, PageOf, page
 from api.rest.headers import CommandKey
