@@ -39,6 +39,7 @@ from activities.send import SendActivities
 from activities.steps import StepActivities
 from activities.versions import Versions
 from activities.waits import WaitActivities
+from activities.watch import Watch
 from api.commands.upkeep import UpkeepActivities
 from api.dependencies import Services
 from models.settings import Settings
@@ -114,7 +115,7 @@ class Parts:
             UpkeepActivities(Services(settings=settings, database=database, temporal=temporal)),
         )
         webhooks = Webhooks(Destinations(settings))
-        steps = StepActivities(EffectTools(database, settings, versions, lines, webhooks), temporal)
+        steps = StepActivities(EffectTools(database, settings, versions, lines, webhooks, Watch(database)), temporal)
         sends = (SendActivities(database, settings, versions, lines, braked), steps, braking)
         return cls(temporal, providers, webhooks, _methods(*records, steps), _methods(*sends))
 

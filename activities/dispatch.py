@@ -16,7 +16,7 @@ from activities.message import Composer, Message
 from activities.outcomes import Concluder, Conclusion
 from activities.pace import Pace
 from activities.providers.port import ABORTED, ProviderAnswer
-from activities.watch import Watch
+from activities.watch import LOOK_EVERY, Watch
 from models.domain.decision import Reason
 from models.domain.errors import Unavailable
 from models.domain.template import Unsendable
@@ -24,7 +24,6 @@ from models.store.fence import Passage, Verdict, Word
 from models.store.session import Database
 from models.store.suppressions import address_hash
 
-LOOK_EVERY = 2.0  # seconds between looks at the pause flags and at the connection, while waiting and before another message begins
 FRESH = timedelta(seconds=5)  # for how long what the fence said may be acted on
 
 

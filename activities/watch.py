@@ -12,6 +12,7 @@ from models.store.connections import SendingConnection
 from models.store.session import Database
 
 LONG_AGO = float("-inf")
+LOOK_EVERY = 2.0  # seconds between looks at the pause flags and at the connection, while waiting and before something more begins
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ class Seen:
     current: bool  # nobody has changed the connection since it was loaded
 
 
-_Subject = tuple[UUID, UUID, UUID | None, UUID, datetime]  # organization, journey, campaign, connection and its revision
+_Subject = tuple[UUID, UUID, UUID | None, tuple[UUID, datetime] | None]  # organization, journey, campaign, connection and its revision
 
 
 @dataclass
 class _Look:
     scope: Scope
-    connection: SendingConnection
+    connection: SendingConnection | None
     at: float | None = None  # loop time of the reading; None: it is still to come, for the database is busy
     seeing: "asyncio.Task[Seen]" = field(init=False)
 
@@ -47,7 +48,8 @@ class _Look:
         async with database.organization(self.scope.organization_id) as session:
             self.at = at = asyncio.get_running_loop().time()
             paused = await deliveries.paused_reason(session, self.scope.journey_id, self.scope.campaign_id)
-            current = await connections.is_current(session, self.connection.id, self.connection.revision)
+            by = self.connection
+            current = by is None or await connections.is_current(session, by.id, by.revision)
         return Seen(at, paused, current)
 
 
@@ -64,12 +66,14 @@ class Watch:
         self._database = database
         self._looks: dict[_Subject, _Look] = {}
 
-    async def look(self, scope: Scope, connection: SendingConnection, since: float, within: float) -> Seen:
+    async def look(self, scope: Scope, connection: SendingConnection | None, since: float, within: float) -> Seen:
         """What was read later than `since` (loop time) and at most `within` seconds ago; looks, or waits for who does, where nothing was.
+        `connection` None: only the pauses matter.
 
         Raises what its own look raised: where another's failed, it has looked once more.
         """
-        subject = (scope.organization_id, scope.journey_id, scope.campaign_id, connection.id, connection.revision)
+        by = None if connection is None else (connection.id, connection.revision)
+        subject = (scope.organization_id, scope.journey_id, scope.campaign_id, by)
         if (known := self._looks.get(subject)) is not None and known.serves(since, within):
             with suppress(Exception):  # whoever began it says so
                 return await asyncio.shield(known.seeing)  # who gives up takes nobody's look away

@@ -18,6 +18,8 @@ from activities.effects.effect import (
     Answers,
     Build,
     EffectTools,
+    Lookout,
+    Paused,
     Work,
     all_ended,
     ask_again,
@@ -76,7 +78,8 @@ class CallWebhook:
 
         Safe to run twice in that the message's id, made of run (of a replay: the first of its chain), step and visit, stays the same: a
         worker that dies between the answer and our record leaves a call that is made again, under its id. What is settled is not
-        called again. A worker that goes away begins no further call and settles those that end within its patience.
+        called again. A worker that goes away begins no further call and settles those that end within its patience; nor is one begun
+        that waited for others while something was paused.
         """
         answers: Answers = {}
         for visits in work.chunks(AT_ONCE):
@@ -86,10 +89,11 @@ class CallWebhook:
         return answers
 
     async def _chunk(self, work: Work, visits: Sequence[StepVisit]) -> Answers:
+        lookout = Lookout(self.tools, work.scope)
         reason, calls, standings = await self._claim(work, visits)
         if reason is not None:
             return {visit.run_id: ask_again(visit, reason, work.clock.now()) for visit in visits}
-        ends, fault = await all_ended((self._finish(work, call) for call in calls), LAST_WORDS)
+        ends, fault = await all_ended((self._finish(work, call, lookout) for call in calls), LAST_WORDS)
         await self._settle(work, ends)
         if fault is not None:
             raise fault
@@ -134,12 +138,14 @@ class CallWebhook:
 
     # --- one call ---------------------------------------------------------------------------------------------------
 
-    async def _finish(self, work: Work, call: _Call) -> _End:
+    async def _finish(self, work: Work, call: _Call, lookout: Lookout) -> _End:
         if call.recipient is None:
             return _refused(call, CONTACT_GONE)
         try:
             body = _body(work, call, call.recipient)
-            return self._heard(work, call, await self._post(work, call, body))
+            return self._heard(work, call, await self._post(work, call, body, lookout))
+        except Paused as paused:
+            return _End(ask_again(call.visit, paused.reason, work.clock.now()), Settlement(call.claimed, "claimed", paused.reason), {})
         except Unsendable as unprintable:
             return _failed(call, unprintable.reason)
         except CallFailed as failure:
@@ -149,12 +155,14 @@ class CallWebhook:
                 raise
             return _failed(call, step_failed(call.visit.run_id, error))
 
-    async def _post(self, work: Work, call: _Call, body: bytes) -> Reply:
+    async def _post(self, work: Work, call: _Call, body: bytes, lookout: Lookout) -> Reply:
+        """Raises Paused and CallFailed."""
         organization_id = work.scope.organization_id
         secret = webhook_secret(self.tools.settings, organization_id)
         async with self._place(organization_id, call.step.url):
             if leaving():
                 raise halted()
+            await lookout.check()
             signed = signed_headers(secret, str(call.message_id), datetime.now(UTC), body)
             headers = {**call.step.headers, "Content-Type": "application/json", **signed}
             return await self.tools.webhooks.post(call.step.url, headers, body, call.step.timeout)

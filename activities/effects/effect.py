@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -16,6 +16,7 @@ from activities.contracts.steps import StepAnswer, StepVisit
 from activities.lines import Lines
 from activities.providers.webhook import Webhooks
 from activities.versions import Versions
+from activities.watch import LOOK_EVERY, Watch
 from models.domain.back_off import doubled
 from models.domain.journey.interpreter import times_asked
 from models.domain.journey.steps.base import StepModel
@@ -40,6 +41,7 @@ class EffectTools:
     versions: Versions
     lines: Lines
     webhooks: Webhooks
+    watch: Watch
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,32 @@ class Work:
     def chunks(self, size: int) -> Iterator[Sequence[StepVisit]]:
         for first in range(0, len(self.visits), size):
             yield self.visits[first : first + size]
+
+
+class Paused(Exception):
+    """Something was paused before this was begun."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass
+class Lookout:
+    """Looks at the pauses again, for what was claimed long before its turn comes. Made before the claiming, which looks itself."""
+
+    tools: EffectTools
+    scope: Scope
+    looked: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+
+    async def check(self) -> None:
+        """Raises Paused."""
+        if asyncio.get_running_loop().time() - self.looked < LOOK_EVERY:
+            return
+        seen = await self.tools.watch.look(self.scope, None, self.looked, LOOK_EVERY / 2)
+        self.looked = seen.at
+        if seen.paused is not None:
+            raise Paused(seen.paused)
 
 
 class Effect(Protocol):

@@ -14,6 +14,8 @@ from activities.effects.effect import (
     Answers,
     Build,
     EffectTools,
+    Lookout,
+    Paused,
     Work,
     all_ended,
     ask_again,
@@ -43,7 +45,8 @@ AT_ONCE = 20  # visits that are claimed together
 HORIZON = timedelta(seconds=20)  # how far away the connection's next slot may be, to be waited for here
 MENDING = timedelta(minutes=30)  # how rarely, at the least, a connection that does not work is looked at
 RATE_LIMITED = "rate_limited"
-LATER = (SendOutcome.TRANSIENT, SendOutcome.THROTTLED, SendOutcome.CONNECTION_BROKEN)
+LATER = (SendOutcome.TRANSIENT, SendOutcome.THROTTLED, SendOutcome.CONNECTION_BROKEN, SendOutcome.PAUSED)
+LASTING = (SendOutcome.CONNECTION_BROKEN, SendOutcome.PAUSED)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class _Round:
             case outcome if outcome == ABORTED or outcome in LATER:
                 self.later[user_id] = reason
                 self.wait = max(self.wait, answer.retry_after or timedelta(0))
-                self.lasting = self.lasting or outcome is SendOutcome.CONNECTION_BROKEN or reason in (RATE_LIMITED, CONNECTION_CHANGED)
+                self.lasting = self.lasting or outcome in LASTING or reason in (RATE_LIMITED, CONNECTION_CHANGED)
                 if outcome is SendOutcome.CONNECTION_BROKEN:
                     self.broken = self.broken or reason
             case _:
@@ -126,13 +129,14 @@ class NotifyTeam:
         return answers
 
     async def _chunk(self, work: Work, visits: Sequence[StepVisit]) -> Answers:
+        lookout = Lookout(self.tools, work.scope)
         async with self.tools.database.organization(work.scope.organization_id) as session:
             reason = await deliveries.paused_reason(session, work.scope.journey_id, work.scope.campaign_id)
             claimed = _Claimed() if reason is not None else await self._claim(session, work, visits)
         if reason is not None:
             return {visit.run_id: ask_again(visit, reason, work.clock.now()) for visit in visits}
         await self.ways.mend(claimed.ways)
-        told, fault = await all_ended((self._notify(work, notice) for notice in claimed.notices), None)
+        told, fault = await all_ended((self._notify(work, notice, lookout) for notice in claimed.notices), None)
         if fault is not None:
             raise fault
         answers = {run_id: done_before(standing) for run_id, standing in claimed.standings.items()}
@@ -174,7 +178,7 @@ class NotifyTeam:
 
     # --- one run's mails --------------------------------------------------------------------------------------------
 
-    async def _notify(self, work: Work, notice: _Notice) -> StepAnswer:
+    async def _notify(self, work: Work, notice: _Notice, lookout: Lookout) -> StepAnswer:
         if notice.recipient is None:
             return await self._settle(work, notice, "refused", CONTACT_GONE)
         if not notice.addresses:
@@ -184,26 +188,30 @@ class NotifyTeam:
             rendered = printed_mail(notice.step.subject, notice.step.text, who.contact, who.variables, notice.organization["name"])
         except Unsendable as unsendable:
             return await self._settle(work, notice, "failed", unsendable.reason)
-        return await self._conclude(work, notice, await self._mail_all(work, notice, rendered))
+        return await self._conclude(work, notice, await self._mail_all(work, notice, rendered, lookout))
 
-    async def _mail_all(self, work: Work, notice: _Notice, rendered: Rendered) -> _Round:
+    async def _mail_all(self, work: Work, notice: _Notice, rendered: Rendered, lookout: Lookout) -> _Round:
         line = await self.tools.lines.line(notice.connection)
         gate = _Gate(self, work, notice)
         round = _Round(notice.told)
         for member, address in notice.addresses.items():
             if str(member) not in round.told:
                 mail = mail_from(notice.connection, uuid5(notice.claimed.id, str(member)), address, rendered, datetime.now(UTC))
-                round.hear(str(member), await self._send(line, mail, gate))
+                round.hear(str(member), await self._send(line, mail, gate, lookout))
         if round.broken is not None and not await mark_broken(self.tools.database, notice.connection, round.broken):
             round.load_anew()
         return round
 
-    async def _send(self, line: Line, mail: OutgoingEmail, gate: "_Gate") -> ProviderAnswer:
+    async def _send(self, line: Line, mail: OutgoingEmail, gate: "_Gate", lookout: Lookout) -> ProviderAnswer:
         if leaving():
             return ProviderAnswer(ABORTED)
         if (reason := await self._slot(gate.notice)) is not None:
             return ProviderAnswer(SendOutcome.THROTTLED, reason)
         async with line.places:
+            try:
+                await lookout.check()
+            except Paused as paused:
+                return ProviderAnswer(SendOutcome.PAUSED, paused.reason)
             gate.asked = False
             return await send_guarded(line, mail, gate)
 

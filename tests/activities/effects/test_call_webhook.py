@@ -2,6 +2,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.contracts.sending import MAXIMUM_TRIES
 from activities.contracts.steps import StepVisit
-from activities.effects import call_webhook
+from activities.effects import call_webhook, effect
 from models.domain.journey.operations import MOST_VARIABLES, VARIABLES_BYTES
 from models.settings import Settings
 from models.store import effects
@@ -420,6 +421,28 @@ async def test_nothing_is_called_while_the_journey_is_paused_or_the_organization
     await world.sql("UPDATE organizations SET status = 'suspended'")
     assert said(await world.perform([run], "plain")) == [("again", "organization_suspended")]
     assert receiver.received == []
+
+
+async def test_what_waits_for_slow_calls_is_not_called_once_its_journey_is_paused(
+    world: EffectWorld, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effect, "LOOK_EVERY", 0.0)
+    runs = await world.people(call_webhook.PLACES + 3)
+
+    async def pause_the_journey(_: Received) -> None:
+        if len(receiver.received) == call_webhook.PLACES:
+            await world.sql("UPDATE journeys SET paused_at = now()")
+        while len(receiver.received) < call_webhook.PLACES or await world.one("SELECT paused_at FROM journeys") is None:
+            await asyncio.sleep(0.01)
+
+    receiver.before = pause_the_journey
+    answers = said(await world.perform(runs, "plain"))
+    assert Counter(answers) == {("done", None): call_webhook.PLACES, ("again", "journey_paused"): 3}
+    assert len(receiver.received) == call_webhook.PLACES
+    receiver.before = None
+    await world.sql("UPDATE journeys SET paused_at = NULL")
+    assert said(await world.perform(runs, "plain")) == [("done", None)] * len(runs)
+    assert len({received.headers["webhook-id"] for received in receiver.received}) == len(receiver.received) == len(runs)
 
 
 async def test_a_step_that_this_release_does_not_know_how_to_do_fails_the_batch(world: EffectWorld, receiver: Receiver) -> None:

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome
+from activities.effects import effect
 from activities.lines import Lines
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.providers.registry import Providers
@@ -363,6 +364,25 @@ async def test_nothing_leaves_while_the_campaign_is_paused(world: EffectWorld, p
     await world.sql("UPDATE campaigns SET paused_at = now()")
     assert said(await world.perform([run], "one")) == [("again", "campaign_paused")]
     assert provider.called == []
+
+
+async def test_who_was_not_told_before_a_pause_is_told_after_it(
+    world: EffectWorld, provider: FakeProvider, members: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effect, "LOOK_EVERY", 0.0)
+    run = await world.contact()
+
+    async def pause_the_journey(_: OutgoingMessage) -> None:
+        await world.sql("UPDATE journeys SET paused_at = now()")
+
+    provider.after = [pause_the_journey]
+    for _ in range(2):
+        assert said(await world.perform([run], "all")) == [("again", "journey_paused")]
+        assert len(provider.called) == 1
+    provider.after = []
+    await world.sql("UPDATE journeys SET paused_at = NULL")
+    assert said(await world.perform([run], "all")) == [("done", None)]
+    assert recipients(provider.accepted) == sorted(map(address, members))
 
 
 # --- over the wire ----------------------------------------------------------------------------------------------------

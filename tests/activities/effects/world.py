@@ -16,6 +16,7 @@ from activities.providers.destination import Destinations
 from activities.providers.webhook import Webhooks
 from activities.steps import StepActivities
 from activities.versions import Versions
+from activities.watch import Watch
 from models.domain.journey.definition import Definition
 from tests.activities.world import NOON, FakeProvider, World
 from tests.api.rest.fake_temporal import FakeTemporal
@@ -56,7 +57,7 @@ class EffectWorld(World):
         webhooks = Webhooks(Destinations(self.settings))
         lines = self.lines or Lines(self.providers, self.settings.send_concurrency)
         temporal: Any = FakeTemporal()
-        activities = StepActivities(EffectTools(self.database, self.settings, Versions(), lines, webhooks), temporal)
+        activities = StepActivities(EffectTools(self.database, self.settings, Versions(), lines, webhooks, Watch(self.database)), temporal)
         try:
             return await (environment or ActivityEnvironment()).run(
                 activities.perform_steps, VisitBatch(scope=self.scope, now=now, visits=visits)
