@@ -80,20 +80,21 @@ class Paused(Exception):
 
 @dataclass
 class Lookout:
-    """Looks at the pauses again, for what was claimed long before its turn comes. Made before the claiming, which looks itself."""
+    """Looks at the pauses again, for what was claimed long before its turn comes. Made before the claiming, which looks itself. What it has
+    seen once holds for all that was claimed together."""
 
     tools: EffectTools
     scope: Scope
     looked: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    paused: str | None = None
 
     async def check(self) -> None:
         """Raises Paused."""
-        if asyncio.get_running_loop().time() - self.looked < LOOK_EVERY:
-            return
-        seen = await self.tools.watch.look(self.scope, None, self.looked, LOOK_EVERY / 2)
-        self.looked = seen.at
-        if seen.paused is not None:
-            raise Paused(seen.paused)
+        if self.paused is None and asyncio.get_running_loop().time() - self.looked >= LOOK_EVERY:
+            seen = await self.tools.watch.look(self.scope, None, self.looked, LOOK_EVERY / 2)
+            self.looked, self.paused = seen.at, seen.paused
+        if self.paused is not None:
+            raise Paused(self.paused)
 
 
 class Effect(Protocol):

@@ -426,7 +426,7 @@ async def test_nothing_is_called_while_the_journey_is_paused_or_the_organization
 async def test_what_waits_for_slow_calls_is_not_called_once_its_journey_is_paused(
     world: EffectWorld, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(effect, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(effect, "LOOK_EVERY", 0.1)
     runs = await world.people(call_webhook.PLACES + 3)
 
     async def pause_the_journey(_: Received) -> None:
@@ -434,6 +434,7 @@ async def test_what_waits_for_slow_calls_is_not_called_once_its_journey_is_pause
             await world.sql("UPDATE journeys SET paused_at = now()")
         while len(receiver.received) < call_webhook.PLACES or await world.one("SELECT paused_at FROM journeys") is None:
             await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # a look is due
 
     receiver.before = pause_the_journey
     answers = said(await world.perform(runs, "plain"))

@@ -369,11 +369,12 @@ async def test_nothing_leaves_while_the_campaign_is_paused(world: EffectWorld, p
 async def test_who_was_not_told_before_a_pause_is_told_after_it(
     world: EffectWorld, provider: FakeProvider, members: list[UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(effect, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(effect, "LOOK_EVERY", 0.1)
     run = await world.contact()
 
     async def pause_the_journey(_: OutgoingMessage) -> None:
         await world.sql("UPDATE journeys SET paused_at = now()")
+        await asyncio.sleep(0.2)  # a look is due
 
     provider.after = [pause_the_journey]
     for _ in range(2):
