@@ -60,7 +60,8 @@ def _heard(seeing: "asyncio.Task[Seen]") -> None:
 
 
 class Watch:
-    """Shared by all batches of a process: hundreds of a large campaign look at the same pause flags and the same connection."""
+    """Shared by all batches of a process that send, or by all that do something else: hundreds of a large campaign look at the same pause
+    flags and the same connection."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -152,8 +152,8 @@ class JourneyWorkflow:
 
     @workflow.update(name=CONTROL_RUNS, description="Pause, resume, cancel, retry or skip some runs.")
     async def control_runs(self, control: RunControl) -> list[RunControlled]:
-        """Answers for the runs that it carries. Those that have gone to another workflow have to be told there; if all of them have, it
-        fails: what is answered to a word is kept, and would be its answer for ever."""
+        """Answers for the runs that it carries. Those that have gone to another workflow have to be told there, and the answer to a word is
+        kept for whoever says it again: so they are left out of it, and it fails where nobody is left."""
         await self._in_turn()
         return await self.operators.command(control.model_copy(update={"run_ids": self._carried(control)}))
 

@@ -19,7 +19,7 @@ from activities.effects.effect import (
     Build,
     EffectTools,
     Lookout,
-    Paused,
+    NotNow,
     Work,
     all_ended,
     ask_again,
@@ -89,7 +89,7 @@ class CallWebhook:
         return answers
 
     async def _chunk(self, work: Work, visits: Sequence[StepVisit]) -> Answers:
-        lookout = Lookout(self.tools, work.scope)
+        lookout = Lookout(self.tools.watch, work.scope)
         reason, calls, standings = await self._claim(work, visits)
         if reason is not None:
             return {visit.run_id: ask_again(visit, reason, work.clock.now()) for visit in visits}
@@ -144,8 +144,8 @@ class CallWebhook:
         try:
             body = _body(work, call, call.recipient)
             return self._heard(work, call, await self._post(work, call, body, lookout))
-        except Paused as paused:
-            return _End(ask_again(call.visit, paused.reason, work.clock.now()), Settlement(call.claimed, "claimed", paused.reason), {})
+        except NotNow as held:
+            return _End(ask_again(call.visit, held.reason, work.clock.now()), Settlement(call.claimed, "claimed", held.reason), {})
         except Unsendable as unprintable:
             return _failed(call, unprintable.reason)
         except CallFailed as failure:
@@ -156,13 +156,13 @@ class CallWebhook:
             return _failed(call, step_failed(call.visit.run_id, error))
 
     async def _post(self, work: Work, call: _Call, body: bytes, lookout: Lookout) -> Reply:
-        """Raises Paused and CallFailed."""
+        """Raises NotNow and CallFailed."""
         organization_id = work.scope.organization_id
         secret = webhook_secret(self.tools.settings, organization_id)
         async with self._place(organization_id, call.step.url):
+            await lookout.check()
             if leaving():
                 raise halted()
-            await lookout.check()
             signed = signed_headers(secret, str(call.message_id), datetime.now(UTC), body)
             headers = {**call.step.headers, "Content-Type": "application/json", **signed}
             return await self.tools.webhooks.post(call.step.url, headers, body, call.step.timeout)

@@ -23,6 +23,7 @@ from models.domain.journey.steps.base import StepModel
 from models.domain.wait_time import shared_instant
 from models.settings import Settings
 from models.store.effects import EffectRow, Settlement, Visit
+from models.store.faults import Fault, fault_of
 from models.store.session import Database
 
 Answers = dict[UUID, StepAnswer]  # by run
@@ -70,8 +71,8 @@ class Work:
             yield self.visits[first : first + size]
 
 
-class Paused(Exception):
-    """Something was paused before this was begun."""
+class NotNow(Exception):
+    """Something was paused before this was begun, or nobody could say whether it was."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -83,18 +84,26 @@ class Lookout:
     """Looks at the pauses again, for what was claimed long before its turn comes. Made before the claiming, which looks itself. What it has
     seen once holds for all that was claimed together."""
 
-    tools: EffectTools
+    watch: Watch
     scope: Scope
     looked: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     paused: str | None = None
 
     async def check(self) -> None:
-        """Raises Paused."""
+        """Raises NotNow; also while the database does not answer, so that what was done meanwhile is still settled."""
         if self.paused is None and asyncio.get_running_loop().time() - self.looked >= LOOK_EVERY:
-            seen = await self.tools.watch.look(self.scope, None, self.looked, LOOK_EVERY / 2)
-            self.looked, self.paused = seen.at, seen.paused
+            await self._look()
         if self.paused is not None:
-            raise Paused(self.paused)
+            raise NotNow(self.paused)
+
+    async def _look(self) -> None:
+        try:
+            seen = await self.watch.look(self.scope, None, self.looked, LOOK_EVERY / 2)
+        except Exception as error:
+            if fault_of(error) is not Fault.UNAVAILABLE:
+                raise
+            raise NotNow("database_unavailable") from error
+        self.looked, self.paused = max(self.looked, seen.at), self.paused or seen.paused  # several look at once
 
 
 class Effect(Protocol):

@@ -15,7 +15,7 @@ from activities.effects.effect import (
     Build,
     EffectTools,
     Lookout,
-    Paused,
+    NotNow,
     Work,
     all_ended,
     ask_again,
@@ -84,6 +84,7 @@ class _Round:
     later: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     wait: timedelta = timedelta(0)  # as long as a provider wants
+    held: str | None = None  # why nothing may leave just now
     lasting: bool = False  # what is in the way is no fault of the mail's: it does not count as a try
     broken: str | None = None  # what is wrong with the connection
 
@@ -98,6 +99,8 @@ class _Round:
                 self.later[user_id] = reason
                 self.wait = max(self.wait, answer.retry_after or timedelta(0))
                 self.lasting = self.lasting or outcome in LASTING or reason in (RATE_LIMITED, CONNECTION_CHANGED)
+                if outcome is SendOutcome.PAUSED:
+                    self.held = reason
                 if outcome is SendOutcome.CONNECTION_BROKEN:
                     self.broken = self.broken or reason
             case _:
@@ -118,8 +121,8 @@ class NotifyTeam:
 
         Safe to run twice: the row says `transmitting` before a server could accept the first mail, and whoever finds it so makes it
         `unknown` and sends nothing. So a worker that dies between the server's yes and our record leaves a doubt, never a second mail.
-        Mails that were certainly not accepted are tried again, and of a run's mails only those. Row by row, since each waits for a
-        server of its own; these are few.
+        Mails that were certainly not accepted, or held because something was paused while they waited for others, are tried again, and of
+        a run's mails only those. Row by row, since each waits for a server of its own; these are few.
         """
         answers: Answers = {}
         for visits in work.chunks(AT_ONCE):
@@ -129,7 +132,7 @@ class NotifyTeam:
         return answers
 
     async def _chunk(self, work: Work, visits: Sequence[StepVisit]) -> Answers:
-        lookout = Lookout(self.tools, work.scope)
+        lookout = Lookout(self.tools.watch, work.scope)
         async with self.tools.database.organization(work.scope.organization_id) as session:
             reason = await deliveries.paused_reason(session, work.scope.journey_id, work.scope.campaign_id)
             claimed = _Claimed() if reason is not None else await self._claim(session, work, visits)
@@ -205,15 +208,16 @@ class NotifyTeam:
     async def _send(self, line: Line, mail: OutgoingEmail, gate: "_Gate", lookout: Lookout) -> ProviderAnswer:
         if leaving():
             return ProviderAnswer(ABORTED)
-        if (reason := await self._slot(gate.notice)) is not None:
-            return ProviderAnswer(SendOutcome.THROTTLED, reason)
-        async with line.places:
-            try:
+        try:
+            await lookout.check()  # a slot of the rate is not given back
+            if (reason := await self._slot(gate.notice)) is not None:
+                return ProviderAnswer(SendOutcome.THROTTLED, reason)
+            async with line.places:
                 await lookout.check()
-            except Paused as paused:
-                return ProviderAnswer(SendOutcome.PAUSED, paused.reason)
-            gate.asked = False
-            return await send_guarded(line, mail, gate)
+                gate.asked = False
+                return await send_guarded(line, mail, gate)
+        except NotNow as held:
+            return ProviderAnswer(SendOutcome.PAUSED, held.reason)
 
     async def _slot(self, notice: _Notice) -> str | None:
         """None: the connection's rate lets one more go now. Otherwise why none can: its next slot is too far away, or it is another
@@ -241,7 +245,7 @@ class NotifyTeam:
         if round.later and (tries or round.lasting):
             wait = timedelta(0) if CONNECTION_CHANGED in round.later.values() else max(back_off(tries), round.wait)
             at = shared_instant(work.clock.now() + wait)
-            return await self._settle(work, notice, "claimed", next(iter(round.later.values())), details, at)
+            return await self._settle(work, notice, "claimed", round.held or next(iter(round.later.values())), details, at)
         if round.told:
             return await self._settle(work, notice, "done", None, full)
         if round.later:

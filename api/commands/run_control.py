@@ -147,7 +147,7 @@ async def _answer(caller: Caller, run: Run, control: RunControl, update_id: str)
     """Asks again where a publish plan has moved the run meanwhile. Its old workflow lets it go a moment before its row says where it is,
     and before its new one has begun."""
     moved = False
-    for pause in (*_LOOKS, None):
+    for wait in (*_LOOKS, None):
         try:
             return await _ask(caller.services, run, control, update_id)
         except NoSuchWorkflow as error:
@@ -155,10 +155,10 @@ async def _answer(caller: Caller, run: Run, control: RunControl, update_id: str)
             async with caller.session() as session:
                 run = await runs.get(session, run.id)
             moved = moved or run.workflow_id != asked or isinstance(error, RunLeft)
-            if not moved or pause is None or run.status in FINISHED:
+            if not moved or wait is None or run.status in FINISHED:
                 raise
         if run.workflow_id == asked:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(wait)
     raise AssertionError("the last look returns or raises")
 
 

@@ -7,7 +7,7 @@ way in the field.
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,6 +54,7 @@ from tests.temporal import temporal_server
 from tests.workflows.fakes import Fakes
 from tests.workflows.test_journey import RENEWAL, SCOPE, WELCOME, control, mended, some_runs, start, through, until, working
 from tests.workflows.test_operating import TWO_WAITS
+from tests.workflows.test_turns import LATE_TIMERS, paused_before_a_late_timer
 from workflows.braking import BrakingWorkflow
 from workflows.campaign import CampaignWorkflow, ControlWorkflow
 from workflows.journey import JourneyWorkflow
@@ -409,12 +410,18 @@ SCENARIOS: tuple[Scenario, ...] = (
     contact_changed_while_its_wait_is_planned,
     event_faster_than_a_failure,
 )
+LATE: tuple[Scenario, ...] = (paused_before_a_late_timer,)  # on a server whose timers ring late
 
 
 async def main() -> None:
     """All scenarios, or those that are named."""
-    wanted = [scenario for scenario in SCENARIOS if scenario.__name__ in sys.argv[1:] or not sys.argv[1:]]
-    async with temporal_server(SETTINGS) as server:
+    await record(SCENARIOS)
+    await record(LATE, LATE_TIMERS)
+
+
+async def record(scenarios: Sequence[Scenario], *dynamic_config: str) -> None:
+    wanted = [scenario for scenario in scenarios if scenario.__name__ in sys.argv[1:] or not sys.argv[1:]]
+    async with temporal_server(SETTINGS, *dynamic_config) as server:
         for scenario in wanted:
             fakes = Fakes()
             async with working(server, fakes) as queue:

@@ -1,6 +1,7 @@
 """Updates are obeyed in a task of their own: what meets one while it has its turn, and how it is read again."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -35,10 +36,13 @@ UNTIL = Definition(
 )
 
 
+LATE_TIMERS = 'history.timerProcessorMaxTimeShift="3s"'
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def late_server(settings: Settings) -> AsyncIterator[WorkflowEnvironment]:
     """Its timers ring up to three seconds late. By default a server's do up to one."""
-    async with temporal_server(settings, 'history.timerProcessorMaxTimeShift="3s"') as environment:
+    async with temporal_server(settings, LATE_TIMERS) as environment:
         yield environment
 
 
@@ -112,24 +116,36 @@ async def test_a_word_to_many_is_obeyed_by_those_that_stay_when_one_leaves_meanw
     assert [[(answer.run_id, answer.changed) for answer in each] for each in answers] == [[(run.run_id, True) for run in others]] * 3
 
 
-async def test_a_run_whose_time_has_come_waits_for_the_timer_that_it_shares(late_server: WorkflowEnvironment) -> None:
-    """The record's answer is told of the later time of an update that comes with it; read again, it is told of its own."""
-    at = datetime.now(UTC) + timedelta(seconds=2.5)  # sooner than the lateness of the server's timers
-    fakes = Fakes()
-    fakes.answer = lambda question, visit: StepAnswer(run_id=visit.run_id, until=at)
+async def paused_before_a_late_timer(late_server: WorkflowEnvironment, fakes: Fakes, queue: str) -> WorkflowHandle[JourneyWorkflow, None]:
+    """Of three runs that wait for the same moment one is paused when that has passed, and the timer has not rung yet; then all end."""
+
+    @functools.cache
+    def at() -> datetime:  # sooner than the lateness of the server's timers
+        return datetime.now(UTC) + timedelta(seconds=2.5)
+
+    fakes.answer = lambda question, visit: StepAnswer(run_id=visit.run_id, until=at())
     fakes.slow_records = [asyncio.Event() for _ in range(3)]
     runs = [replace(run, step_id=step) for run, step in zip(some_runs(3), ("until", "soon", "later"), strict=True)]  # in this order
+    with late_server.with_time_skipping_disabled():
+        handle = await start(late_server, queue, runs, definition=UNTIL)
+        await until(lambda: fakes.calls["record_audit"] == 3)
+        fakes.slow_records[0].set()
+        await until(lambda: fakes.phases())
+        await asyncio.sleep(0.1)
+        await released(handle, fakes.slow_records[1:])
+        await until(lambda: datetime.now(UTC) > at())
+        async with asyncio.timeout(60):
+            [answer] = await control(handle, "pause", [runs[0].run_id])
+        assert answer.changed
+        await until(lambda: sum("review_asked" in fakes.kinds(run.run_id) for run in runs[1:]) == 2)
+        await control(handle, "cancel", [run.run_id for run in runs])
+        await handle.result()
+    return handle
+
+
+async def test_a_run_whose_time_has_come_waits_for_the_timer_that_it_shares(late_server: WorkflowEnvironment) -> None:
+    """The record's answer is told of the later time of an update that comes with it; read again, it is told of its own."""
+    fakes = Fakes()
     async with working(late_server, fakes) as queue:
-        with late_server.with_time_skipping_disabled():
-            handle = await start(late_server, queue, runs, definition=UNTIL)
-            await until(lambda: fakes.calls["record_audit"] == 3)
-            fakes.slow_records[0].set()
-            await until(lambda: fakes.phases())
-            await asyncio.sleep(0.1)
-            await released(handle, fakes.slow_records[1:])
-            await until(lambda: datetime.now(UTC) > at)
-            async with asyncio.timeout(60):
-                [answer] = await control(handle, "pause", [runs[0].run_id])
-            await until(lambda: list(fakes.phases().values()).count("waiting") == 2 and "review_asked" in fakes.kinds(runs[2].run_id))
-            await handle.terminate()
-    assert answer.changed
+        await paused_before_a_late_timer(late_server, fakes, queue)
+    assert set(fakes.phases().values()) == {"cancelled"}

@@ -6,12 +6,14 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from activities.contracts.sending import MAXIMUM_TRIES, SendOutcome
 from activities.effects import effect
 from activities.lines import Lines
 from activities.providers.port import OutgoingMessage, ProviderAnswer
 from activities.providers.registry import Providers
+from activities.watch import Watch
 from api.commands.connections import create_sandbox_connection
 from models.domain.audit import SYSTEM
 from models.settings import Settings
@@ -383,6 +385,27 @@ async def test_who_was_not_told_before_a_pause_is_told_after_it(
     provider.after = []
     await world.sql("UPDATE journeys SET paused_at = NULL")
     assert said(await world.perform([run], "all")) == [("done", None)]
+    assert recipients(provider.accepted) == sorted(map(address, members))
+
+
+async def test_who_was_told_is_kept_when_the_database_does_not_answer_before_the_next_mail(
+    world: EffectWorld, provider: FakeProvider, members: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effect, "LOOK_EVERY", 0.0)
+    run = await world.contact()
+    looks = 0
+
+    async def look(*given: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 3:  # two before the first mail
+            raise PoolTimeout
+        return await really(*given)
+
+    really = Watch.look
+    monkeypatch.setattr(Watch, "look", look)
+    answers = [said(await world.perform([run], "all")) for _ in range(2)]
+    assert answers == [[("again", "database_unavailable")], [("done", None)]]
     assert recipients(provider.accepted) == sorted(map(address, members))
 
 
