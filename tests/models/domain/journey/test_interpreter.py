@@ -333,9 +333,9 @@ def test_a_spread_gives_each_run_a_moment_of_its_own_and_the_last_word_decides()
 
 
 def test_a_run_that_waits_for_its_turn_says_when_that_is() -> None:
-    waiting = resumed(enter(WAIT_FIRST, run_at("pause"), NOW).state, NOW, timedelta(minutes=10), uuid4())
+    states = [enter(WAIT_FIRST, run_at(step), NOW).state for step in ("pause", "mail")]
+    waiting, sending = (resumed(state, NOW, timedelta(minutes=10), uuid4(), 0.5) for state in states)  # none of them at once
     overdue = replace(waiting, wake_at=NOW - DAY)
-    sending = resumed(enter(WAIT_FIRST, run_at("mail"), NOW).state, NOW, timedelta(minutes=10), uuid4())
     turn = overdue.not_before
     assert turn is not None and turn > NOW
     assert (due_after_pause(overdue, NOW), due_after_pause(sending, NOW)) == (turn, sending.not_before)
